@@ -1,0 +1,58 @@
+# Everything a contributor or a newcomer runs. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TOOLS := .cache/tools
+
+export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fleetmem needs Python 3.11 or later; set PYTHON=python3.12, say" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+.PHONY: setup
+setup: $(INSTALLED) ## Install fleetmem and its tooling into .venv
+
+.PHONY: demo
+demo: $(INSTALLED) ## Try it: 5 local hosts, StatsD and a real Graphite, a live table (DEMO_SECONDS=30 ends it)
+	@$(BIN)/fleetmem lab demo --dir .lab
+
+.PHONY: test
+test: $(INSTALLED) tools check ## Install the servers that the tests need, then check
+
+.PHONY: tools
+tools: ## Install sshd, busybox and Node StatsD for the tests
+	@scripts/install-test-tools $(TOOLS)
+
+.PHONY: check
+check: $(INSTALLED) ## Format, lint, layers, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+	$(BIN)/pytest --cov --cov-report=term
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
+	@$(BIN)/python bench/compare.py
+
+.PHONY: clean
+clean: ## Stop the lab, remove what make made
+	@if [ -x $(BIN)/fleetmem ]; then $(BIN)/fleetmem lab down --dir .lab; fi
+	rm -rf $(VENV) .lab .cache dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

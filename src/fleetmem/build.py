@@ -1,0 +1,79 @@
+"""The composition root: the one place that turns configuration into objects. Nothing below reads configuration."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from fleetmem.collector import Collector
+from fleetmem.config import Settings
+from fleetmem.connect.keys import AskPassphrase
+from fleetmem.connect.link import Link
+from fleetmem.connect.reach import Reach
+from fleetmem.inventory.sources import resolve
+from fleetmem.model import Host
+from fleetmem.probe import script
+from fleetmem.probe.frame import FrameReader
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.sinks import formats
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.runner import Format, Sink
+from fleetmem.sinks.series import Retire
+from fleetmem.sinks.tcp import CarbonTransport
+from fleetmem.sinks.udp import UdpTransport
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What a command works with: hosts, their names in metrics, and the collector that samples them."""
+
+    settings: Settings
+    hosts: list[Host]
+    names: FleetNames
+    reach: Reach
+    collector: Collector
+
+
+def build_fleet(settings: Settings, ask_passphrase: AskPassphrase, current: Fleet | None = None) -> Fleet:
+    """Returns the objects that a configuration describes. Keys and known hosts are read; nothing is connected yet.
+
+    Args:
+        settings: the configuration.
+        ask_passphrase: for encrypted keys.
+        current: a fleet that this one takes the place of: what is configured alike is taken over (connections, sinks).
+
+    Raises:
+        UsageError: hosts, keys or the ssh configuration cannot be used. `current` is untouched then.
+    """
+    hosts = resolve(settings.inventory.hosts)
+    names = FleetNames(settings.prefix, [host.name for host in hosts])
+    ssh = settings.ssh.settings()
+    reach = current.reach if current and current.reach.settings == ssh else Reach(ssh, ask_passphrase)
+    for host in hosts:
+        reach.target(host)  # errors in the ssh configuration come out here, not in the first cycle
+    has_same_sinks = current and _sink_settings(current.settings) == _sink_settings(settings)
+    collector = Collector(
+        make_link=lambda host: Link(host, reach, script.command(), FrameReader),
+        make_parser=partial(SnapshotParser, settings.probe.kind),
+        make_request=partial(script.request, kind=settings.probe.kind, processes=settings.probe.processes),
+        limits=settings.shape.limits(),
+        sinks=current.collector.sinks if current and has_same_sinks else build_sinks(settings, names),
+    )
+    if current and reach is current.reach and settings.probe == current.settings.probe:
+        collector.adopt(current.collector, hosts)
+    return Fleet(settings, hosts, names, reach, collector)
+
+
+def _sink_settings(settings: Settings) -> tuple[object, ...]:
+    return settings.prefix, settings.statsd, settings.graphite
+
+
+def build_sinks(settings: Settings, names: FleetNames) -> list[Sink]:
+    """Returns the sinks that a configuration names, none where it names none."""
+    sinks: list[Sink] = []
+    statsd, graphite = settings.statsd.address(), settings.graphite.address()
+    if statsd:
+        sinks.append(Sink(Format(formats.statsd), UdpTransport(*statsd), names, settings.statsd.retire))
+    if graphite:
+        # Each point has its own time there, and an absent point is a gap: nothing has to be ended.
+        format_ = Format(formats.graphite, formats.graphite_at)
+        sinks.append(Sink(format_, CarbonTransport(*graphite), names, Retire.NONE))
+    return sinks

@@ -1,0 +1,180 @@
+"""`fleetmem collect`: one cycle over all hosts."""
+
+import asyncio
+import sys
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from fleetmem.build import Fleet, build_fleet
+from fleetmem.cli.event_loop import raise_file_limit, run_async
+from fleetmem.cli.hints import HINTS
+from fleetmem.cli.logs import LogFormat, Verbosity, set_up
+from fleetmem.cli.options import Given, ask_passphrase, with_settings
+from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output
+from fleetmem.errors import SinkError
+from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.units import format_size
+
+EXIT_SOME_FAILED = 1
+EXIT_NONE_ANSWERED = 3
+EXIT_INTERRUPTED = 130
+
+_HOSTS_NAMED = 5
+
+
+@with_settings
+def collect(
+    given: Given,
+    single: Annotated[bool, typer.Option("-s", "--single", help="One host at a time.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write data there. (default stdout)", show_default=False)
+    ] = None,
+    format_: Annotated[
+        OutputFormat | None, typer.Option("--format", help="(default table; jsonl with -o)", show_default=False)
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the table.")] = 20,
+) -> None:
+    """Sample every host once: print the biggest processes, send all of them to StatsD or Graphite.
+
+    Exit status: 0 every host answered, 1 some failed, 2 usage or configuration, 3 none answered, 4 a sink failed.
+
+    Examples:
+      fleetmem collect -i web[01-50].example.com
+
+      fleetmem collect -u ubuntu -k key.pem -i 10.0.0.1,10.0.0.2 -g 10.0.0.9
+
+      fleetmem collect -i @hosts.txt --format jsonl -o memory.jsonl
+    """
+    # On a terminal, the progress bar owns stderr; what goes wrong is told at the end.
+    set_up(
+        min(given.verbosity, Verbosity.VERBOSE) if given.verbosity < Verbosity.NORMAL else Verbosity.QUIET,
+        LogFormat.TEXT,
+    )
+    fleet = build_fleet(given.settings, ask_passphrase)
+    at_once = 1 if single else raise_file_limit(len(fleet.hosts))
+    format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)
+    tally = Tally(len(fleet.hosts))
+    sink_error: SinkError | None = None
+    with open_output(output) as file:
+        writer = make_writer(format_, file, rows)
+        try:
+            run_async(_collect(fleet, at_once, tally, writer, is_quiet=given.verbosity is Verbosity.QUIET))
+        except KeyboardInterrupt:
+            print(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except SinkError as error:
+            sink_error = error
+        writer.finish()
+    if given.verbosity is not Verbosity.QUIET:
+        tally.print_failures()
+        print(tally.summary(fleet), file=sys.stderr)
+    if sink_error:
+        raise sink_error
+    if tally.failures:
+        raise typer.Exit(EXIT_SOME_FAILED if tally.samples else EXIT_NONE_ANSWERED)
+
+
+class Tally:
+    """What a cycle came to."""
+
+    def __init__(self, hosts: int) -> None:
+        self.hosts = hosts
+        self.started = 0
+        self.samples = 0
+        self.processes = 0
+        self.received_bytes = 0
+        self.failures: list[Failure] = []
+        self._begun_at = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Hosts that have their outcome."""
+        return self.samples + len(self.failures)
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts an outcome."""
+        if isinstance(outcome, Sample):
+            self.samples += 1
+            self.processes += outcome.shaped.process_count
+            self.received_bytes += outcome.received_bytes
+        else:
+            self.failures.append(outcome)
+
+    def print_failures(self) -> None:
+        """Prints each failure with what to do about it; equal ones are folded."""
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for failure in self.failures:
+            groups[failure.kind, failure.message].append(failure.host.name)
+        if groups:
+            print(f"\n{len(self.failures)} of {self.hosts} hosts failed:", file=sys.stderr)
+        for (kind, message), names in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+            more = f" and {len(names) - _HOSTS_NAMED} more" if len(names) > _HOSTS_NAMED else ""
+            print(f"  {', '.join(sorted(names)[:_HOSTS_NAMED])}{more}", file=sys.stderr)
+            print(f"      {kind}: {message}", file=sys.stderr)
+            print(f"      try: {HINTS[kind]}", file=sys.stderr)  # type: ignore[index]
+
+    def summary(self, fleet: Fleet) -> str:
+        """Returns one line: hosts, processes, bytes, points, datagrams, seconds."""
+        parts = [
+            f"{self.samples} of {self.hosts} hosts",
+            f"{self.processes} processes",
+            f"{format_size(self.received_bytes)} received",
+        ]
+        for sink in fleet.collector.sinks:
+            transport = sink.transport
+            datagrams = f" in {transport.datagrams_total} datagrams" if transport.datagrams_total else ""
+            lost = f", {sink.points_dropped_total} NOT delivered" if sink.points_dropped_total else ""
+            parts.append(f"{sink.points_sent_total} points{datagrams} to {transport.address}{lost}")
+        parts.append(f"{time.monotonic() - self._begun_at:.1f} s")
+        return ", ".join(parts)
+
+
+async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> None:
+    console = Console(stderr=True)
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("hosts"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed, {task.fields[in_flight]} in flight"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=is_quiet or not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=tally.hosts, failed=0, in_flight=0)
+
+        def show() -> None:
+            in_flight = tally.started - tally.done
+            progress.update(task, completed=tally.done, failed=len(tally.failures), in_flight=in_flight)
+
+        def on_start(_host: Host) -> None:
+            tally.started += 1
+            show()
+
+        def on_outcome(outcome: Outcome) -> None:
+            tally.add(outcome)
+            writer.write(outcome)
+            show()
+
+        sinks = [asyncio.create_task(sink.run()) for sink in fleet.collector.sinks]
+        try:
+            await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
+            for sink in fleet.collector.sinks:
+                await sink.drain()
+        finally:
+            for running in sinks:
+                running.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await fleet.collector.close()
+            for sink in fleet.collector.sinks:
+                await sink.close()
+            await fleet.reach.close()

@@ -1,0 +1,74 @@
+"""`fleetmem config`: show, check, sample."""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+
+from fleetmem.build import build_fleet
+from fleetmem.cli.options import Given, ask_passphrase, with_settings
+from fleetmem.config import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configuration.")
+
+
+@app.command()
+@with_settings
+def show(given: Given) -> None:
+    """Print the configuration in force: flags over FLEETMEM_* variables over the file over defaults."""
+    print(to_toml(given.settings), end="")
+
+
+@app.command()
+@with_settings
+def check(given: Given) -> None:
+    """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
+    fleet = build_fleet(given.settings, ask_passphrase)
+    print(f"ok: {len(fleet.hosts)} hosts, {len(fleet.collector.sinks)} sinks")
+
+
+@app.command()
+def sample() -> None:
+    """Print a configuration file with every key, its default and what it means."""
+    print(sample_toml(), end="")
+
+
+def to_toml(settings: Settings) -> str:
+    """Returns a configuration as TOML; keys without a value are left out."""
+    return _render(settings, is_sample=False)
+
+
+def sample_toml() -> str:
+    """Returns every key with its default, commented out, and what it means."""
+    head = "# fleetmem configuration. Every key is here with its default; remove the # to change one.\n"
+    return head + _render(Settings.model_construct(), is_sample=True)
+
+
+def _render(settings: BaseModel, *, is_sample: bool) -> str:
+    lines: list[str] = []
+    sections: list[str] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            title = f"# {type(value).__doc__}\n" if is_sample else ""
+            sections.append(f"\n{title}[{name}]\n{_render(value, is_sample=is_sample)}")
+        elif is_sample:
+            lines += [f"# {field.description}", f"#{name} = {_toml(value)}"]
+        elif value is not None:
+            lines.append(f"{name} = {_toml(value)}")
+    return "".join(f"{line}\n" for line in lines) + "".join(sections)
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return '""  # not set'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Enum):
+        return json.dumps(value.value)
+    if isinstance(value, str | Path):
+        return json.dumps(str(value))  # a TOML basic string escapes as JSON does
+    return str(value)

@@ -1,0 +1,19 @@
+"""What to try, by kind of failure."""
+
+from fleetmem.errors import Kind
+
+HINTS = {
+    Kind.UNRESOLVABLE: "check the spelling; `getent hosts NAME` shows what this machine's resolver says",
+    Kind.UNREACHABLE: "is the host up, is sshd on that port (-p), is there a route? Try `ssh -v HOST`",
+    Kind.CONNECT_TIMEOUT: "a firewall that drops packets looks like this; is there a jump host to go through (-J)?",
+    Kind.HOST_KEY_UNKNOWN: "check it, then `ssh-keyscan HOST >> ~/.ssh/known_hosts`, or use --host-keys accept-new",
+    Kind.HOST_KEY_CHANGED: "rebuilt, or somebody in between? If you know why: `ssh-keygen -R HOST` removes the old key",
+    Kind.AUTH_FAILED: "wrong user (-u) or key (-k), or not in the host's authorized_keys; `ssh -v HOST` shows more",
+    Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
+    Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, out of memory? --command-timeout gives it longer",
+    Kind.COMMAND_MISSING: "the probe needs /bin/sh, grep and awk; --probe ps is for hosts without /proc",
+    Kind.COMMAND_FAILED: "try `ssh HOST /bin/sh -c true`: the account must be allowed to run commands",
+    Kind.SUDO_REFUSED: "allow the probe in sudoers without a password",
+    Kind.BAD_FRAME: "is the probe there the one of this version (forced command)? -v shows more",
+    Kind.DISCONNECTED: "the host or something in between closed the connection: sshd's log there says why",
+}

@@ -1,0 +1,210 @@
+"""The flags that commands share. Each sets one key of the configuration; a flag that is not given leaves it alone."""
+
+import getpass
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from fleetmem import config
+from fleetmem.cli.logs import Verbosity
+from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.probe.script import ProbeKind
+from fleetmem.shape.limits import Detail
+
+
+class _Flag(NamedTuple):
+    """A parameter of a command: its type, how typer shows it, and the key of the configuration that it sets."""
+
+    annotation: Any
+    key: str
+
+
+def _flag(type_: Any, key: str, *names: str, help_: str, panel: str, metavar: str | None = None) -> _Flag:
+    option = typer.Option(*names, help=help_, rich_help_panel=panel, metavar=metavar, show_default=False)
+    return _Flag(Annotated[type_ | None, option], key)
+
+
+_HOSTS, _SSH, _SHAPE, _SINKS = "Which hosts", "How to reach them", "What to keep", "Where to send it"
+
+_FLAGS = {
+    "hosts": _flag(
+        list[str],
+        "inventory.hosts",
+        *("-i", "--hosts"),
+        help_="Hosts, comma-separated: user@host:port, web[01-50], @FILE. Repeatable.",
+        panel=_HOSTS,
+        metavar="HOST,...",
+    ),
+    "user": _flag(str, "ssh.user", "-u", "--user", help_="Login name.", panel=_SSH),
+    "key": _flag(
+        list[Path], "ssh.key", "-k", "--key", help_="Private key. Repeatable. (default agent, ~/.ssh)", panel=_SSH
+    ),
+    "port": _flag(int, "ssh.port", "-p", "--port", help_="TCP port. (default 22)", panel=_SSH),
+    "jump": _flag(
+        str,
+        "ssh.jump",
+        "-J",
+        "--jump",
+        help_="Jump host, one connection for all.",
+        panel=_SSH,
+        metavar="[USER@]HOST[:PORT]",
+    ),
+    "ssh_config": _flag(
+        Path,
+        "ssh.config_file",
+        "-F",
+        "--ssh-config",
+        help_="ssh client configuration. (default ~/.ssh/config)",
+        panel=_SSH,
+    ),
+    "host_keys": _flag(
+        HostKeyPolicy,
+        "ssh.host_keys",
+        "--host-keys",
+        help_="What to do with unknown host keys. (default accept-new)",
+        panel=_SSH,
+    ),
+    "concurrency": _flag(int, "ssh.concurrency", "--concurrency", help_="Logins at once. (default 64)", panel=_SSH),
+    "connect_timeout": _flag(
+        float,
+        "ssh.connect_timeout_seconds",
+        "--connect-timeout",
+        help_="Limit of connect and of login. (default 5)",
+        panel=_SSH,
+        metavar="SECONDS",
+    ),
+    "command_timeout": _flag(
+        float,
+        "ssh.command_timeout_seconds",
+        "--command-timeout",
+        help_="Limit of one sample. (default 5)",
+        panel=_SSH,
+        metavar="SECONDS",
+    ),
+    "probe": _flag(ProbeKind, "probe.kind", "--probe", help_="How to read processes. (default status)", panel=_SHAPE),
+    "detail": _flag(
+        Detail, "shape.detail", "--detail", help_="Series per process or command. (default process)", panel=_SHAPE
+    ),
+    "top": _flag(
+        int,
+        "shape.top",
+        "--top",
+        help_="Keep the N largest of each host; the rest becomes `other`.",
+        panel=_SHAPE,
+        metavar="N",
+    ),
+    "min_rss": _flag(
+        str, "shape.min_rss", "--min-rss", help_="Leave out smaller ones: 64k, 10MiB.", panel=_SHAPE, metavar="SIZE"
+    ),
+    "statsd": _flag(
+        str,
+        "statsd.server",
+        "-g",
+        "--statsd",
+        "--graphite-host",
+        help_="StatsD server, UDP. [default port: 8125]",
+        panel=_SINKS,
+        metavar="HOST[:PORT]",
+    ),
+    "graphite": _flag(
+        str,
+        "graphite.server",
+        "--graphite",
+        help_="Carbon's plaintext port, TCP. [default port: 2003]",
+        panel=_SINKS,
+        metavar="HOST[:PORT]",
+    ),
+    "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default fleetmem)", panel=_SINKS),
+    "interval": _flag(
+        float,
+        "run.interval_seconds",
+        "--interval",
+        help_="Time between samples of a host (for run). (default 10)",
+        panel=_SINKS,
+        metavar="SECONDS",
+    ),
+}
+"""Flag by flag; `docs/configuration.md` and `--help` follow this table."""
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        help="TOML file. (default ~/.config/fleetmem/config.toml, /etc/fleetmem/config.toml)",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[
+    int, typer.Option("-v", "--verbose", count=True, help="More on stderr; -vv for SSH details.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.", show_default=False)]
+
+
+class Given(NamedTuple):
+    """What the shared flags said.
+
+    Attributes:
+        settings: the checked configuration.
+        reload: reads it once more, with the same flags.
+        verbosity: how much goes to stderr.
+    """
+
+    settings: config.Settings
+    reload: Callable[[], config.Settings]
+    verbosity: Verbosity
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the shared flags; it is called with `given` instead of them, and with its own parameters."""
+
+    @wraps(command)
+    def wrapper(config_file: Path | None, verbose: int, quiet: bool, **values: Any) -> None:
+        flags = _nest({flag.key: values.pop(name) for name, flag in _FLAGS.items()})
+
+        def load() -> config.Settings:
+            return config.load(config_file or config.find_path(), flags)
+
+        command(given=Given(load(), load, Verbosity.of(verbose, is_quiet=quiet)), **values)
+
+    own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
+    shared = {name: flag.annotation for name, flag in _FLAGS.items()}
+    shared |= {"config_file": ConfigFile, "verbose": Verbose, "quiet": Quiet}
+    defaults = {"verbose": 0, "quiet": False}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+        for name, annotation in shared.items()
+    ]
+    parameters += [parameter.replace(kind=keyword) for parameter in own]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper
+
+
+def _nest(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns `{"ssh": {"user": "x"}}` for `{"ssh.user": "x", "ssh.port": None}`."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        if value is None or value == []:
+            continue
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    if "connect_timeout_seconds" in nested.get("ssh", {}):
+        nested["ssh"].setdefault("login_timeout_seconds", nested["ssh"]["connect_timeout_seconds"])
+    return nested
+
+
+def ask_passphrase(path: Path) -> str | None:
+    """Asks for the passphrase of a key on the terminal; None where there is none."""
+    if not sys.stdin.isatty():
+        return None
+    return getpass.getpass(f"Passphrase for {path}: ", stream=sys.stderr)

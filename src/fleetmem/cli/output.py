@@ -1,0 +1,220 @@
+"""Outcomes as JSON lines, CSV and a table."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from heapq import nlargest
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fleetmem.errors import SinkError
+from fleetmem.model import CommandMemory, Failure, Outcome, ProcessMemory, Sample
+from fleetmem.units import format_size
+
+_PIPE_COLUMNS = 120
+
+
+class OutputFormat(StrEnum):
+    """How data is written."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+class Writer(Protocol):
+    """Writes outcomes as they come."""
+
+    def write(self, outcome: Outcome) -> None:
+        """Takes one outcome."""
+
+    def finish(self) -> None:
+        """Writes what needed all of them."""
+
+
+class JsonLinesWriter:
+    """One JSON object per host."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, outcome: Outcome) -> None:
+        """Writes a line."""
+        self._file.write(json.dumps(to_json(outcome), separators=(",", ":")) + "\n")
+
+    def finish(self) -> None:
+        """Flushes."""
+        self._file.flush()
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """Returns an outcome as the JSON output has it; sizes in bytes, a key is left out where the kernel has no value."""
+    head: dict[str, Any] = {
+        "host": outcome.host.name,
+        "address": outcome.host.address,
+        "taken_unix_seconds": round(outcome.taken_unix_seconds, 3),
+    }
+    if isinstance(outcome, Failure):
+        error = {"stage": outcome.stage, "kind": outcome.kind, "message": outcome.message}
+        return head | {"ok": False, "error": error}
+    memory, shaped = outcome.shaped.memory, outcome.shaped
+    data = head | {
+        "ok": True,
+        "collect_seconds": round(outcome.collect_seconds, 6),
+        "memory": _without_none(
+            total_bytes=memory.total_bytes,
+            available_bytes=memory.available_bytes,
+            swap_total_bytes=memory.swap_total_bytes,
+            swap_free_bytes=memory.swap_free_bytes,
+            oom_kills_total=memory.oom_kills_total,
+            boot_id=memory.boot_id,
+        ),
+        "process_count": shaped.process_count,
+    }
+    if shaped.is_by_command:
+        data["commands"] = [_command(command) for command in shaped.commands]
+    else:
+        data["processes"] = [_without_none(**process._asdict()) for process in shaped.processes]
+    if shaped.other:
+        data["other"] = _command(shaped.other)
+    return data
+
+
+def _command(command: CommandMemory) -> dict[str, Any]:
+    return {
+        "command": command.command,
+        "procs": command.procs,
+        "rss_bytes": command.rss_bytes,
+        "vsz_bytes": command.vsz_bytes,
+        "mem_percent": command.mem_percent,
+    }
+
+
+def _without_none(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+class CsvWriter:
+    """One row per process or command; one row with `error_kind` for a host that failed."""
+
+    _COLUMNS = (
+        "taken_unix_seconds",
+        "host",
+        "address",
+        "command",
+        "procs",
+        *(field for field in ProcessMemory._fields if field != "command"),
+        "error_kind",
+        "error_message",
+    )
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._writer = csv.DictWriter(file, self._COLUMNS, restval="")
+        self._writer.writeheader()
+
+    def write(self, outcome: Outcome) -> None:
+        """Writes the rows of a host."""
+        head = {
+            "taken_unix_seconds": f"{outcome.taken_unix_seconds:.3f}",
+            "host": outcome.host.name,
+            "address": outcome.host.address,
+        }
+        if isinstance(outcome, Failure):
+            self._writer.writerow(head | {"error_kind": outcome.kind, "error_message": outcome.message})
+            return
+        for row in _rows(outcome):
+            values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
+            command = row.command.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            self._writer.writerow(head | _without_none(**values) | {"command": command, "procs": row.procs})
+
+    def finish(self) -> None:
+        """Flushes."""
+        self._file.flush()
+
+
+def _rows(sample: Sample) -> Iterator[ProcessMemory | CommandMemory]:
+    yield from sample.shaped.processes
+    yield from sample.shaped.commands
+    if sample.shaped.other:
+        yield sample.shaped.other
+
+
+class TableWriter:
+    """The biggest processes of the fleet, largest RSS first. Keeps no more rows than it shows."""
+
+    def __init__(self, file: TextIO, rows: int) -> None:
+        self._file = file
+        self._rows = rows
+        self._biggest: list[tuple[str, ProcessMemory | CommandMemory]] = []
+
+    def write(self, outcome: Outcome) -> None:
+        """Takes the processes of a host."""
+        if isinstance(outcome, Sample):
+            candidates = [*self._biggest, *((outcome.host.name, row) for row in _rows(outcome))]
+            self._biggest = nlargest(self._rows, candidates, key=lambda candidate: candidate[1].rss_bytes)
+
+    def finish(self) -> None:
+        """Prints the table."""
+        if self._biggest:
+            console = Console(file=self._file)
+            if not console.is_terminal:
+                console = Console(file=self._file, width=_PIPE_COLUMNS)
+            console.print(biggest_table(self._biggest))
+
+
+def biggest_table(biggest: Iterable[tuple[str, ProcessMemory | CommandMemory]]) -> Table:
+    """Returns a table of hosts and their processes or commands."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("HOST", overflow="fold")
+    table.add_column("PID", justify="right")
+    table.add_column("COMMAND", overflow="fold")
+    for name in ("RSS", "VSZ", "MEM%"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for host, row in biggest:
+        pid = str(row.pid) if isinstance(row, ProcessMemory) else f"({row.procs})"
+        sizes = format_size(row.rss_bytes), format_size(row.vsz_bytes), f"{row.mem_percent:.2f}"
+        table.add_row(Text(host), pid, Text(printable(row.command)), *sizes)
+    return table
+
+
+def printable(text: str) -> str:
+    r"""Returns text that cannot steer a terminal: what is not printable as `\\xNN`, nothing at all as `(no name)`."""
+    if not text:
+        return "(no name)"
+    return "".join(c if c.isprintable() else f"\\x{ord(c) & 0xFF:02x}" for c in text)
+
+
+def make_writer(format_: OutputFormat, file: TextIO, rows: int) -> Writer:
+    """Returns the writer for a format."""
+    match format_:
+        case OutputFormat.TABLE:
+            return TableWriter(file, rows)
+        case OutputFormat.JSONL:
+            return JsonLinesWriter(file)
+        case OutputFormat.CSV:
+            return CsvWriter(file)
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[TextIO]:
+    """Opens where data goes: a file, or stdout for None and `-`.
+
+    Raises:
+        SinkError: the file cannot be written, or the disk is full.
+    """
+    if path is None or str(path) == "-":
+        yield sys.stdout
+        return
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise SinkError(f"output {path}: {error.strerror}") from error

@@ -1,0 +1,81 @@
+"""`fleetmem run`: every interval, until stopped."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetmem.build import build_fleet
+from fleetmem.cli.event_loop import raise_file_limit, run_async
+from fleetmem.cli.logs import LogFormat, set_up
+from fleetmem.cli.options import Given, ask_passphrase, with_settings
+from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output
+from fleetmem.daemon import Daemon
+from fleetmem.errors import UsageError
+from fleetmem.model import Outcome
+
+log = logging.getLogger("fleetmem.run")
+
+
+@with_settings
+def run(
+    given: Given,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option("--log-format", help="(default text on a terminal, json otherwise)", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write every outcome there too; - is stdout.", show_default=False),
+    ] = None,
+    format_: Annotated[OutputFormat, typer.Option("--format", help="jsonl or csv, for -o.")] = OutputFormat.JSONL,
+) -> None:
+    """Sample every host each interval until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
+
+    Example: fleetmem run -i @hosts.txt -g graphite.example.com --interval 10
+    """
+    if log_format is None:
+        log_format = LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON
+    set_up(given.verbosity, log_format)
+    if format_ is OutputFormat.TABLE:
+        raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
+    fleet = build_fleet(given.settings, ask_passphrase)
+    raise_file_limit(len(fleet.hosts))
+    if not fleet.collector.sinks and output is None:
+        raise UsageError("run would send nothing: give a StatsD server (-g HOST), --graphite HOST or a file (-o FILE)")
+    if output is None:
+        run_async(Daemon(fleet, given.reload, ask_passphrase).run())
+        return
+    with open_output(output) as file:
+        guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
+        run_async(Daemon(fleet, given.reload, ask_passphrase, guard.write, guard.finish).run())
+
+
+class _FullDiskGuard:
+    """Keeps a file that cannot be written from stopping the collection: reports it once, and goes on."""
+
+    def __init__(self, writer: Writer, path: Path) -> None:
+        self._writer = writer
+        self._path = path
+        self._lost = 0
+
+    def write(self, outcome: Outcome) -> None:
+        """Writes an outcome, or counts it as lost."""
+        try:
+            self._writer.write(outcome)
+        except OSError as error:
+            self._note(error)
+
+    def finish(self) -> None:
+        """Flushes."""
+        try:
+            self._writer.finish()
+        except OSError as error:
+            self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        if not self._lost:
+            log.error("output is not written, collection goes on: %s", error.strerror, extra={"path": str(self._path)})
+        self._lost += 1

@@ -1,0 +1,127 @@
+"""The main path.
+
+     inventory ──> connect ──> probe ──> shape ──> sinks
+     which hosts   link.ask    parse     limits    put
+
+One `Collector` holds a fleet: for each host a link and a parser. `sample` takes one host all the way, and is the only
+place where the stages follow each other. Every host has exactly one outcome per cycle: a `Sample` or a `Failure`.
+
+It is built from plain values and callables (see `build`), touches no signal, no global and no terminal.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fleetmem.connect.link import Link
+from fleetmem.errors import HostError
+from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.shape.limits import Limits, shape
+from fleetmem.sinks.runner import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    link: Link
+    parser: SnapshotParser
+
+
+class Collector:
+    """Samples hosts and hands their outcomes to the sinks.
+
+    Args:
+        make_link: makes the connection to a host; nothing is connected before its first sample.
+        make_parser: makes the parser of a host's frames.
+        make_request: makes the line that asks the probe for a frame, for a request id.
+        limits: what is kept of a snapshot.
+        sinks: where outcomes go.
+    """
+
+    def __init__(
+        self,
+        make_link: Callable[[Host], Link],
+        make_parser: Callable[[], SnapshotParser],
+        make_request: Callable[[int], bytes],
+        limits: Limits,
+        sinks: Iterable[Sink],
+    ) -> None:
+        self.sinks = list(sinks)
+        self._make_link = make_link
+        self._make_parser = make_parser
+        self._make_request = make_request
+        self._limits = limits
+        self._members: dict[Host, _Member] = {}
+
+    @property
+    def connects_total(self) -> int:
+        """Connections tried so far, to the hosts that are held now."""
+        return sum(member.link.connects_total for member in self._members.values())
+
+    async def sample(self, host: Host) -> Outcome:
+        """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
+        member = self._member(host)
+        taken_unix_seconds, started = time.time(), time.monotonic()
+        outcome: Outcome
+        try:
+            frame = await member.link.ask(self._make_request)
+            shaped = shape(member.parser.parse(frame), self._limits)
+            outcome = Sample(host, taken_unix_seconds, time.monotonic() - started, len(frame), shaped)
+        except HostError as error:
+            seconds = time.monotonic() - started
+            outcome = Failure(host, taken_unix_seconds, seconds, error.stage, error.kind, error.message)
+        for sink in self.sinks:
+            sink.put(outcome)
+        return outcome
+
+    async def collect(
+        self,
+        hosts: Iterable[Host],
+        at_once: int,
+        on_start: Callable[[Host], None],
+        on_outcome: Callable[[Outcome], None],
+    ) -> None:
+        """Runs one cycle and disconnects from each host after its sample.
+
+        Args:
+            hosts: to sample.
+            at_once: hosts at the same time; handshakes have a limit of their own.
+            on_start: called when a host's turn comes.
+            on_outcome: called with each outcome as it comes.
+        """
+        slots = asyncio.Semaphore(at_once)
+
+        async def visit(host: Host) -> None:
+            async with slots:
+                on_start(host)
+                on_outcome(await self.sample(host))
+                await self.forget(host)
+
+        async with asyncio.TaskGroup() as group:
+            for host in hosts:
+                group.create_task(visit(host))
+
+    def adopt(self, other: "Collector", hosts: Iterable[Host]) -> None:
+        """Takes over the connections of another collector, for these hosts; the other one keeps the rest."""
+        for host in hosts:
+            member = other._members.pop(host, None)
+            if member:
+                self._members[host] = member
+
+    def _member(self, host: Host) -> _Member:
+        if host not in self._members:
+            self._members[host] = _Member(self._make_link(host), self._make_parser())
+        return self._members[host]
+
+    async def forget(self, host: Host) -> None:
+        """Disconnects from a host; its probe ends."""
+        member = self._members.pop(host, None)
+        if member:
+            await member.link.close()
+
+    async def close(self) -> None:
+        """Disconnects from all hosts."""
+        async with asyncio.TaskGroup() as group:
+            for host in list(self._members):
+                group.create_task(self.forget(host))

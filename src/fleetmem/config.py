@@ -1,0 +1,262 @@
+"""Configuration: flags over environment over a TOML file over defaults, checked, as one frozen object.
+
+Environment variables are `FLEETMEM_<SECTION>__<KEY>`, as in `FLEETMEM_SSH__USER=ubuntu`.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from fleetmem.connect.settings import HostKeyPolicy, SshSettings
+from fleetmem.errors import ConfigError
+from fleetmem.probe.script import ProbeKind, Processes
+from fleetmem.shape.limits import Detail, Limits
+from fleetmem.sinks.naming import check_prefix
+from fleetmem.sinks.series import Retire
+from fleetmem.units import parse_size
+
+DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/config.toml"))
+_ENV_PREFIX = "FLEETMEM_"
+_SSH_CONFIG = Path("~/.ssh/config")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Inventory(_Section):
+    """Which hosts."""
+
+    hosts: tuple[str, ...] = ()
+    """[user@]host[:port], ranges as web[01-50], files as @hosts.txt"""
+
+
+class Ssh(_Section):
+    """How to reach them."""
+
+    user: str | None = None
+    """login name; by default the ssh configuration's, then yours"""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """TCP port; by default the ssh configuration's, then 22"""
+    key: tuple[Path, ...] = ()
+    """private keys; by default the ssh configuration's, the agent's, then those in ~/.ssh"""
+    jump: str | None = None
+    """jump host as [user@]host[:port]; one connection to it carries all"""
+    config_file: Path | None = None
+    """ssh client configuration; by default ~/.ssh/config where it exists"""
+    known_hosts: Path = Path("~/.ssh/known_hosts")
+    """host keys are checked against this file"""
+    host_keys: HostKeyPolicy = HostKeyPolicy.ACCEPT_NEW
+    """accept-new records unknown keys and refuses changed ones, strict refuses both, insecure checks nothing"""
+    connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    """for the TCP connection"""
+    login_timeout_seconds: float = Field(default=5.0, gt=0)
+    """for key exchange and authentication"""
+    command_timeout_seconds: float = Field(default=5.0, gt=0)
+    """for one sample"""
+    concurrency: int = Field(default=64, ge=1)
+    """logins at the same time, over all hosts"""
+
+    def settings(self) -> SshSettings:
+        """Returns the plain values that `connect` takes."""
+        has_default_config = _SSH_CONFIG.expanduser().is_file()
+        return SshSettings(
+            user=self.user,
+            port=self.port,
+            key_paths=self.key,
+            jump=self.jump,
+            config_path=self.config_file or (_SSH_CONFIG if has_default_config else None),
+            known_hosts_path=self.known_hosts,
+            host_key_policy=self.host_keys,
+            connect_timeout_seconds=self.connect_timeout_seconds,
+            login_timeout_seconds=self.login_timeout_seconds,
+            command_timeout_seconds=self.command_timeout_seconds,
+            max_handshakes=self.concurrency,
+        )
+
+
+class Probe(_Section):
+    """What runs on the hosts."""
+
+    kind: ProbeKind = ProbeKind.STATUS
+    """status reads /proc, ps runs ps (for hosts without a readable /proc)"""
+    processes: Processes = Processes.USER
+    """user leaves out kernel threads and zombies, which own no memory; all keeps them"""
+
+
+class Shape(_Section):
+    """What is worth storing."""
+
+    detail: Detail = Detail.PROCESS
+    """process: a series per process; command: one per command and host"""
+    top: int | None = Field(default=None, ge=1)
+    """keep that many per host, the largest by RSS; the rest is added up in `other`"""
+    min_rss: int = Field(default=0, ge=0)
+    """leave out what is smaller (64k, 10MiB); it is added up in `other`"""
+
+    @field_validator("min_rss", mode="before")
+    @classmethod
+    def _parse_min_rss(cls, value: object) -> object:
+        return parse_size(value) if isinstance(value, str) else value
+
+    def limits(self) -> Limits:
+        """Returns the plain values that `shape` takes."""
+        return Limits(detail=self.detail, top=self.top, min_rss_bytes=self.min_rss)
+
+
+class _Backend(_Section):
+    default_port: ClassVar[int]
+
+    server: str | None = None
+    """HOST or HOST:PORT; nothing is sent where it is not set"""
+
+    @field_validator("server")
+    @classmethod
+    def _check_server(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value, cls.default_port)
+        return value
+
+    def address(self) -> tuple[str, int] | None:
+        """Returns host and port, None where there is no server."""
+        return split_address(self.server, self.default_port) if self.server else None
+
+
+class Statsd(_Backend):
+    """StatsD over UDP."""
+
+    default_port = 8125
+
+    retire: Retire = Retire.ZERO
+    """zero sends one final 0 when a process is gone (several servers repeat the last value for ever); none does not"""
+
+
+class Graphite(_Backend):
+    """Carbon's plaintext protocol over TCP, with the sample's own time."""
+
+    default_port = 2003
+
+
+class Run(_Section):
+    """For `fleetmem run`."""
+
+    interval_seconds: float = Field(default=10.0, ge=0.1)
+    """time between two samples of a host; make it the StatsD flush interval and the finest whisper step"""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=_ENV_PREFIX,
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+    )
+
+    prefix: str = "fleetmem"
+    """first part of every metric name"""
+    inventory: Inventory = Inventory()
+    ssh: Ssh = Ssh()
+    probe: Probe = Probe()
+    shape: Shape = Shape()
+    statsd: Statsd = Statsd()
+    graphite: Graphite = Graphite()
+    run: Run = Run()
+
+    @field_validator("prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        return check_prefix(value)
+
+
+def split_address(text: str, default_port: int) -> tuple[str, int]:
+    """Returns host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `IPV6`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"\[([^\[\]]+)\](?::(\d+))?|([^\[\]:\s]+)(?::(\d+))?|([0-9A-Fa-f:.]+(?:%\w+)?)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not HOST or HOST:PORT")
+    host = match[1] or match[3] or match[5]
+    port = int(match[2] or match[4] or default_port)
+    if not 0 < port < 65536:
+        raise ValueError(f"{text!r}: port {port} is not between 1 and 65535")
+    return host, port
+
+
+def find_path() -> Path | None:
+    """Returns the first of the usual configuration files that exists."""
+    return next((path for path in map(Path.expanduser, DEFAULT_PATHS) if path.is_file()), None)
+
+
+def load(path: Path | None, flags: dict[str, Any]) -> Settings:
+    """Returns the configuration.
+
+    Args:
+        path: TOML file, None for none.
+        flags: values given on the command line, nested as the sections are.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a wrong value; the message names the key.
+    """
+    from_file = _read_toml(path) if path else {}
+
+    class Sources(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, _FileSource(settings_cls, from_file)
+
+    try:
+        return Sources(**flags)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error} ({error.__cause__})") from error
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = values
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: {error}") from error
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message[0].lower()}{message[1:]} (given: {problem['input']!r})")
+    source = f"flags, {_ENV_PREFIX}* variables or {path}" if path else f"flags or {_ENV_PREFIX}* variables"
+    return f"configuration ({source}):\n  " + "\n  ".join(lines)

@@ -1,0 +1,4 @@
+"""Stage 2: reach the hosts. One `Link` per host: one SSH connection, one channel, one resident probe.
+
+The only stage that knows asyncssh; its errors and the OS's leave through `translate`.
+"""

@@ -1,0 +1,256 @@
+"""One host: its SSH connection, the probe that runs at the other end, and when to try again.
+
+    closed ──ask──> connect ──> login ──> probe running ──ask──> frame
+      ^                │           │            │
+      └──── backoff <──┴───────────┴────────────┘  (dropped, refused, flooded)
+
+Never more than one sample in flight: while a host still works on a request that timed out, it gets no other one.
+"""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import asyncssh
+
+from fleetmem.connect.backoff import backoff_for
+from fleetmem.connect.host_keys import Verifier
+from fleetmem.connect.reach import Reach
+from fleetmem.connect.translate import translate, within
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.model import Host
+
+_STDERR_KEPT_BYTES = 500
+_CLOSE_SECONDS = 1.0
+
+
+class Reader(Protocol):
+    """Cuts answers out of a byte stream (see `probe.frame.FrameReader`)."""
+
+    def expect(self, request_id: int) -> None:
+        """Starts over, for the answer to this request."""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Takes bytes; returns the whole answer once it is there. Raises HostError on a flood."""
+
+    def unfinished(self) -> str:
+        """Returns what came and is no answer, as printable text."""
+
+    @property
+    def is_in_frame(self) -> bool:
+        """Whether an answer has begun and not ended."""
+
+
+class ProbeChannel(asyncssh.SSHClientSession[bytes]):
+    """The channel that the probe runs in: one request out, one frame back.
+
+    Attributes:
+        ended: why no more requests can be sent; None while they can.
+        ended_at: since when (monotonic seconds).
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._answer: asyncio.Future[bytes] | None = None
+        self._asked_at: float | None = None
+        self._stderr = b""
+        self._exit_status: int | None = None
+        self.ended: HostError | None = None
+        self.ended_at = 0.0
+
+    @property
+    def asked_at(self) -> float | None:
+        """When the request was sent (monotonic seconds) that the host has not answered yet, None when it has."""
+        return self._asked_at
+
+    async def ask(self, request_id: int, line: bytes) -> bytes:
+        """Sends a request line and returns the frame that answers it.
+
+        Raises:
+            HostError: the channel ended, or the host sent nonsense.
+        """
+        if self.ended:
+            raise self.ended
+        if self._channel is None:
+            raise RuntimeError("asked before the channel was open")
+        self._reader.expect(request_id)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked_at = time.monotonic()
+        self._channel.write(line)
+        return await self._answer
+
+    # asyncssh calls the methods below.
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        """The channel is open."""
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        """The host printed something."""
+        if datatype is not None:
+            self._stderr = (self._stderr + data)[-_STDERR_KEPT_BYTES:]
+            return
+        try:
+            frame = self._reader.feed(data)
+        except HostError as error:
+            self._end(error)
+            return
+        if frame is not None:
+            self._asked_at = None
+            if self._answer and not self._answer.done():
+                self._answer.set_result(frame)
+
+    def exit_status_received(self, status: int) -> None:
+        """The probe, or what ran instead of it, ended."""
+        self._exit_status = status
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is closed."""
+        self._end(self._why_ended(exc))
+
+    def _why_ended(self, exc: Exception | None) -> HostError:
+        if self._reader.is_in_frame:
+            return HostError(Stage.COMMAND, Kind.BAD_FRAME, "the answer broke off in the middle of a frame")
+        said = self._stderr.decode("utf-8", "replace").strip() or self._reader.unfinished()
+        said = "".join(character if character.isprintable() else " " for character in said)
+        if self._exit_status is not None:
+            kind = Kind.COMMAND_MISSING if self._exit_status in (126, 127) else Kind.COMMAND_FAILED
+            message = f"the probe ended with status {self._exit_status}" + (f": {said}" if said else "")
+            return HostError(Stage.COMMAND, kind, message)
+        reason = exc.reason if isinstance(exc, asyncssh.DisconnectError) else (str(exc) if exc else "")
+        return HostError(Stage.COMMAND, Kind.DISCONNECTED, "connection lost" + (f": {reason}" if reason else ""))
+
+    def _end(self, error: HostError) -> None:
+        if self.ended:
+            return
+        self.ended, self.ended_at = error, time.monotonic()
+        self._asked_at = None
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(error)
+        if self._channel:
+            self._channel.close()
+
+
+class Link:
+    """One host, connected on first use and kept connected.
+
+    Args:
+        host: which one.
+        reach: what all links share: keys, known hosts, limits, jump host.
+        command: starts the probe on the host.
+        make_reader: makes the reader for one channel.
+    """
+
+    def __init__(self, host: Host, reach: Reach, command: str, make_reader: Callable[[], Reader]) -> None:
+        self.host = host
+        self.connects_total = 0
+        self._reach = reach
+        self._command = command
+        self._make_reader = make_reader
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._channel: ProbeChannel | None = None
+        self._request_id = 0
+        self._failures = 0
+        self._last_error: HostError | None = None
+        self._not_before = 0.0
+
+    async def ask(self, make_request: Callable[[int], bytes]) -> bytes:
+        """Returns the frame that answers a request; connects first where needed.
+
+        Args:
+            make_request: makes the request line for a request id.
+
+        Raises:
+            HostError: why there is none. After a failed connection the same error again, without a new attempt, until
+                its backoff is over.
+        """
+        channel = await self._open_channel()
+        if channel.asked_at is not None:
+            seconds = time.monotonic() - channel.asked_at
+            raise HostError(
+                Stage.COMMAND,
+                Kind.COMMAND_TIMEOUT,
+                f"still at work on the sample asked for {seconds:.0f} s ago; it gets no second one",
+            )
+        self._request_id += 1
+        timeout_seconds = self._reach.settings.command_timeout_seconds
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                frame = await channel.ask(self._request_id, make_request(self._request_id))
+        except TimeoutError as error:
+            raise translate(error, Stage.COMMAND, timeout_seconds) from error
+        except HostError as error:
+            await self._fail(error, channel.ended_at)
+            raise
+        self._failures = 0
+        return frame
+
+    async def _open_channel(self) -> ProbeChannel:
+        """Returns the running probe's channel, after connecting where there is none."""
+        if self._channel:
+            if not self._channel.ended:
+                return self._channel
+            await self._fail(self._channel.ended, self._channel.ended_at)
+        wait_seconds = self._not_before - time.monotonic()
+        if self._last_error and wait_seconds > 0:
+            last = self._last_error
+            raise HostError(last.stage, last.kind, f"{last.message}; next attempt in {wait_seconds:.0f} s") from last
+        try:
+            self._channel = await self._connect()
+        except HostError as error:
+            await self._fail(error, time.monotonic())
+            raise
+        return self._channel
+
+    async def _connect(self) -> ProbeChannel:
+        """Returns a new channel with the probe started in it."""
+        self.connects_total += 1
+        settings = self._reach.settings
+        verifier = Verifier(self._reach.host_keys)
+        target = self._reach.target(self.host)
+        sock: socket.socket | None = None
+        tunnel: asyncssh.SSHClientConnection | None = None
+        if self._reach.has_own_transport(target):
+            async with self._reach.connect_slots:
+                sock = await within(settings.connect_timeout_seconds, Stage.CONNECT, self._reach.open_socket(target))
+        else:
+            tunnel = await self._reach.jump_connection()
+        async with self._reach.handshake_slots:
+            try:
+                self._connection = await within(
+                    settings.login_timeout_seconds,
+                    Stage.LOGIN,
+                    self._reach.log_in(target, sock=sock, tunnel=tunnel, client_factory=lambda: verifier),
+                )
+            except HostError as error:
+                if sock:
+                    sock.close()
+                raise verifier.refusal or error from error
+        channel = ProbeChannel(self._make_reader())
+        starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
+        await within(settings.command_timeout_seconds, Stage.COMMAND, starting)
+        return channel
+
+    async def _fail(self, error: HostError, at: float) -> None:
+        """Closes what is open and notes when to try again, counted from when it happened (monotonic seconds)."""
+        await self.close()
+        self._failures += 1
+        self._last_error = error
+        wait_seconds = backoff_for(error.kind).wait_seconds(self._failures, random.random)
+        self._not_before = at + wait_seconds
+
+    async def close(self) -> None:
+        """Ends the connection, and with it the probe on the host."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is None:
+            return
+        connection.close()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await connection.wait_closed()
+        except TimeoutError:
+            connection.abort()

@@ -1,0 +1,85 @@
+"""The one door through which asyncssh's and the OS's errors become `HostError`.
+
+asyncssh has no single root: its TimeoutError is also an OSError, key errors are ValueErrors.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import asyncssh
+
+from fleetmem.errors import HostError, Kind, Stage
+
+# What asyncssh and the OS raise when the world misbehaves; anything else is a bug and surfaces.
+_WORLD_ERRORS = (asyncssh.Error, OSError, UnicodeError, asyncio.IncompleteReadError)
+
+_T = TypeVar("_T")
+
+
+async def within(timeout_seconds: float, stage: Stage, work: Awaitable[_T]) -> _T:
+    """Awaits the work of a stage within its limit.
+
+    Raises:
+        HostError: it took longer, or the world did something to it.
+    """
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await work
+    except _WORLD_ERRORS as error:
+        raise translate(error, stage, timeout_seconds) from error
+
+
+def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostError:
+    """Returns what an error at a stage means.
+
+    Args:
+        error: anything that asyncssh, asyncio or the OS raises.
+        stage: what was going on.
+        timeout_seconds: the limit of that stage, for the message.
+
+    Raises:
+        Exception: the same error, when it is none that the world causes.
+    """
+    match error:
+        case TimeoutError() if error.errno is None:  # asyncio's; ETIMEDOUT is the same class
+            return _timed_out(stage, timeout_seconds)
+        case socket.gaierror():
+            return HostError(Stage.RESOLVE, Kind.UNRESOLVABLE, f"name does not resolve: {error.strerror}")
+        case asyncssh.HostKeyNotVerifiable():
+            return HostError(stage, Kind.HOST_KEY_UNKNOWN, error.reason)
+        case asyncssh.PermissionDenied() | asyncssh.IllegalUserName():
+            return HostError(stage, Kind.AUTH_FAILED, "the host refused every key and method offered")
+        case asyncssh.ChannelOpenError() if stage is Stage.CONNECT:
+            return HostError(stage, Kind.UNREACHABLE, f"the jump host cannot reach it: {error.reason}")
+        case asyncssh.ChannelOpenError():
+            return HostError(stage, Kind.COMMAND_FAILED, f"the host refused to run a command: {error.reason}")
+        case asyncssh.DisconnectError():
+            return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error.reason}")
+        case asyncio.IncompleteReadError() | ConnectionResetError() | BrokenPipeError():
+            return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error}")
+        case OSError():
+            return HostError(stage, Kind.UNREACHABLE, _os_reason(error))
+        case UnicodeError():  # a host name that IDNA refuses: empty label, label too long
+            return HostError(Stage.RESOLVE, Kind.UNRESOLVABLE, f"not a host name: {error}")
+        case _:
+            raise error  # not of this world: a bug of ours
+
+
+def _timed_out(stage: Stage, timeout_seconds: float) -> HostError:
+    limit = f"{timeout_seconds:g} s"
+    match stage:
+        case Stage.RESOLVE:
+            return HostError(stage, Kind.UNRESOLVABLE, f"name look-up took more than {limit}")
+        case Stage.CONNECT:
+            return HostError(stage, Kind.CONNECT_TIMEOUT, f"no TCP connection within {limit}")
+        case Stage.LOGIN:
+            return HostError(stage, Kind.LOGIN_TIMEOUT, f"no login within {limit} of connecting")
+        case _:
+            return HostError(stage, Kind.COMMAND_TIMEOUT, f"no answer from the probe within {limit}")
+
+
+def _os_reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)

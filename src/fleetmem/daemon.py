@@ -1,0 +1,187 @@
+"""`fleetmem run`: schedule, signals, reload, drain.
+
+start ──> one task per host: wait for its slot, sample, next slot ──> stop: drain sinks, disconnect
+             ^                                                          ^
+             SIGHUP: new configuration, same schedule                   SIGTERM, SIGINT; a second one forces
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from fleetmem.build import Fleet, build_fleet
+from fleetmem.config import Settings
+from fleetmem.connect.keys import AskPassphrase
+from fleetmem.errors import Kind, SinkError, Stage, UsageError
+from fleetmem.model import Failure, Host, Outcome
+from fleetmem.schedule import Schedule
+from fleetmem.selfstats import CycleStats, SelfStats
+from fleetmem.sinks.runner import Sink
+
+log = logging.getLogger("fleetmem.daemon")
+
+_DRAIN_SECONDS = 3.0
+_DISCONNECT_SECONDS = 1.5
+
+
+class FailureLog:
+    """Logs what changes: a host's failure once until its kind changes, and its recovery."""
+
+    def __init__(self) -> None:
+        self._failing: dict[Host, tuple[Stage, Kind]] = {}
+        self._failures: dict[Host, int] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes the outcome of a host."""
+        host = outcome.host
+        if isinstance(outcome, Failure):
+            self._failures[host] = self._failures.get(host, 0) + 1
+            if self._failing.get(host) != (outcome.stage, outcome.kind):
+                self._failing[host] = outcome.stage, outcome.kind
+                facts = {"host": host.name, "stage": str(outcome.stage), "kind": str(outcome.kind)}
+                log.warning("%s", outcome.message, extra=facts)
+        elif self._failing.pop(host, None):
+            log.info("answers again after %d failed cycles", self._failures.pop(host), extra={"host": host.name})
+
+
+class Daemon:
+    """Samples a fleet until it is told to stop.
+
+    Args:
+        fleet: what to sample.
+        load_settings: reads the configuration again, for SIGHUP.
+        ask_passphrase: for keys that a new configuration names.
+        on_outcome: called with each outcome.
+        on_cycle: called at the end of each interval.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        load_settings: Callable[[], Settings],
+        ask_passphrase: AskPassphrase,
+        on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+        on_cycle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stats = SelfStats()
+        self._fleet = fleet
+        self._load_settings = load_settings
+        self._ask_passphrase = ask_passphrase
+        self._on_outcome = on_outcome
+        self._on_cycle = on_cycle
+        self._failures = FailureLog()
+        self._cycle_stats = CycleStats()
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Event()
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT; then delivers what is queued and disconnects, within 5 s."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
+        sinks = {sink: asyncio.create_task(sink.run()) for sink in self._fleet.collector.sinks}
+        interval = self._fleet.settings.run.interval_seconds
+        log.info("sampling %d hosts every %g s", len(self._fleet.hosts), interval)
+        try:
+            while not self._stopping.is_set():
+                await self._sample_until_change()
+                if self._reloading.is_set():
+                    await self._reload(sinks)
+        finally:
+            await self._shut_down(sinks)
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            log.warning("stopped at once: data in the queues is lost")
+            os._exit(130)
+        log.info("stopping")
+        self._stopping.set()
+
+    async def _sample_until_change(self) -> None:
+        """Samples all hosts until it is time to stop or to reload."""
+        start, interval = time.monotonic(), self._fleet.settings.run.interval_seconds
+        hosts = self._fleet.hosts
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._report_cycles(start, interval))]
+            for place, host in enumerate(hosts):
+                schedule = Schedule(start, interval, place / len(hosts))
+                tasks.append(group.create_task(self._sample_host(host, schedule)))
+            waiting = [asyncio.create_task(event.wait()) for event in (self._stopping, self._reloading)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in [*waiting, *tasks]:
+                task.cancel()
+
+    async def _sample_host(self, host: Host, schedule: Schedule) -> None:
+        slot = schedule.slot(0)
+        while True:
+            await asyncio.sleep(slot.at_seconds - time.monotonic())
+            late_seconds = time.monotonic() - slot.at_seconds
+            outcome = await self._fleet.collector.sample(host)
+            self._cycle_stats.add(outcome, late_seconds)
+            self._failures.add(outcome)
+            self._on_outcome(outcome)
+            slot, missed = schedule.next_slot(slot, time.monotonic())
+            self._cycle_stats.missed += missed
+
+    async def _report_cycles(self, start: float, interval: float) -> None:
+        """At the end of each interval: one line of what it came to, and the collector's own counters to the sinks."""
+        for cycle in range(1, 2**62):
+            await asyncio.sleep(start + cycle * interval - time.monotonic())
+            stats, self._cycle_stats = self._cycle_stats, CycleStats()
+            sinks = self._fleet.collector.sinks
+            self.stats.add(stats, sinks, self._fleet.collector.connects_total)
+            log.info("%s", stats.line(), extra=stats.facts())
+            points = self.stats.points(self._fleet.names.prefix)
+            for sink in sinks:
+                sink.put_points(points, time.time())
+            self._on_cycle()
+
+    async def _reload(self, running: dict[Sink, asyncio.Task[None]]) -> None:
+        """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
+        self._reloading.clear()
+        old = self._fleet
+        try:
+            new = build_fleet(self._load_settings(), self._ask_passphrase, old)
+        except UsageError as error:
+            log.error("configuration not taken, the old one stays: %s", error)
+            return
+        self._fleet = new
+        for sink in old.collector.sinks:
+            if sink in new.collector.sinks:
+                sink.replace_hosts(new.names, set(new.hosts), time.time())
+            else:
+                await self._end_sink(sink, running.pop(sink))
+        for sink in new.collector.sinks:
+            running.setdefault(sink, asyncio.create_task(sink.run()))
+        await old.collector.close()  # what the new one did not adopt
+        if old.reach is not new.reach:
+            await old.reach.close()
+        log.info("configuration taken: %d hosts every %g s", len(new.hosts), new.settings.run.interval_seconds)
+
+    async def _shut_down(self, running: dict[Sink, asyncio.Task[None]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for sink, task in running.items():
+                group.create_task(self._end_sink(sink, task))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCONNECT_SECONDS):
+                await self._fleet.collector.close()
+                await self._fleet.reach.close()
+        log.info("stopped")
+
+    async def _end_sink(self, sink: Sink, task: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await sink.drain()
+        except (SinkError, TimeoutError) as error:
+            log.warning(
+                "%s: not everything was delivered: %s",
+                sink.transport.address,
+                error if isinstance(error, SinkError) else "no time left",
+            )
+        task.cancel()
+        await sink.close()

@@ -1,0 +1,77 @@
+"""Every error that fleetmem raises on purpose.
+
+    FleetmemError
+    ├── UsageError (ValueError)        the user asked for something impossible        exit status 2
+    │   ├── ConfigError                a configuration key, file or environment variable
+    │   └── InventoryError             a host, range or hosts file
+    ├── HostError                      one host, one sample; becomes a `Failure`      exit status 1 or 3
+    └── SinkError                      a backend cannot be reached or refuses         exit status 4
+
+asyncssh's and the OS's errors are turned into `HostError` at one door, `connect.translate`.
+"""
+
+from enum import StrEnum
+
+
+class FleetmemError(Exception):
+    """Root of the tree above."""
+
+
+class UsageError(FleetmemError, ValueError):
+    """What was asked for cannot be done; the message says what to write instead."""
+
+
+class ConfigError(UsageError):
+    """A configuration value is wrong; the message names its key and where it came from."""
+
+
+class InventoryError(UsageError):
+    """The list of hosts cannot be read; the message names the part that is wrong."""
+
+
+class Stage(StrEnum):
+    """How far a sample got."""
+
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    LOGIN = "login"
+    COMMAND = "command"
+    PARSE = "parse"
+
+
+class Kind(StrEnum):
+    """Why a host has no snapshot in a cycle. The names are a contract (JSON output, counters, logs)."""
+
+    UNRESOLVABLE = "unresolvable"
+    UNREACHABLE = "unreachable"
+    CONNECT_TIMEOUT = "connect_timeout"
+    HOST_KEY_UNKNOWN = "host_key_unknown"
+    HOST_KEY_CHANGED = "host_key_changed"
+    AUTH_FAILED = "auth_failed"
+    LOGIN_TIMEOUT = "login_timeout"
+    COMMAND_TIMEOUT = "command_timeout"
+    COMMAND_MISSING = "command_missing"
+    COMMAND_FAILED = "command_failed"
+    SUDO_REFUSED = "sudo_refused"
+    BAD_FRAME = "bad_frame"
+    DISCONNECTED = "disconnected"
+
+
+class HostError(FleetmemError):
+    """One host could not be sampled.
+
+    Attributes:
+        stage: how far it got.
+        kind: why, as one of the contract's words.
+        message: what happened, for a person, without the host's name.
+    """
+
+    def __init__(self, stage: Stage, kind: Kind, message: str):
+        super().__init__(message)
+        self.stage = stage
+        self.kind = kind
+        self.message = message
+
+
+class SinkError(FleetmemError):
+    """A backend cannot be reached or refuses; the message says which, why and what to try."""

@@ -1,0 +1,140 @@
+"""The nouns that stages hand to each other: plain, immutable, in bytes and seconds."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fleetmem.errors import Kind, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A Linux machine that is sampled.
+
+    Attributes:
+        name: what it is called in output and in metric names; unique in an inventory.
+        address: what is connected to (a name or an IP address; a name may be an alias of the ssh configuration).
+        port: TCP port, or None for the one that configuration says (22 at last).
+        user: login name, or None for the one that configuration says.
+    """
+
+    name: str
+    address: str
+    port: int | None = None
+    user: str | None = None
+
+
+class ProcessMemory(NamedTuple):
+    """One process in one sample. A tuple: thousands are made each cycle, and equal rows are shared between cycles.
+
+    Attributes:
+        pid: process id on its host.
+        uid: real user id, None where unknown.
+        command: the kernel's name of it (`comm`), decoded; may be empty or hold any character.
+        rss_bytes: resident set size (VmRSS). Shared pages count in every process that maps them.
+        vsz_bytes: virtual size (VmSize).
+        mem_percent: rss / total memory of the host * 100.
+        peak_rss_bytes: highest RSS so far (VmHWM), None where the kernel or probe kind has none.
+        anon_bytes: anonymous resident memory (RssAnon, Linux 4.5 and later), None where there is none.
+        swap_bytes: swapped-out anonymous memory (VmSwap), None where there is none.
+    """
+
+    pid: int
+    uid: int | None
+    command: str
+    rss_bytes: int
+    vsz_bytes: int
+    mem_percent: float
+    peak_rss_bytes: int | None
+    anon_bytes: int | None
+    swap_bytes: int | None
+
+    @property
+    def procs(self) -> int:
+        """A process counts as one of its command."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class CommandMemory:
+    """All processes of one command on one host, added up. RSS sums count shared pages more than once."""
+
+    command: str
+    procs: int
+    rss_bytes: int
+    vsz_bytes: int
+    mem_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Memory of a host as `/proc/meminfo` and `/proc/vmstat` tell it; None where the kernel does not say."""
+
+    total_bytes: int
+    available_bytes: int | None
+    swap_total_bytes: int | None
+    swap_free_bytes: int | None
+    oom_kills_total: int | None
+    boot_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one frame means: the host's memory and its processes, in the order of the frame."""
+
+    memory: HostMemory
+    processes: tuple[ProcessMemory, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A snapshot after filters and limits: what is worth storing.
+
+    Attributes:
+        memory: of the host, untouched.
+        process_count: processes in the snapshot, before any limit.
+        processes: those kept one by one (detail `process`).
+        commands: those kept by command (detail `command`).
+        other: the sum of what the limits left out, so that totals still add up; None when nothing was left out.
+        is_by_command: whether the detail is `command`.
+    """
+
+    memory: HostMemory
+    process_count: int
+    processes: tuple[ProcessMemory, ...]
+    commands: tuple[CommandMemory, ...]
+    other: CommandMemory | None
+    is_by_command: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The good outcome of a host in a cycle.
+
+    Attributes:
+        host: which one.
+        taken_unix_seconds: when the host was asked, by the collector's clock.
+        collect_seconds: from asking (and connecting, where that was needed) to the parsed frame.
+        received_bytes: size of the frame on the wire, before encryption.
+        shaped: the data.
+    """
+
+    host: Host
+    taken_unix_seconds: float
+    collect_seconds: float
+    received_bytes: int
+    shaped: Shaped
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The other outcome of a host in a cycle: why there is no data."""
+
+    host: Host
+    taken_unix_seconds: float
+    collect_seconds: float
+    stage: Stage
+    kind: Kind
+    message: str
+
+
+Outcome = Sample | Failure

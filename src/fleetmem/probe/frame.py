@@ -1,0 +1,71 @@
+"""From the bytes of a connection to the lines of one frame.
+
+Text that a login banner or `.bashrc` prints falls outside BEGIN and END and is ignored. A frame without its END is a
+failed sample, never "no processes".
+"""
+
+from fleetmem.errors import HostError, Kind, Stage
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""More than this for one request is a flood. A row is 60 bytes: room for 250,000 processes."""
+
+
+class FrameReader:
+    """Collects what a host sends and cuts out the frame that answers one request.
+
+    Give it a request id with `expect`, then bytes with `feed`, which returns the frame when it is complete.
+    """
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._buffer = bytearray()
+        self._begin = self._end = b""
+        self._searched = 0
+
+    def expect(self, request_id: int) -> None:
+        """Starts over, for the frame of this request; what is left of an older one is thrown away."""
+        self._begin = b"BEGIN fleetmem/1 %d\n" % request_id
+        self._end = b"\nEND %d " % request_id
+        self._buffer.clear()
+        self._searched = 0
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Takes received bytes; returns the complete frame, its BEGIN and END line included, or None.
+
+        Raises:
+            HostError: (bad_frame) the host sent more than a frame can be.
+        """
+        buffer = self._buffer
+        buffer += data
+        end = buffer.find(self._end, self._searched)
+        if end >= 0:
+            newline = buffer.find(b"\n", end + len(self._end))
+            # The probe prints BEGIN a second time when its awk broke off: the last one counts.
+            begin = buffer.rfind(self._begin, 0, end + 1)
+            if newline >= 0 and begin >= 0:
+                frame = bytes(memoryview(buffer)[begin : newline + 1])
+                buffer.clear()
+                return frame
+        else:
+            self._searched = max(0, len(buffer) - len(self._end))
+        if len(buffer) > self._max_frame_bytes:
+            size = len(buffer)
+            buffer.clear()
+            raise HostError(Stage.COMMAND, Kind.BAD_FRAME, f"sent {size} bytes without completing a frame")
+        return None
+
+    def unfinished(self) -> str:
+        """Returns what has come so far and is no frame, as printable text: for the message when a host breaks off."""
+        text = bytes(self._buffer[-2000:]).decode("utf-8", "replace")
+        printable = "".join(character if character.isprintable() else " " for character in text)
+        return " ".join(printable.split())[-300:]
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes received since `expect` that are not part of a complete frame."""
+        return len(self._buffer)
+
+    @property
+    def is_in_frame(self) -> bool:
+        """Whether the frame's BEGIN has come, and its END not yet."""
+        return self._begin in self._buffer

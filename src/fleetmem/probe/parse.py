@@ -1,0 +1,119 @@
+"""From the lines of a frame to a snapshot, in bytes. The format is described on top of `probe.sh`."""
+
+import re
+
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.model import HostMemory, ProcessMemory, Snapshot
+from fleetmem.probe.script import ProbeKind
+from fleetmem.units import kib_to_bytes, percent_of
+
+_COMMAND_NOT_FOUND = 127  # the shell's exit status for it, POSIX XCU 2.8.2
+_COMMAND_NOT_EXECUTABLE = 126
+
+# A pid has at most 7 digits (PID_MAX_LIMIT is 2^22), a size in KiB at most 16; more is not from a kernel.
+_ROW = re.compile(
+    rb"P (\d{1,10}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-) ?(.*)", re.DOTALL
+)
+_ESCAPED = re.compile(r"\\([n\\])")
+
+
+class SnapshotParser:
+    """Parses the frames of one host. Keeps the rows of the last one: a row that did not change is not parsed again."""
+
+    def __init__(self, kind: ProbeKind) -> None:
+        self._is_escaped = kind is ProbeKind.STATUS
+        self._rows: dict[bytes, ProcessMemory] = {}
+        self._total_bytes = 0
+
+    def parse(self, frame: bytes) -> Snapshot:
+        """Returns what a frame means.
+
+        Args:
+            frame: whole lines, from BEGIN to END.
+
+        Raises:
+            HostError: (bad_frame) the frame is not one of protocol 1 or does not add up; (command_missing,
+                command_failed) the probe says that a tool is missing on the host or failed.
+        """
+        lines = frame.split(b"\n")
+        lines.pop()  # after the last newline
+        end = lines.pop().split(b" ")
+        try:
+            status, count = int(end[2]), int(end[3])
+            if status != 0:
+                raise _probe_failure(status, lines)
+            _begin, memory_line, counters_line, *rows = lines
+            memory = _parse_memory(memory_line, counters_line)
+            processes = self._parse_rows(rows, memory.total_bytes)
+        except (ValueError, IndexError) as error:
+            raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"frame is not of protocol 1: {error}") from error
+        if len(processes) != count:
+            raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"frame has {len(processes)} rows, its end says {count}")
+        return Snapshot(memory=memory, processes=processes)
+
+    def _parse_rows(self, rows: list[bytes], total_bytes: int) -> tuple[ProcessMemory, ...]:
+        if total_bytes != self._total_bytes:  # every percent changes
+            self._rows = {}
+            self._total_bytes = total_bytes
+        known = self._rows.get
+        self._rows = current = {row: known(row) or self._parse_row(row) for row in rows}
+        return tuple(current.values())
+
+    def _parse_row(self, row: bytes) -> ProcessMemory:
+        match = _ROW.fullmatch(row)
+        if not match:
+            raise ValueError(f"row {row[:80]!r}")
+        pid, uid, vsz, rss, peak, anon, swap, name = match.groups()
+        rss_bytes = kib_to_bytes(int(rss))
+        return ProcessMemory(
+            pid=int(pid),
+            uid=None if uid == b"-" else int(uid),
+            command=_decode_command(name, is_escaped=self._is_escaped),
+            rss_bytes=rss_bytes,
+            vsz_bytes=kib_to_bytes(int(vsz)),
+            mem_percent=percent_of(rss_bytes, self._total_bytes),
+            peak_rss_bytes=_optional_bytes(peak),
+            anon_bytes=_optional_bytes(anon),
+            swap_bytes=_optional_bytes(swap),
+        )
+
+
+def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
+    tag, total, available, swap_total, swap_free = memory_line.split(b" ")
+    counters_tag, oom_kills, boot_id = counters_line.split(b" ")
+    if tag != b"M" or counters_tag != b"K":
+        raise ValueError("memory lines M and K are missing")
+    total_bytes = kib_to_bytes(int(total))
+    if total_bytes <= 0:
+        raise ValueError("the host has no memory")
+    return HostMemory(
+        total_bytes=total_bytes,
+        available_bytes=_optional_bytes(available),
+        swap_total_bytes=_optional_bytes(swap_total),
+        swap_free_bytes=_optional_bytes(swap_free),
+        oom_kills_total=None if oom_kills == b"-" else int(oom_kills),
+        boot_id=None if boot_id == b"-" else boot_id.decode("ascii", "replace"),
+    )
+
+
+def _optional_bytes(kib: bytes) -> int | None:
+    return None if kib == b"-" else kib_to_bytes(int(kib))
+
+
+def _decode_command(name: bytes, *, is_escaped: bool) -> str:
+    r"""Returns a command name as the process has it.
+
+    `/proc/PID/status` prints newline as `\n` and backslash as `\\`, nothing else; `ps` prints `?` or `.` for what it
+    minds, which cannot be undone. Bytes that are not UTF-8 survive as surrogates: two different names stay different.
+    """
+    text = name.decode("utf-8", "surrogateescape")
+    if is_escaped and "\\" in text:
+        text = _ESCAPED.sub(lambda match: "\n" if match[1] == "n" else "\\", text)
+    return text
+
+
+def _probe_failure(status: int, lines: list[bytes]) -> HostError:
+    said = next((line[2:].decode("utf-8", "replace") for line in reversed(lines) if line.startswith(b"E ")), "")
+    is_missing = status in (_COMMAND_NOT_EXECUTABLE, _COMMAND_NOT_FOUND)
+    kind = Kind.COMMAND_MISSING if is_missing else Kind.COMMAND_FAILED
+    return HostError(Stage.COMMAND, kind, said or f"probe ended with status {status}")

@@ -1,0 +1,43 @@
+"""When each host is sampled: absolute times, so that delays do not add up. Pure."""
+
+import math
+from typing import NamedTuple
+
+
+class Slot(NamedTuple):
+    """The time of one host in one cycle.
+
+    Attributes:
+        cycle: number of the cycle, from 0.
+        at_seconds: on the clock that the schedule was made with.
+    """
+
+    cycle: int
+    at_seconds: float
+
+
+class Schedule:
+    """Slots of one host: `start + offset + cycle * interval`, whatever happens in between.
+
+    Args:
+        start_seconds: when cycle 0 of the fleet begins.
+        interval_seconds: between two cycles.
+        position: place of the host in the fleet, 0 <= position < 1: spreads hosts over the interval.
+    """
+
+    def __init__(self, start_seconds: float, interval_seconds: float, position: float) -> None:
+        self._first_at = start_seconds + position * interval_seconds
+        self._interval_seconds = interval_seconds
+
+    def slot(self, cycle: int) -> Slot:
+        """Returns the slot of a cycle."""
+        return Slot(cycle, self._first_at + cycle * self._interval_seconds)
+
+    def next_slot(self, after: Slot, now_seconds: float) -> tuple[Slot, int]:
+        """Returns the first slot after one that is not over yet, and how many were missed in between.
+
+        A slot that is late by less than half an interval is still taken: a small delay costs no cycle.
+        """
+        overdue = (now_seconds - after.at_seconds) / self._interval_seconds - 1
+        missed = max(0, math.ceil(overdue - 0.5))
+        return self.slot(after.cycle + 1 + missed), missed

@@ -1,0 +1,138 @@
+"""Metric names: legal for every receiver, the same on every run, and never one name for two things. Pure.
+
+A component matches `[A-Za-z0-9_]+`, the only characters that every StatsD server, carbon and Prometheus keep unchanged;
+a whole name fits 127 bytes, where collectd cuts (DATA_MAX_NAME_LEN in its daemon/globals.h).
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+MAX_NAME_BYTES = 127
+MAX_PREFIX_BYTES = 40
+_COMMAND_BYTES = 32  # the kernel's own limit is 15; `ps` on other systems, and groups, make longer ones
+# `.process.` before the host; `.`, `.`, a pid of 10 digits and `.mem_percent`, the longest measure, after it.
+_FIXED_BYTES = len(".process.") + len("..") + 10 + len(".mem_percent")
+_HASH_DIGITS = 8
+_MAX_REMEMBERED = 20_000
+
+_ILLEGAL = re.compile(rb"[^A-Za-z0-9_]")
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+
+
+def check_prefix(prefix: str) -> str:
+    """Returns the prefix as it is.
+
+    Raises:
+        ValueError: no receiver would keep it unchanged, or it leaves no room for host and command.
+    """
+    if not _PREFIX.fullmatch(prefix) or len(prefix) > MAX_PREFIX_BYTES:
+        raise ValueError(
+            f"prefix {prefix!r}: letters, digits and _ in parts joined by dots, a letter first, "
+            f"at most {MAX_PREFIX_BYTES} characters"
+        )
+    return prefix
+
+
+def _hash(original: str) -> str:
+    return hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:_HASH_DIGITS]
+
+
+def _fold(original: str, max_bytes: int) -> str:
+    """Returns a legal component: other bytes become `_`, nothing becomes `unnamed`, long ones are cut and hashed."""
+    legal = _ILLEGAL.sub(b"_", original.encode("utf-8", "surrogateescape")).decode("ascii") or "unnamed"
+    return legal if len(legal) <= max_bytes else _with_hash(legal, original, max_bytes)
+
+
+def _with_hash(legal: str, original: str, max_bytes: int) -> str:
+    return f"{legal[: max_bytes - _HASH_DIGITS - 1]}_{_hash(original)}"
+
+
+class NameTable:
+    """Gives originals their names in one scope (the hosts of a fleet, the commands of a host).
+
+    An original that is legal already keeps its name. When others fold to one name (`a.b`, `a-b`), each of them gets a
+    hash of its original, from when the second one is seen and for good: which came first makes no difference.
+
+    Attributes:
+        generation: grows when a name given out earlier changed; callers that keep names look them up again then.
+    """
+
+    def __init__(self, max_bytes: int, reserved: Iterable[str] = ()) -> None:
+        self.generation = 0
+        self._max_bytes = max_bytes
+        self._names: dict[str, str] = {}
+        # Folded name to the original that holds it; None once it is contested: then nobody does.
+        self._holders: dict[str, str | None] = dict.fromkeys(reserved)
+
+    def name(self, original: str) -> str:
+        """Returns the name of an original."""
+        return self._names.get(original) or self._assign(original)
+
+    def _assign(self, original: str) -> str:
+        folded = _fold(original, self._max_bytes)
+        if len(self._names) >= _MAX_REMEMBERED:
+            # A host that makes up names without end: no memory left to tell them apart by, so a hash for each.
+            return folded if folded == original and folded not in self._holders else self._hashed(original)
+        if folded not in self._holders:
+            return self._hold(folded, original)
+        holder = self._holders[folded]
+        if holder is not None and holder != folded:
+            self._holders[folded] = None
+            self._hold(self._hashed(holder), holder)
+            self.generation += 1
+            if original == folded:
+                return self._hold(folded, original)
+        return self._hold(self._hashed(original), original)
+
+    def _hold(self, name: str, original: str) -> str:
+        self._holders[name] = original
+        self._names[original] = name
+        return name
+
+    def _hashed(self, original: str) -> str:
+        return _with_hash(_fold(original, self._max_bytes), original, self._max_bytes)
+
+
+class FleetNames:
+    """The names of a fleet's series, from a prefix and all host names at once."""
+
+    def __init__(self, prefix: str, hosts: Iterable[str]) -> None:
+        self.prefix = check_prefix(prefix)
+        max_bytes = MAX_NAME_BYTES - len(prefix) - _FIXED_BYTES - _COMMAND_BYTES
+        table = NameTable(max_bytes)
+        hosts = list(hosts)
+        for host in hosts:  # first all of them, so that the order makes no difference
+            table.name(host)
+        self._hosts = {host: table.name(host) for host in hosts}
+
+    def host(self, host: str) -> "HostNames":
+        """Returns the names of one host of the fleet."""
+        return HostNames(self.prefix, self._hosts[host])
+
+
+class HostNames:
+    """Stems of the series of one host: everything up to the measure, the last dot included."""
+
+    def __init__(self, prefix: str, host: str) -> None:
+        self.host_stem = f"{prefix}.host.{host}."
+        self._process_stem = f"{prefix}.process.{host}."
+        self._command_stem = f"{prefix}.command.{host}."
+        self._commands = NameTable(_COMMAND_BYTES, reserved=["other"])
+
+    @property
+    def generation(self) -> int:
+        """Grows when a command's name changed because another one folds to the same."""
+        return self._commands.generation
+
+    def process_stem(self, command: str, pid: int) -> str:
+        """Returns the stem of a process."""
+        return f"{self._process_stem}{self._commands.name(command)}.{pid}."
+
+    def command_stem(self, command: str) -> str:
+        """Returns the stem of a command."""
+        return f"{self._command_stem}{self._commands.name(command)}."
+
+    def other_stem(self, *, is_by_command: bool) -> str:
+        """Returns the stem of what the limits left out. No process has pid 0; a command called `other` gets a hash."""
+        return f"{self._command_stem}other." if is_by_command else f"{self._process_stem}other.0."

@@ -1,0 +1,65 @@
+"""A TCP connection to carbon's plaintext port."""
+
+import asyncio
+
+from fleetmem.errors import SinkError
+
+_SEND_TIMEOUT_SECONDS = 5.0
+
+
+class CarbonTransport:
+    """Sends lines of the plaintext protocol over one connection, made on first use and again after it broke.
+
+    The protocol has no acknowledgement: what was written is not known to be stored.
+
+    Attributes:
+        bytes_total: written without an error.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+        self.datagrams_total = 0
+        self.bytes_total = 0
+        self._host = host
+        self._port = port
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def send(self, text: bytes, backlog_bytes: int) -> None:
+        """Sends lines.
+
+        Raises:
+            SinkError: no connection, or carbon took nothing for 5 s. Some of the text may have arrived.
+        """
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT_SECONDS):
+                if self._writer is None:
+                    _reader, self._writer = await asyncio.open_connection(self._host, self._port)
+                self._writer.write(text)
+                await self._writer.drain()
+        except (OSError, UnicodeError) as error:
+            await self.close()
+            reason = "took nothing for 5 s" if isinstance(error, TimeoutError) else str(error)
+            raise SinkError(f"graphite {self.address}: {reason}; is carbon's plaintext port open there?") from error
+        self.bytes_total += len(text)
+
+    async def flush(self) -> None:
+        """Ends the connection in order, so that all that was written is on its way.
+
+        Raises:
+            SinkError: carbon broke it off.
+        """
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT_SECONDS):
+                writer.close()
+                await writer.wait_closed()
+        except OSError as error:
+            raise SinkError(f"graphite {self.address}: connection broke: {error}") from error
+
+    async def close(self) -> None:
+        """Drops the connection."""
+        if self._writer:
+            self._writer.close()
+            self._writer = None
