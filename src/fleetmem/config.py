@@ -38,15 +38,15 @@ class Inventory(_Section):
 class Ssh(_Section):
     """How to reach them."""
 
-    user: str | None = None
+    user: str | None = Field(default=None, examples=["ubuntu"])
     """login name; by default the ssh configuration's, then yours"""
-    port: int | None = Field(default=None, ge=1, le=65535)
+    port: int | None = Field(default=None, ge=1, le=65535, examples=[2222])
     """TCP port; by default the ssh configuration's, then 22"""
     key: tuple[Path, ...] = ()
     """private keys; by default the ssh configuration's, the agent's, then those in ~/.ssh"""
-    jump: str | None = None
+    jump: str | None = Field(default=None, examples=["ubuntu@bastion.example.com"])
     """jump host as [user@]host[:port]; one connection to it carries all"""
-    config_file: Path | None = None
+    config_file: Path | None = Field(default=None, examples=["~/.ssh/config"])
     """ssh client configuration; by default ~/.ssh/config where it exists"""
     known_hosts: Path = Path("~/.ssh/known_hosts")
     """host keys are checked against this file"""
@@ -93,7 +93,7 @@ class Shape(_Section):
 
     detail: Detail = Detail.PROCESS
     """process: a series per process; command: one per command and host"""
-    top: int | None = Field(default=None, ge=1)
+    top: int | None = Field(default=None, ge=1, examples=[20])
     """keep that many per host, the largest by RSS; the rest is added up in `other`"""
     min_rss: int = Field(default=0, ge=0)
     """leave out what is smaller (64k, 10MiB); it is added up in `other`"""
@@ -111,7 +111,7 @@ class Shape(_Section):
 class _Backend(_Section):
     default_port: ClassVar[int]
 
-    server: str | None = None
+    server: str | None = Field(default=None, examples=["graphite.example.com"])
     """HOST or HOST:PORT; nothing is sent where it is not set"""
 
     @field_validator("server")

@@ -10,6 +10,7 @@
 asyncssh's and the OS's errors are turned into `HostError` at one door, `connect.translate`.
 """
 
+import os
 from enum import StrEnum
 
 
@@ -75,3 +76,10 @@ class HostError(FleetmemError):
 
 class SinkError(FleetmemError):
     """A backend cannot be reached or refuses; the message says which, why and what to try."""
+
+
+def reason_of(error: Exception) -> str:
+    """Returns what an error of the OS says, without its number: `connection refused`."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error)

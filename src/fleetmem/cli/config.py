@@ -42,8 +42,8 @@ def to_toml(settings: Settings) -> str:
 
 
 def sample_toml() -> str:
-    """Returns every key with its default, commented out, and what it means."""
-    head = "# fleetmem configuration. Every key is here with its default; remove the # to change one.\n"
+    """Returns every key with its default, or an example where there is none, commented out, and what it means."""
+    head = "# fleetmem configuration. Every key is here with its default; remove the # in front to change one.\n"
     return head + _render(Settings.model_construct(), is_sample=True)
 
 
@@ -56,15 +56,15 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
             title = f"# {type(value).__doc__}\n" if is_sample else ""
             sections.append(f"\n{title}[{name}]\n{_render(value, is_sample=is_sample)}")
         elif is_sample:
-            lines += [f"# {field.description}", f"#{name} = {_toml(value)}"]
+            shown = value if value is not None else (field.examples or [""])[0]
+            note = "" if value is not None else " (not set; an example)"
+            lines += [f"# {field.description}{note}", f"#{name} = {_toml(shown)}"]
         elif value is not None:
             lines.append(f"{name} = {_toml(value)}")
     return "".join(f"{line}\n" for line in lines) + "".join(sections)
 
 
 def _toml(value: Any) -> str:
-    if value is None:
-        return '""  # not set'
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Enum):

@@ -4,14 +4,13 @@ asyncssh has no single root: its TimeoutError is also an OSError, key errors are
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Awaitable
 from typing import TypeVar
 
 import asyncssh
 
-from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.errors import HostError, Kind, Stage, reason_of
 
 # What asyncssh and the OS raise when the world misbehaves; anything else is a bug and surfaces.
 _WORLD_ERRORS = (asyncssh.Error, OSError, UnicodeError, asyncio.IncompleteReadError)
@@ -61,7 +60,7 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
         case asyncio.IncompleteReadError() | ConnectionResetError() | BrokenPipeError():
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error}")
         case OSError():
-            return HostError(stage, Kind.UNREACHABLE, _os_reason(error))
+            return HostError(stage, Kind.UNREACHABLE, reason_of(error))
         case UnicodeError():  # a host name that IDNA refuses: empty label, label too long
             return HostError(Stage.RESOLVE, Kind.UNRESOLVABLE, f"not a host name: {error}")
         case _:
@@ -79,7 +78,3 @@ def _timed_out(stage: Stage, timeout_seconds: float) -> HostError:
             return HostError(stage, Kind.LOGIN_TIMEOUT, f"no login within {limit} of connecting")
         case _:
             return HostError(stage, Kind.COMMAND_TIMEOUT, f"no answer from the probe within {limit}")
-
-
-def _os_reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -169,7 +169,7 @@ class Sink:
             self._has_given_up(error)
             raise
         if self.problem and self.points_dropped_total:
-            raise SinkError(f"{self.problem}. {self.points_dropped_total} points were not delivered")
+            raise SinkError(f"{self.problem} ({self.points_dropped_total} points were not delivered)")
 
     async def close(self) -> None:
         """Lets go of the transport."""

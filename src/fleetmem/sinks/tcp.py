@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fleetmem.errors import SinkError
+from fleetmem.errors import SinkError, reason_of
 
 _SEND_TIMEOUT_SECONDS = 5.0
 
@@ -38,7 +38,8 @@ class CarbonTransport:
                 await self._writer.drain()
         except (OSError, UnicodeError) as error:
             await self.close()
-            reason = "took nothing for 5 s" if isinstance(error, TimeoutError) else str(error)
+            is_stuck = isinstance(error, TimeoutError) and error.errno is None
+            reason = "took nothing for 5 s" if is_stuck else reason_of(error)
             raise SinkError(f"graphite {self.address}: {reason}; is carbon's plaintext port open there?") from error
         self.bytes_total += len(text)
 
@@ -56,7 +57,7 @@ class CarbonTransport:
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:
-            raise SinkError(f"graphite {self.address}: connection broke: {error}") from error
+            raise SinkError(f"graphite {self.address}: connection broke: {reason_of(error)}") from error
 
     async def close(self) -> None:
         """Drops the connection."""

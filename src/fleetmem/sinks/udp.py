@@ -5,7 +5,7 @@ import errno
 import socket
 import time
 
-from fleetmem.errors import SinkError
+from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks.formats import cut_lines
 from fleetmem.sinks.pace import Pace
 
@@ -112,7 +112,7 @@ class UdpTransport:
     def _failed(self, error: OSError) -> SinkError:
         self._looked_up_at = float("-inf")  # it may have moved
         if error.errno == errno.ECONNREFUSED:
-            reason = "nothing listens there (connection refused): is the StatsD server running on that UDP port?"
+            reason = "connection refused; nothing listens on that UDP port, start StatsD there or correct the address"
         else:
-            reason = f"{error.strerror}: check address, route and firewall"
+            reason = f"{reason_of(error)}; check address, route and firewall"
         return SinkError(f"statsd {self.address}: {reason}")
