@@ -62,15 +62,16 @@ class Collector:
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
         member = self._member(host)
-        taken_unix_seconds, started = time.time(), time.monotonic()
+        begun_unix_seconds, begun = time.time(), time.monotonic()
         outcome: Outcome
         try:
-            frame = await member.link.ask(self._make_request)
-            shaped = shape(member.parser.parse(frame), self._limits)
-            outcome = Sample(host, taken_unix_seconds, time.monotonic() - started, len(frame), shaped)
+            answer = await member.link.ask(self._make_request)
+            shaped = shape(member.parser.parse(answer.frame), self._limits)
+            seconds = time.monotonic() - begun
+            outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
         except HostError as error:
-            seconds = time.monotonic() - started
-            outcome = Failure(host, taken_unix_seconds, seconds, error.stage, error.kind, error.message)
+            seconds = time.monotonic() - begun
+            outcome = Failure(host, begun_unix_seconds, seconds, error.stage, error.kind, error.message)
         for sink in self.sinks:
             sink.put(outcome)
         return outcome

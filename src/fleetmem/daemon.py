@@ -12,10 +12,10 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from fleetmem.build import Fleet, build_fleet
 from fleetmem.config import Settings
-from fleetmem.connect.keys import AskPassphrase
 from fleetmem.errors import Kind, SinkError, Stage, UsageError
 from fleetmem.model import Failure, Host, Outcome
 from fleetmem.schedule import Schedule
@@ -26,6 +26,10 @@ log = logging.getLogger("fleetmem.daemon")
 
 _DRAIN_SECONDS = 3.0
 _DISCONNECT_SECONDS = 1.5
+
+
+def _ask_nobody(_key: Path) -> None:
+    """Stands in for a person who types a passphrase: a daemon that reloads has none, and must not wait for one."""
 
 
 class FailureLog:
@@ -54,7 +58,6 @@ class Daemon:
     Args:
         fleet: what to sample.
         load_settings: reads the configuration again, for SIGHUP.
-        ask_passphrase: for keys that a new configuration names.
         on_outcome: called with each outcome.
         on_cycle: called at the end of each interval.
     """
@@ -63,14 +66,12 @@ class Daemon:
         self,
         fleet: Fleet,
         load_settings: Callable[[], Settings],
-        ask_passphrase: AskPassphrase,
         on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
         on_cycle: Callable[[], None] = lambda: None,
     ) -> None:
         self.stats = SelfStats()
         self._fleet = fleet
         self._load_settings = load_settings
-        self._ask_passphrase = ask_passphrase
         self._on_outcome = on_outcome
         self._on_cycle = on_cycle
         self._failures = FailureLog()
@@ -84,16 +85,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
-        sinks = {sink: asyncio.create_task(sink.run()) for sink in self._fleet.collector.sinks}
         interval = self._fleet.settings.run.interval_seconds
         log.info("sampling %d hosts every %g s", len(self._fleet.hosts), interval)
-        try:
-            while not self._stopping.is_set():
-                await self._sample_until_change()
-                if self._reloading.is_set():
-                    await self._reload(sinks)
-        finally:
-            await self._shut_down(sinks)
+        async with asyncio.TaskGroup() as group:
+            running = {sink: group.create_task(sink.run()) for sink in self._fleet.collector.sinks}
+            try:
+                while not self._stopping.is_set():
+                    await self._sample_until_change()
+                    if self._reloading.is_set():
+                        await self._reload(running, group)
+            finally:
+                await self._shut_down(running)
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -111,7 +113,7 @@ class Daemon:
             for place, host in enumerate(hosts):
                 schedule = Schedule(start, interval, place / len(hosts))
                 tasks.append(group.create_task(self._sample_host(host, schedule)))
-            waiting = [asyncio.create_task(event.wait()) for event in (self._stopping, self._reloading)]
+            waiting = [group.create_task(event.wait()) for event in (self._stopping, self._reloading)]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in [*waiting, *tasks]:
                 task.cancel()
@@ -141,12 +143,12 @@ class Daemon:
                 sink.put_points(points, time.time())
             self._on_cycle()
 
-    async def _reload(self, running: dict[Sink, asyncio.Task[None]]) -> None:
+    async def _reload(self, running: dict[Sink, asyncio.Task[None]], group: asyncio.TaskGroup) -> None:
         """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
         self._reloading.clear()
         old = self._fleet
         try:
-            new = build_fleet(self._load_settings(), self._ask_passphrase, old)
+            new = build_fleet(self._load_settings(), _ask_nobody, old)
         except UsageError as error:
             log.error("configuration not taken, the old one stays: %s", error)
             return
@@ -157,7 +159,8 @@ class Daemon:
             else:
                 await self._end_sink(sink, running.pop(sink))
         for sink in new.collector.sinks:
-            running.setdefault(sink, asyncio.create_task(sink.run()))
+            if sink not in running:
+                running[sink] = group.create_task(sink.run())
         await old.collector.close()  # what the new one did not adopt
         if old.reach is not new.reach:
             await old.reach.close()

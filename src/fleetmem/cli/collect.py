@@ -20,6 +20,7 @@ from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.sinks.runner import Sink
 from fleetmem.units import format_size
 
 EXIT_SOME_FAILED = 1
@@ -27,6 +28,7 @@ EXIT_NONE_ANSWERED = 3
 EXIT_INTERRUPTED = 130
 
 _HOSTS_NAMED = 5
+_DISCONNECT_SECONDS = 1.0
 
 
 @with_settings
@@ -61,22 +63,20 @@ def collect(
     at_once = 1 if single else raise_file_limit(len(fleet.hosts))
     format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)
     tally = Tally(len(fleet.hosts))
-    sink_error: SinkError | None = None
     with open_output(output) as file:
         writer = make_writer(format_, file, rows)
         try:
-            run_async(_collect(fleet, at_once, tally, writer, is_quiet=given.verbosity is Verbosity.QUIET))
+            collecting = _collect(fleet, at_once, tally, writer, is_quiet=given.verbosity is Verbosity.QUIET)
+            problems = run_async(collecting)
         except KeyboardInterrupt:
             print(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except SinkError as error:
-            sink_error = error
         writer.finish()
     if given.verbosity is not Verbosity.QUIET:
         tally.print_failures()
         print(tally.summary(fleet), file=sys.stderr)
-    if sink_error:
-        raise sink_error
+    if problems:
+        raise SinkError("\n".join(map(str, problems)))
     if tally.failures:
         raise typer.Exit(EXIT_SOME_FAILED if tally.samples else EXIT_NONE_ANSWERED)
 
@@ -136,7 +136,8 @@ class Tally:
         return ", ".join(parts)
 
 
-async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> None:
+async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> list[SinkError]:
+    """Runs the cycle; returns what went wrong with the sinks."""
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
@@ -164,17 +165,26 @@ async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, 
             writer.write(outcome)
             show()
 
-        sinks = [asyncio.create_task(sink.run()) for sink in fleet.collector.sinks]
         try:
-            await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
-            for sink in fleet.collector.sinks:
-                await sink.drain()
+            async with asyncio.TaskGroup() as group:  # a bug in a sink ends the command, and not in silence
+                running = [group.create_task(sink.run()) for sink in fleet.collector.sinks]
+                await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
+                problems = [await _drain(sink) for sink in fleet.collector.sinks]
+                for task in running:
+                    task.cancel()
         finally:
-            for running in sinks:
-                running.cancel()
             with suppress(TimeoutError):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(_DISCONNECT_SECONDS):
                     await fleet.collector.close()
             for sink in fleet.collector.sinks:
                 await sink.close()
             await fleet.reach.close()
+    return [problem for problem in problems if problem]
+
+
+async def _drain(sink: Sink) -> SinkError | None:
+    try:
+        await sink.drain()
+    except SinkError as error:
+        return error
+    return None

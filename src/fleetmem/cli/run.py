@@ -1,7 +1,6 @@
 """`fleetmem run`: every interval, until stopped."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +22,9 @@ log = logging.getLogger("fleetmem.run")
 def run(
     given: Given,
     log_format: Annotated[
-        LogFormat | None,
-        typer.Option("--log-format", help="(default text on a terminal, json otherwise)", show_default=False),
-    ] = None,
+        LogFormat,
+        typer.Option("--log-format", help="How log lines on stderr look."),
+    ] = LogFormat.TEXT,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write every outcome there too; - is stdout.", show_default=False),
@@ -36,8 +35,6 @@ def run(
 
     Example: fleetmem run -i @hosts.txt -g graphite.example.com --interval 10
     """
-    if log_format is None:
-        log_format = LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON
     set_up(given.verbosity, log_format)
     if format_ is OutputFormat.TABLE:
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
@@ -46,11 +43,11 @@ def run(
     if not fleet.collector.sinks and output is None:
         raise UsageError("run would send nothing: give a StatsD server (-g HOST), --graphite HOST or a file (-o FILE)")
     if output is None:
-        run_async(Daemon(fleet, given.reload, ask_passphrase).run())
+        run_async(Daemon(fleet, given.reload).run())
         return
     with open_output(output) as file:
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
-        run_async(Daemon(fleet, given.reload, ask_passphrase, guard.write, guard.finish).run())
+        run_async(Daemon(fleet, given.reload, guard.write, guard.finish).run())
 
 
 class _FullDiskGuard:

@@ -26,7 +26,6 @@ _DENIED = Backoff(first_seconds=60, longest_seconds=3600)
 
 _BY_KIND = {
     Kind.DISCONNECTED: _DROPPED,
-    Kind.COMMAND_TIMEOUT: _DROPPED,
     Kind.BAD_FRAME: _DENIED,  # a host that floods or speaks another protocol will do so again
     Kind.AUTH_FAILED: _DENIED,
     Kind.HOST_KEY_CHANGED: _DENIED,

@@ -12,11 +12,11 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import asyncssh
 
-from fleetmem.connect.backoff import backoff_for
+from fleetmem.connect.backoff import Backoff, backoff_for
 from fleetmem.connect.host_keys import Verifier
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.translate import translate, within
@@ -44,12 +44,20 @@ class Reader(Protocol):
         """Whether an answer has begun and not ended."""
 
 
+class Answer(NamedTuple):
+    """A frame, and when it was asked for by our clock."""
+
+    asked_unix_seconds: float
+    frame: bytes
+
+
 class ProbeChannel(asyncssh.SSHClientSession[bytes]):
     """The channel that the probe runs in: one request out, one frame back.
 
     Attributes:
         ended: why no more requests can be sent; None while they can.
         ended_at: since when (monotonic seconds).
+        ended_busy_seconds: how long the host had been at work on a request then, 0 when it was idle.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -61,13 +69,14 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._exit_status: int | None = None
         self.ended: HostError | None = None
         self.ended_at = 0.0
+        self.ended_busy_seconds = 0.0
 
     @property
     def asked_at(self) -> float | None:
         """When the request was sent (monotonic seconds) that the host has not answered yet, None when it has."""
         return self._asked_at
 
-    async def ask(self, request_id: int, line: bytes) -> bytes:
+    async def ask(self, request_id: int, line: bytes) -> Answer:
         """Sends a request line and returns the frame that answers it.
 
         Raises:
@@ -79,9 +88,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             raise RuntimeError("asked before the channel was open")
         self._reader.expect(request_id)
         self._answer = asyncio.get_running_loop().create_future()
-        self._asked_at = time.monotonic()
+        self._asked_at, asked_unix_seconds = time.monotonic(), time.time()
         self._channel.write(line)
-        return await self._answer
+        return Answer(asked_unix_seconds, await self._answer)
 
     # asyncssh calls the methods below.
 
@@ -91,6 +100,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """The host printed something."""
+        if self.ended:
+            return
         if datatype is not None:
             self._stderr = (self._stderr + data)[-_STDERR_KEPT_BYTES:]
             return
@@ -128,6 +139,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         if self.ended:
             return
         self.ended, self.ended_at = error, time.monotonic()
+        self.ended_busy_seconds = self.ended_at - self._asked_at if self._asked_at else 0.0
         self._asked_at = None
         if self._answer and not self._answer.done():
             self._answer.set_exception(error)
@@ -158,7 +170,7 @@ class Link:
         self._last_error: HostError | None = None
         self._not_before = 0.0
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> bytes:
+    async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
         """Returns the frame that answers a request; connects first where needed.
 
         Args:
@@ -180,21 +192,21 @@ class Link:
         timeout_seconds = self._reach.settings.command_timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
-                frame = await channel.ask(self._request_id, make_request(self._request_id))
+                answer = await channel.ask(self._request_id, make_request(self._request_id))
         except TimeoutError as error:
             raise translate(error, Stage.COMMAND, timeout_seconds) from error
         except HostError as error:
-            await self._fail(error, channel.ended_at)
+            await self._fail_channel(channel, error)
             raise
         self._failures = 0
-        return frame
+        return answer
 
     async def _open_channel(self) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
         if self._channel:
             if not self._channel.ended:
                 return self._channel
-            await self._fail(self._channel.ended, self._channel.ended_at)
+            await self._fail_channel(self._channel, self._channel.ended)
         wait_seconds = self._not_before - time.monotonic()
         if self._last_error and wait_seconds > 0:
             last = self._last_error
@@ -202,7 +214,7 @@ class Link:
         try:
             self._channel = await self._connect()
         except HostError as error:
-            await self._fail(error, time.monotonic())
+            await self._fail(error, backoff_for(error.kind), time.monotonic())
             raise
         return self._channel
 
@@ -235,12 +247,18 @@ class Link:
         await within(settings.command_timeout_seconds, Stage.COMMAND, starting)
         return channel
 
-    async def _fail(self, error: HostError, at: float) -> None:
+    async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:
+        # A host that was stuck in a sample may be so still, without a connection: stay away longer, or it gets two.
+        was_stuck = channel.ended_busy_seconds > self._reach.settings.command_timeout_seconds
+        backoff = backoff_for(Kind.COMMAND_TIMEOUT if was_stuck else error.kind)
+        await self._fail(error, backoff, channel.ended_at)
+
+    async def _fail(self, error: HostError, backoff: Backoff, at: float) -> None:
         """Closes what is open and notes when to try again, counted from when it happened (monotonic seconds)."""
         await self.close()
         self._failures += 1
         self._last_error = error
-        wait_seconds = backoff_for(error.kind).wait_seconds(self._failures, random.random)
+        wait_seconds = backoff.wait_seconds(self._failures, random.random)
         self._not_before = at + wait_seconds
 
     async def close(self) -> None:
