@@ -56,6 +56,3 @@ def main() -> None:
         sys.exit(EXIT_SINK)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # `fleetmem collect | head`
-        sys.stderr.close()
-        sys.exit(0)

@@ -54,11 +54,7 @@ def collect(
 
       fleetmem collect -i @hosts.txt --format jsonl -o memory.jsonl
     """
-    # On a terminal, the progress bar owns stderr; what goes wrong is told at the end.
-    set_up(
-        min(given.verbosity, Verbosity.VERBOSE) if given.verbosity < Verbosity.NORMAL else Verbosity.QUIET,
-        LogFormat.TEXT,
-    )
+    set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
     fleet = build_fleet(given.settings, ask_passphrase)
     at_once = 1 if single else raise_file_limit(len(fleet.hosts))
     format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)
@@ -170,8 +166,8 @@ async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, 
                 running = [group.create_task(sink.run()) for sink in fleet.collector.sinks]
                 await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
                 problems = [await _drain(sink) for sink in fleet.collector.sinks]
-                for task in running:
-                    task.cancel()
+                for sink_task in running:
+                    sink_task.cancel()
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DISCONNECT_SECONDS):

@@ -22,7 +22,17 @@ def run_async(main: Coroutine[Any, Any, _T]) -> _T:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, "lookup"))
-        return runner.run(main)
+        try:
+            return runner.run(main)
+        except ExceptionGroup as group:
+            raise _first(group) from group
+
+
+def _first(error: Exception) -> Exception:
+    """Returns the first error inside nested groups: what a person is told, and what picks the exit status."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def raise_file_limit(wanted: int) -> int:

@@ -18,6 +18,7 @@ class Verbosity(IntEnum):
     """How much goes to stderr, as a logging level."""
 
     QUIET = logging.ERROR
+    WARNINGS = logging.WARNING
     NORMAL = logging.INFO
     VERBOSE = logging.DEBUG
     SSH = 1

@@ -62,6 +62,7 @@ class Reach:
         )
         self._targets: dict[Host, Target] = {}
         self._jump: asyncssh.SSHClientConnection | None = None
+        self._jump_target = self._resolve_jump(settings.jump) if settings.jump else None
         self._jump_lock = asyncio.Lock()
         self._jump_error: HostError | None = None
         self._jump_not_before = 0.0
@@ -156,14 +157,14 @@ class Reach:
         Raises:
             HostError: the jump host failed; for a while the same error for every host behind it, without a new attempt.
         """
-        if not self.settings.jump:
+        if not self._jump_target:
             return None
         async with self._jump_lock:
             if self._jump is None or self._jump.is_closed():
                 if self._jump_error and time.monotonic() < self._jump_not_before:
                     raise self._jump_error
                 try:
-                    self._jump = await self._connect_jump(self._jump_target(self.settings.jump))
+                    self._jump = await self._connect_jump(self._jump_target)
                 except HostError as error:
                     message = f"jump host {self.settings.jump}: {error.message}"
                     self._jump_error = HostError(error.stage, error.kind, message)
@@ -182,10 +183,10 @@ class Reach:
             sock.close()
             raise verifier.refusal or error from error
 
-    def _jump_target(self, jump: str) -> Target:
+    def _resolve_jump(self, jump: str) -> Target:
         user, _at, address = jump.rpartition("@")
         host, colon, port = address.rpartition(":")
-        if colon and not port.isdigit():
+        if not address or (colon and not (host and port.isdigit())):
             raise UsageError(f"jump host {jump!r}: expected [user@]host[:port]")
         return self._resolve(host if colon else address, user or None, int(port) if colon else None)
 

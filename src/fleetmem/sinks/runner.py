@@ -141,7 +141,7 @@ class Sink:
         if self._failing_since is None:
             self._failing_since = now
         if self.problem is None or str(self.problem) != str(error):
-            log.warning("%s", error)
+            log.warning("%s; trying again", error)
         self.problem = error
         return now - self._failing_since >= GIVE_UP_SECONDS
 
