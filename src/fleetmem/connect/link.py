@@ -12,6 +12,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import asyncssh
@@ -89,7 +90,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._reader.expect(request_id)
         self._answer = asyncio.get_running_loop().create_future()
         self._asked_at, asked_unix_seconds = time.monotonic(), time.time()
-        self._channel.write(line)
+        with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
+            self._channel.write(line)
         return Answer(asked_unix_seconds, await self._answer)
 
     # asyncssh calls the methods below.
@@ -242,10 +244,11 @@ class Link:
                 if sock:
                     sock.close()
                 raise verifier.refusal or error from error
-        channel = ProbeChannel(self._make_reader())
-        starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
-        await within(settings.command_timeout_seconds, Stage.COMMAND, starting)
-        return channel
+            # The probe's start is under the same limit: it costs both sides about as much as the handshake.
+            channel = ProbeChannel(self._make_reader())
+            starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
+            await within(settings.command_timeout_seconds, Stage.COMMAND, starting)
+            return channel
 
     async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:
         # A host that was stuck in a sample may be so still, without a connection: stay away longer, or it gets two.
