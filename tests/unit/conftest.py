@@ -1,0 +1,23 @@
+"""What every unit test gets: a home of its own, no configuration from outside, and Hypothesis without a stopwatch."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from fleetmem.connect import host_keys
+
+# Time per example depends on the machine; a slow one must not turn a right answer red.
+settings.register_profile("fleetmem", deadline=None, max_examples=60)
+settings.load_profile("fleetmem")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Moves home to an empty folder, and takes away what the caller's environment would add."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(host_keys, "_SYSTEM_PATH", tmp_path / "no_system_known_hosts")
+    return folder

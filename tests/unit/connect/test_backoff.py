@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem.connect.backoff import Backoff, backoff_for
+from fleetmem.errors import Kind
+
+
+def _lowest() -> float:
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "first_seconds", "longest_seconds"),
+    [
+        (Kind.DISCONNECTED, 1, 60),
+        (Kind.COMMAND_TIMEOUT, 15, 300),
+        (Kind.UNREACHABLE, 15, 300),
+        (Kind.CONNECT_TIMEOUT, 15, 300),
+        (Kind.UNRESOLVABLE, 15, 300),
+        (Kind.LOGIN_TIMEOUT, 15, 300),
+        (Kind.COMMAND_MISSING, 15, 300),
+        (Kind.AUTH_FAILED, 60, 3600),
+        (Kind.HOST_KEY_CHANGED, 60, 3600),
+        (Kind.HOST_KEY_UNKNOWN, 60, 3600),
+        (Kind.BAD_FRAME, 60, 3600),
+    ],
+)
+def test_waits_by_kind(kind: Kind, first_seconds: float, longest_seconds: float) -> None:
+    """A dropped connection is tried again soon, a refused one after 15 s, a refused login after a minute."""
+    backoff = backoff_for(kind)
+    assert backoff.wait_seconds(1, _lowest) == first_seconds
+    assert backoff.wait_seconds(50, _lowest) == longest_seconds
+
+
+def test_waits_double() -> None:
+    """Each failure in a row doubles the wait up to the longest."""
+    backoff = Backoff(first_seconds=1, longest_seconds=10)
+    assert [backoff.wait_seconds(failures, _lowest) for failures in range(1, 7)] == [1, 2, 4, 8, 10, 10]
+
+
+@given(st.sampled_from(Kind), st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_waits_stay_in_bounds(kind: Kind, failures: int, dice: float) -> None:
+    """Jitter stretches by less than a quarter and never shortens, whatever the number of failures."""
+    backoff = backoff_for(kind)
+    base = backoff.wait_seconds(failures, _lowest)
+    wait_seconds = backoff.wait_seconds(failures, lambda: dice)
+    assert backoff.first_seconds <= base <= backoff.longest_seconds
+    assert base <= wait_seconds <= base * 1.25
+    assert base <= backoff.wait_seconds(failures + 1, _lowest)
+
+
+def test_jitter_spreads() -> None:
+    """Hosts that failed together come back apart."""
+    backoff = backoff_for(Kind.UNREACHABLE)
+    assert (backoff.wait_seconds(1, lambda: 0.0), backoff.wait_seconds(1, lambda: 0.5)) == (15, 16.875)

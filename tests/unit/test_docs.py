@@ -1,0 +1,71 @@
+"""The documents say what the code does."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from fleetmem.selfstats import CycleStats, SelfStats
+from fleetmem.sinks import series
+
+DOCS = Path(__file__).parents[2] / "docs"
+METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+
+
+def documented(heading: str) -> set[str]:
+    """Returns the measures in the table below a heading of metrics.md."""
+    section = METRICS.split(f"## {heading}", 1)[1].split("\n## ", 1)[0]
+    return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+
+def test_every_process_measure_is_documented() -> None:
+    """metrics.md lists the measures of a process, and no others."""
+    assert documented("Processes") == set(series._ROW_MEASURES)
+
+
+def test_every_command_measure_is_documented() -> None:
+    """metrics.md lists the measures of a command, and no others."""
+    assert documented("Commands") == set(series._COMMAND_MEASURES)
+
+
+def test_every_host_measure_is_documented() -> None:
+    """metrics.md lists the measures of a host, and no others."""
+    assert documented("Hosts") == {"up", *series._HOST_MEASURES}
+
+
+def test_every_counter_of_the_collector_is_documented() -> None:
+    """metrics.md lists the collector's own counters, and no others."""
+    stats = SelfStats()
+    stats.add(CycleStats(), [], 0)
+    assert documented("The collector") == {name.rpartition(".")[2] for name, _value in stats.points("fleetmem")}
+
+
+def steps() -> list[str]:
+    """Returns the functions that architecture.md names on the way of a row."""
+    return re.findall(r"^\| \d \| `([\w.]+)` \|", ARCHITECTURE, re.MULTILINE)
+
+
+def test_a_row_passes_at_most_seven_functions_and_no_module_twice() -> None:
+    """The main path stays as short as architecture.md promises."""
+    modules = [name.removeprefix("fleetmem.").split(".")[:2] for name in steps()]
+    assert len(steps()) == 7
+    assert len({tuple(module) for module in modules}) == 7
+
+
+@pytest.mark.parametrize("name", steps())
+def test_the_functions_of_the_main_path_exist(name: str) -> None:
+    """A function that architecture.md names can be imported under that name."""
+    parts = name.split(".")
+    module = importlib.import_module(".".join(parts[:3]))
+    thing: object = module
+    for part in parts[3:]:
+        thing = getattr(thing, part)
+    assert callable(thing)
+
+
+def test_the_collector_fits_a_page() -> None:
+    """collector.py stays thin: what owns everything grows for ever."""
+    source = Path(importlib.import_module("fleetmem.collector").__file__ or "")
+    assert len(source.read_text(encoding="utf-8").splitlines()) <= 140
