@@ -20,14 +20,14 @@ class FrameReader:
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
         self._begin = self._end = b""
-        self._searched = 0
+        self._searched = self._refused = 0
 
     def expect(self, request_id: int) -> None:
         """Starts over, for the frame of this request; what is left of an older one is thrown away."""
         self._begin = b"BEGIN fleetmem/1 %d\n" % request_id
         self._end = b"\nEND %d " % request_id
         self._buffer.clear()
-        self._searched = 0
+        self._searched = self._refused = 0
 
     def feed(self, data: bytes) -> bytes | None:
         """Takes received bytes; returns the complete frame, its BEGIN and END line included, or None.
@@ -37,17 +37,19 @@ class FrameReader:
         """
         buffer = self._buffer
         buffer += data
-        end = buffer.find(self._end, self._searched)
-        if end >= 0:
+        while (end := buffer.find(self._end, self._searched)) >= 0:
             newline = buffer.find(b"\n", end + len(self._end))
+            if newline < 0:
+                break
             # The probe prints BEGIN a second time when its awk broke off: the last one counts.
-            begin = buffer.rfind(self._begin, 0, end + 1)
-            if newline >= 0 and begin >= 0:
+            begin = buffer.rfind(self._begin, self._refused, end + 1)
+            if begin >= 0:
                 frame = bytes(memoryview(buffer)[begin : newline + 1])
                 buffer.clear()
                 return frame
+            self._searched = self._refused = end + 1  # a banner that talks like an END
         else:
-            self._searched = max(0, len(buffer) - len(self._end))
+            self._searched = max(self._searched, len(buffer) - len(self._end))
         if len(buffer) > self._max_frame_bytes:
             size = len(buffer)
             buffer.clear()
