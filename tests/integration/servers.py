@@ -1,0 +1,499 @@
+"""Real servers for the tests, and fleetmem itself as a process: each started by its own pid, and stopped by it."""
+
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+TOOLS = Path(os.environ.get("FLEETMEM_TOOLS") or REPOSITORY / ".cache" / "tools")
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+_START_SECONDS = 15.0
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+_T = TypeVar("_T")
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test for want of a component; under CI=true fails it."""
+    reason = f"{what} is not to be had here: `make tools` installs it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def find_tool(name: str) -> str:
+    """Returns the path of a program, from PATH, the system's folders or the folder of test tools."""
+    folders = [os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
+    folders += [str(TOOLS / "root" / part) for part in ("usr/sbin", "usr/bin", "bin")]
+    return shutil.which(name, path=os.pathsep.join(folders)) or missing(name)
+
+
+def wait_for(what: str, probe: Callable[[], _T], seconds: float = 10.0) -> _T:
+    """Returns the first true answer of `probe`; fails the test when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}; last answer {answer!r}")
+        time.sleep(_POLL_SECONDS)
+
+
+def free_port(address: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Returns a port that nothing is bound to."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind((address, 0))
+        return int(sock.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Ends a process that we started: politely, then not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            stream.close()
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Returns an environment with a home of its own, without agent and without settings of whoever runs the tests."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLEETMEM_", "SSH_"))}
+    return kept | {"HOME": str(home), "COLUMNS": "200"}
+
+
+# --- processes of this machine ---------------------------------------------------------------------------------------
+
+
+def parents() -> dict[int, int]:
+    """Returns the parent of every process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(path.parent.name)] = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+        except (OSError, IndexError):  # gone in the meantime
+            continue
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """Returns all processes below one."""
+    children: dict[int, list[int]] = {}
+    for child, parent in parents().items():
+        children.setdefault(parent, []).append(child)
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        new = children.get(waiting.pop(), [])
+        found.update(new)
+        waiting += new
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False
+
+
+def probes_below(pid: int) -> set[int]:
+    """Returns the probes below a process: shells whose command line begins with the probe's first comment."""
+    found = set()
+    for candidate in descendants(pid):
+        try:
+            words = Path(f"/proc/{candidate}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        # Not sshd or a login shell that has the whole command as one word: the probe has the script as its third.
+        if len(words) > 3 and words[3].startswith(b"# fleetmem probe") and is_alive(candidate):
+            found.add(candidate)
+    return found
+
+
+def rss_bytes(pid: int) -> int:
+    """Returns the resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    assert match
+    return int(match[1]) * 1024
+
+
+# --- OpenSSH ---------------------------------------------------------------------------------------------------------
+
+
+def make_key(path: Path, kind: str = "ed25519", *, pem: bool = False, passphrase: str = "") -> Path:
+    """Makes a key pair with ssh-keygen and returns the path of the private one."""
+    command = [find_tool("ssh-keygen"), "-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", str(path)]
+    if kind == "rsa":
+        command += ["-b", "2048"]
+    if pem:
+        command += ["-m", "PEM"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+@dataclass
+class Sshd:
+    """An OpenSSH server of our own.
+
+    Attributes:
+        folder: its configuration, keys and log.
+        port: where it listens, on every loopback address.
+        key: a private key that it lets in.
+    """
+
+    folder: Path
+    port: int
+    key: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the listener."""
+        assert self._process
+        return self._process.pid
+
+    @property
+    def host_public_key(self) -> str:
+        """Type and key, as known_hosts has them."""
+        return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
+
+    def log(self) -> str:
+        """Returns what it logged so far."""
+        path = self.folder / "sshd.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def logins_total(self) -> int:
+        """Logins by key so far."""
+        return self.log().count("Accepted publickey")
+
+    def start(self) -> None:
+        """Starts it and waits until it listens."""
+        before = self.log().count("Server listening")
+        command = [find_tool("sshd"), "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "sshd.log")]
+        self._process = process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        wait_for(
+            "sshd listens",
+            lambda: self.log().count("Server listening") > before or process.poll() is not None,
+            _START_SECONDS,
+        )
+        assert process.poll() is None, self.log()
+
+    def stop(self) -> None:
+        """Stops it with all its sessions, as a host that is switched off."""
+        if self._process:
+            below = descendants(self._process.pid)
+            stop(self._process)
+            for pid in below:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            self._process = None
+
+    def probes(self) -> set[int]:
+        """Returns the pids of the probes that run in its sessions."""
+        return probes_below(self.pid)
+
+
+@contextmanager
+def sshd(folder: Path, *, public_keys: Sequence[str] | None = None, options: str = "") -> Iterator[Sshd]:
+    """Starts an sshd that lets in one new key, or the keys given.
+
+    Args:
+        folder: for its files.
+        public_keys: lines for authorized_keys; None for those of a new key.
+        options: lines for sshd_config.
+    """
+    if os.getuid() == 0:
+        if not Path("/run/sshd").is_dir():
+            missing("/run/sshd, which sshd wants as root,")
+        try:
+            pwd.getpwnam("sshd")
+        except KeyError:
+            missing("the user sshd, which sshd wants as root,")
+    folder.mkdir(parents=True, exist_ok=True)
+    make_key(folder / "host_key")
+    key = make_key(folder / "user_key")
+    lines = [key.with_suffix(".pub").read_text()] if public_keys is None else public_keys
+    (folder / "authorized_keys").write_text("".join(line.rstrip("\n") + "\n" for line in lines))
+    port = free_port("0.0.0.0")  # noqa: S104 - only a wild card answers on 50 loopback addresses: sshd takes 16 names
+    (folder / "sshd_config").write_text(
+        f"""Port {port}
+ListenAddress 0.0.0.0
+HostKey {folder}/host_key
+PidFile {folder}/sshd.pid
+AuthorizedKeysFile {folder}/authorized_keys
+AllowUsers {USER}
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+StrictModes no
+UsePAM no
+UseDNS no
+PrintMotd no
+MaxStartups 300
+LogLevel VERBOSE
+{options}
+"""
+    )
+    server = Sshd(folder, port, key)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+# --- Node StatsD -----------------------------------------------------------------------------------------------------
+
+
+class StatsD:
+    """The real StatsD, with a way to read what it holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port(kind=socket.SOCK_DGRAM)
+        self._management_port = free_port()
+
+    @property
+    def address(self) -> str:
+        """As `-g` takes it."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        script = TOOLS / "node_modules" / "statsd" / "stats.js"
+        if not script.is_file():
+            missing("Node StatsD")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "statsd.js"
+        config.write_text(
+            f'{{address: "127.0.0.1", port: {self.port}, mgmt_address: "127.0.0.1", '
+            f"mgmt_port: {self._management_port}, flushInterval: 1000, backends: []}}\n"
+        )
+        with (self._folder / "statsd.log").open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [find_tool("node"), str(script), str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_for("StatsD answers", lambda: self._is_up() or process.poll() is not None, _START_SECONDS)
+        assert process.poll() is None, (self._folder / "statsd.log").read_text()
+
+    def stop(self) -> None:
+        """Stops it; what it held is gone."""
+        if self._process:
+            stop(self._process)
+            self._process = None
+
+    def gauges(self) -> dict[str, float]:
+        """Returns the gauges that it holds now, its own left out."""
+        found = re.findall(r"^\s+(?:'([^']*)'|(\w+)): ([-+.\deE]+),?$", self._ask("gauges"), re.MULTILINE)
+        values = {quoted or plain: float(value) for quoted, plain, value in found}
+        return {name: value for name, value in values.items() if not name.startswith("statsd.")}
+
+    @property
+    def bad_lines_seen(self) -> int:
+        """Lines that it refused."""
+        match = re.search(r"messages\.bad_lines_seen: (\d+)", self._ask("stats"))
+        assert match
+        return int(match[1])
+
+    def _is_up(self) -> bool:
+        try:
+            return "END" in self._ask("stats")
+        except OSError:
+            return False
+
+    def _ask(self, command: str) -> str:
+        with socket.create_connection(("127.0.0.1", self._management_port), timeout=5) as connection:
+            connection.sendall(command.encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"END\n\n"):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    raise OSError("StatsD closed the connection")
+                answer += chunk
+        return answer.decode()
+
+
+@contextmanager
+def statsd(folder: Path) -> Iterator[StatsD]:
+    """Starts a StatsD of our own."""
+    server = StatsD(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+# --- fleetmem --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command came to."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def by_host(self) -> dict[str, dict[str, Any]]:
+        """Returns the JSON lines of stdout, by host."""
+        return by_host(self.stdout)
+
+
+def by_host(text: str) -> dict[str, dict[str, Any]]:
+    """Returns JSON lines by host; each host has exactly one."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    hosts = {line["host"]: line for line in lines}
+    assert len(hosts) == len(lines), "a host has two outcomes"
+    return hosts
+
+
+@dataclass(frozen=True)
+class Cli:
+    """fleetmem's command line, with a home of its own."""
+
+    home: Path
+
+    def command(self, *arguments: object) -> list[str]:
+        """Returns the words of a command."""
+        return [sys.executable, "-m", "fleetmem", *map(str, arguments)]
+
+    def __call__(self, *arguments: object, seconds: float = 60.0, **env: str) -> Result:
+        """Runs a command to its end."""
+        started = time.monotonic()
+        done = subprocess.run(
+            self.command(*arguments),
+            env=environment(self.home) | env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+        took = time.monotonic() - started
+        stdout, stderr = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in stderr, stderr
+        return Result(done.returncode, stdout, stderr, took)
+
+    @contextmanager
+    def start(self, *arguments: object, **env: str) -> "Iterator[Running]":
+        """Starts a command that goes on, and kills it in the end where it still runs."""
+        process = subprocess.Popen(
+            self.command(*arguments),
+            env=environment(self.home) | env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        running = Running(process)
+        try:
+            yield running
+            assert "Traceback" not in running.stderr, running.stderr
+        finally:
+            running.kill()
+
+
+class Running:
+    """A fleetmem process. Its output is read as it comes."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=("stdout", process.stdout)),
+            threading.Thread(target=self._read, args=("stderr", process.stderr)),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str, stream: Any) -> None:
+        for line in stream:
+            self._output[name].append(line.decode())
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote there so far."""
+        return "".join(self._output["stderr"])
+
+    def logs(self) -> list[dict[str, Any]]:
+        """Returns its log lines so far (JSON)."""
+        return [json.loads(line) for line in list(self._output["stderr"])]
+
+    def cycles(self) -> list[dict[str, Any]]:
+        """Returns the lines at the end of each cycle."""
+        return [line for line in self.logs() if "late_p50_ms" in line]
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Returns the JSON lines of stdout so far (for `-o -`)."""
+        return [json.loads(line) for line in list(self._output["stdout"])]
+
+    def outcomes_of(self, host: str) -> list[dict[str, Any]]:
+        """Returns those of one host."""
+        return [outcome for outcome in self.outcomes() if outcome["host"] == host]
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Returns its exit status; fails the test when it does not end in time."""
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still runs after {seconds:g} s; its log:\n{self.stderr[-2000:]}")
+        self._join()
+        return status
+
+    def kill(self) -> None:
+        """Ends it at once, where it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._join()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream:
+                stream.close()
+
+    def _join(self) -> None:
+        for reader in self._readers:
+            reader.join(_STOP_SECONDS)

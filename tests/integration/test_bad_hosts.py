@@ -1,0 +1,122 @@
+"""Hosts that are away, lie, flood or stall: each gets its own failure kind in time, the good ones their snapshot."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .hostile import NOT_UTF8, HostileHosts, refused
+from .servers import Cli, Result, Sshd, make_key, sshd
+
+GOOD = [f"127.0.1.{number}" for number in range(1, 21)]
+CHANGED = "127.0.1.21"
+
+
+@dataclass
+class BadFleet:
+    """20 good hosts among bad ones.
+
+    Attributes:
+        specs: all hosts, as `-i` takes them.
+        failures: kind by host, of those that must fail.
+        whole: hosts that must not, by what they are.
+    """
+
+    specs: list[str]
+    failures: dict[str, str]
+    whole: dict[str, str]
+
+
+@pytest.fixture
+def bad_fleet(fleet: Sshd, hostile: HostileHosts, cli: Cli, tmp_path: Path) -> Iterator[BadFleet]:
+    """All the hosts of the acceptance criterion, and some more."""
+    other_key = " ".join(make_key(tmp_path / "other_host_key").with_suffix(".pub").read_text().split()[:2])
+    (cli.home / ".ssh").mkdir(mode=0o700)
+    (cli.home / ".ssh" / "known_hosts").write_text(f"[{CHANGED}]:{fleet.port} {other_key}\n")
+    with sshd(tmp_path / "locked", public_keys=[]) as locked:
+        failures = {
+            refused(): "unreachable",
+            hostile.start("say_nothing"): "login_timeout",
+            hostile.start("stop_in_key_exchange"): "login_timeout",
+            hostile.start("close_in_key_exchange"): "disconnected",
+            hostile.start("speak_http"): "disconnected",
+            f"127.0.2.100:{locked.port}": "auth_failed",
+            CHANGED: "host_key_changed",
+            "nohost.invalid": "unresolvable",
+            f"{'a' * 64}.example.com": "unresolvable",
+            hostile.start("never_answer"): "command_timeout",
+            hostile.start("flood"): "bad_frame",
+            hostile.start("flood_in_frame"): "bad_frame",
+            hostile.start("cut_in_frame"): "bad_frame",
+            hostile.start("stall_in_frame"): "command_timeout",
+            hostile.start("count_wrong"): "bad_frame",
+            hostile.start("no_shell"): "command_failed",
+            hostile.start("command_missing"): "command_missing",
+        }
+        whole = {
+            hostile.start("banner"): "banner",
+            hostile.start("many_processes"): "many processes",
+            hostile.start("not_utf8"): "not UTF-8",
+        }
+        yield BadFleet([*GOOD, *failures, *whole], failures, whole)
+
+
+def check(fleet: BadFleet, result: Result) -> None:
+    """Checks every host's outcome."""
+    outcomes = result.by_host()
+    assert set(outcomes) == set(fleet.specs)
+    kinds = {host: outcome["error"]["kind"] for host, outcome in outcomes.items() if not outcome["ok"]}
+    assert kinds == fleet.failures
+    assert result.status == 1
+    for host in GOOD:
+        assert len(outcomes[host]["processes"]) >= 3
+    whole = {what: outcomes[host]["processes"] for host, what in fleet.whole.items()}
+    assert len(whole["banner"]) >= 3
+    assert [process["pid"] for process in whole["many processes"]] == list(range(1, 20_001))
+    assert [process["rss_bytes"] for process in whole["many processes"]] == [
+        (1000 + pid) * 1024 for pid in range(1, 20_001)
+    ]
+    names = [process["command"].encode("utf-8", "surrogateescape") for process in whole["not UTF-8"]]
+    assert names == NOT_UTF8
+
+
+@pytest.mark.slow
+def test_each_bad_host_gets_its_kind_and_the_good_ones_are_complete(bad_fleet: BadFleet, fleet: Sshd, cli: Cli) -> None:
+    """With the default limits of 5 s the whole run takes no longer than 7 s."""
+    result = cli("collect", "-i", ",".join(bad_fleet.specs), "-p", fleet.port, "-k", fleet.key, "--format", "jsonl")
+    check(bad_fleet, result)
+    assert result.seconds <= 7
+
+
+def test_shorter_limits_end_a_run_with_bad_hosts_sooner(bad_fleet: BadFleet, fleet: Sshd, cli: Cli) -> None:
+    """With limits of 2 s the whole run takes no longer than 4 s."""
+    result = cli(
+        *("collect", "-i", ",".join(bad_fleet.specs), "-p", fleet.port, "-k", fleet.key, "--format", "jsonl"),
+        *("--connect-timeout", 2, "--command-timeout", 2),
+    )
+    check(bad_fleet, result)
+    assert result.seconds <= 4
+
+
+def test_report_says_what_to_do_about_each_failure(bad_fleet: BadFleet, fleet: Sshd, cli: Cli) -> None:
+    """Each failed host is named on stderr with its kind and something to try."""
+    result = cli(
+        *("collect", "-i", ",".join(bad_fleet.specs), "-p", fleet.port, "-k", fleet.key, "--format", "jsonl"),
+        *("--connect-timeout", 2, "--command-timeout", 2),
+    )
+    assert f"{len(bad_fleet.failures)} of {len(bad_fleet.specs)} hosts failed:" in result.stderr
+    for host, kind in bad_fleet.failures.items():
+        block = result.stderr.partition(host)[2].split("\n  ", 2)
+        assert kind in result.stderr.partition(host)[2], block
+    assert result.stderr.count("try: ") >= len(set(bad_fleet.failures.values()))
+    assert "status 1: This account is currently not available." in result.stderr
+    assert "status 127: fish: Unknown command: /bin/sh" in result.stderr
+
+
+def test_a_host_is_not_left_out_when_all_fail(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
+    """Without any answer the exit status is 3."""
+    specs = [refused(), hostile.start("no_shell")]
+    result = cli("collect", "-i", ",".join(specs), "-k", fleet.key, "--format", "jsonl")
+    assert result.status == 3
+    assert set(result.by_host()) == set(specs)
