@@ -12,8 +12,9 @@ _COMMAND_NOT_EXECUTABLE = 126
 
 # A pid has at most 7 digits (PID_MAX_LIMIT is 2^22), a size in KiB at most 16; more is not from a kernel.
 _ROW = re.compile(
-    rb"P (\d{1,10}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-) ?(.*)", re.DOTALL
+    rb"P (\d{1,10}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-)(?: (.*))?", re.DOTALL
 )
+_NUMBER = re.compile(rb"\d{1,16}")
 _ESCAPED = re.compile(r"\\([n\\])")
 
 
@@ -36,9 +37,9 @@ class SnapshotParser:
                 command_failed) the probe says that a tool is missing on the host or failed.
         """
         lines = frame.split(b"\n")
-        lines.pop()  # after the last newline
-        end = lines.pop().split(b" ")
         try:
+            lines.pop()  # after the last newline
+            end = lines.pop().split(b" ")
             status, count = int(end[2]), int(end[3])
             if status != 0:
                 raise _probe_failure(status, lines)
@@ -68,7 +69,7 @@ class SnapshotParser:
         return ProcessMemory(
             pid=int(pid),
             uid=None if uid == b"-" else int(uid),
-            command=_decode_command(name, is_escaped=self._is_escaped),
+            command=_decode_command(name or b"", is_escaped=self._is_escaped),
             rss_bytes=rss_bytes,
             vsz_bytes=kib_to_bytes(int(vsz)),
             mem_percent=percent_of(rss_bytes, self._total_bytes),
@@ -83,7 +84,7 @@ def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
     counters_tag, oom_kills, boot_id = counters_line.split(b" ")
     if tag != b"M" or counters_tag != b"K":
         raise ValueError("memory lines M and K are missing")
-    total_bytes = kib_to_bytes(int(total))
+    total_bytes = kib_to_bytes(_number(total))
     if total_bytes <= 0:
         raise ValueError("the host has no memory")
     return HostMemory(
@@ -91,13 +92,20 @@ def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
         available_bytes=_optional_bytes(available),
         swap_total_bytes=_optional_bytes(swap_total),
         swap_free_bytes=_optional_bytes(swap_free),
-        oom_kills_total=None if oom_kills == b"-" else int(oom_kills),
+        oom_kills_total=None if oom_kills == b"-" else _number(oom_kills),
         boot_id=None if boot_id == b"-" else boot_id.decode("ascii", "replace"),
     )
 
 
+def _number(text: bytes) -> int:
+    """Returns a number; `int` alone would take a sign, underscores and any length."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no number from a kernel")
+    return int(text)
+
+
 def _optional_bytes(kib: bytes) -> int | None:
-    return None if kib == b"-" else kib_to_bytes(int(kib))
+    return None if kib == b"-" else kib_to_bytes(_number(kib))
 
 
 def _decode_command(name: bytes, *, is_escaped: bool) -> str:
