@@ -1,0 +1,323 @@
+"""`make bench`: what fleetmem costs beside what people write first, as ratios in one run.
+
+    1  client CPU per host and warm cycle     warm_cycles.py    against a cycle of baseline.py
+    2  host CPU per sample                    host_cost.py      against `ps aux` over a new exec channel
+    3  cold hosts, client CPU and wall time   `fleetmem collect`  against baseline.py
+
+Both sides run in turn, several times; a ratio is of two that ran one after the other. All hosts are one sshd on the
+loopback device (measured_host.py), under as many addresses as needed. CPU of a command is what wait4(2) says of it and
+the children it waited for. Exit status 1 when a bound of DESIGN section 8 is missed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import host_cost
+from datagram_counter import DatagramCounter
+from measured_host import MeasuredHost
+
+_HERE = Path(__file__).parent
+_HOSTS = [f"127.0.1.{number}" for number in range(1, 51)]
+_PROCESSES = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table: a figure, what it is compared with, and its bound.
+
+    Attributes:
+        what: the figure, with its unit.
+        ours: one value for each repetition.
+        theirs: likewise, of the other side; each belongs to the one of ours at its place.
+        other_side: what the other side is.
+        most: bound on the median of ours, None for none.
+        most_ratio: bound on the median of ours / theirs, None for none.
+    """
+
+    what: str
+    ours: list[float]
+    theirs: list[float]
+    other_side: str
+    most: float | None = None
+    most_ratio: float | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours / theirs, repetition by repetition."""
+        return [our / their for our, their in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the bounds are kept; true where there is none."""
+        is_low = self.most is None or median(self.ours) <= self.most
+        return is_low and (self.most_ratio is None or median(self.ratios) <= self.most_ratio)
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `MISSED`, or `-` where there is no bound."""
+        if self.most is None and self.most_ratio is None:
+            return "-"
+        return "ok" if self.is_ok else "MISSED"
+
+    @property
+    def bound(self) -> str:
+        """The bound in words."""
+        if self.most is not None:
+            return f"at most {self.most:g}"
+        return "-" if self.most_ratio is None else f"ratio {self.most_ratio:g}"
+
+
+@dataclass(slots=True)
+class Report:
+    """The table and what is worth knowing beside it."""
+
+    lines: list[Line] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Size(NamedTuple):
+    """How much is measured: repetitions, cycles in a block, samples for the host's CPU."""
+
+    repetitions: int
+    warm_cycles: int
+    host_samples: int
+
+
+FULL = Size(repetitions=5, warm_cycles=20, host_samples=200)
+QUICK = Size(repetitions=2, warm_cycles=8, host_samples=60)
+
+
+class Cost(NamedTuple):
+    """What a command took: CPU of it and its children, wall time, both in seconds; what it printed on both streams."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    output: str
+
+    @property
+    def processes(self) -> int:
+        """How many processes it saw on all hosts, as it says itself."""
+        match = re.search(r"(\d+) processes", self.output)
+        assert match, self.output
+        return int(match[1])
+
+
+def run(command: list[str], environment: dict[str, str]) -> Cost:
+    """Runs a command to its end.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    begun = time.monotonic()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}\n{output}")
+    return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - begun, output)
+
+
+class Bench:
+    """The measurements, with what they share.
+
+    Args:
+        size: how much to measure.
+        folder: for keys, known hosts and everything else that is written.
+    """
+
+    def __init__(self, size: Size, folder: Path) -> None:
+        self.report = Report()
+        self._size = size
+        self._folder = folder
+        home = folder / "home"
+        home.mkdir()
+        self._environment = {**os.environ, "HOME": str(home)}
+
+    def _subfolder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def run(self) -> None:
+        """Measures everything, the cheapest first."""
+        self._host_cpu()
+        baseline_cycles_ms = self._cold()
+        self._warm(baseline_cycles_ms)
+
+    def _host_cpu(self) -> None:
+        ways = [host_cost.resident_probe, host_cost.ps_over_new_channel, host_cost.ps_over_new_connection]
+        costs_ms: list[list[float]] = [[] for _ in ways]
+        with MeasuredHost(self._subfolder(), _PROCESSES - 5) as host:  # sshd, session, shell ...
+            for repetition in range(self._size.repetitions):
+                say(f"host CPU, {repetition + 1} of {self._size.repetitions}")
+                for way, values in zip(ways, costs_ms, strict=True):
+                    values.append(host_cost.cpu_ms_per_sample(host, way, self._size.host_samples))
+            self.report.notes.append(
+                "the measured host has process ids of its own"
+                if host.has_own_pids
+                else "no PID namespace here: every process of this machine is in the frames"
+            )
+        ours, channel, connection = costs_ms
+        what = "host CPU per sample, ms"
+        self.report.lines += [
+            Line(what, ours, channel, "ps aux, new exec channel", most_ratio=0.2),
+            Line(what, ours, connection, "ps aux, new connection"),
+        ]
+
+    def _cold(self) -> list[float]:
+        """Measures cold hosts; returns what a cycle of the baseline costs the client per host, in ms."""
+        ours, theirs, cycles_ms = [], [], []
+        counter = DatagramCounter()
+        # Half of the sessions, each with a shell, are about what one of them sees of the others.
+        with MeasuredHost(self._subfolder(), _PROCESSES - len(_HOSTS)) as host:
+            host.start()
+            for repetition in range(self._size.repetitions):
+                say(f"{len(_HOSTS)} cold hosts, {repetition + 1} of {self._size.repetitions}")
+                ours.append(self._collect(host, counter.port))
+                theirs.append(self._baseline(host, counter.port, cycles=1))
+                more = self._baseline(host, counter.port, cycles=3)
+                cycles_ms.append((more.cpu_seconds - theirs[-1].cpu_seconds) / 2 / len(_HOSTS) * 1000)
+            host.stop()
+        counter.close()
+        counts = [median(cost.processes / len(_HOSTS) for cost in costs) for costs in (ours, theirs)]
+        self.report.notes.append(f"cold: {counts[0]:.0f} processes per frame, {counts[1]:.0f} in the baseline's ps aux")
+        cold = f"{len(_HOSTS)} cold hosts"
+        other_side = "paramiko, Pool, ps aux"
+        our_cpu, their_cpu = [cost.cpu_seconds for cost in ours], [cost.cpu_seconds for cost in theirs]
+        our_wall, their_wall = [cost.wall_seconds for cost in ours], [cost.wall_seconds for cost in theirs]
+        self.report.lines += [
+            Line(f"{cold}, client CPU, s", our_cpu, their_cpu, other_side, most_ratio=0.25),
+            Line(f"{cold}, wall time, s", our_wall, their_wall, other_side),
+        ]
+        return cycles_ms
+
+    def _collect(self, host: MeasuredHost, statsd_port: int) -> Cost:
+        known_hosts = self._subfolder() / "known_hosts"  # empty, so that nothing is known from the run before
+        environment = {**self._environment, "FLEETMEM_SSH__KNOWN_HOSTS": str(known_hosts)}
+        command = [sys.executable, "-m", "fleetmem", "collect", "-i", ",".join(_HOSTS), "-u", host.user]
+        command += ["-k", str(host.key), "-p", str(host.port), "-g", f"127.0.0.1:{statsd_port}"]
+        # Two cores share 50 logins here, with the hosts' side of them.
+        return run([*command, "--connect-timeout", "60", "--command-timeout", "60"], environment)
+
+    def _baseline(self, host: MeasuredHost, statsd_port: int, cycles: int) -> Cost:
+        command = [sys.executable, str(_HERE / "baseline.py"), "--hosts", ",".join(_HOSTS), "--user", host.user]
+        command += ["--key", str(host.key), "--port", str(host.port), "--statsd", f"127.0.0.1:{statsd_port}"]
+        return run([*command, "--cycles", str(cycles)], self._environment)
+
+    def _warm(self, baseline_cycles_ms: list[float]) -> None:
+        say(f"{self._size.repetitions} x {self._size.warm_cycles} warm cycles")
+        counter = DatagramCounter()
+        # Every connection adds a session and a shell to the one process table that all of them show.
+        with MeasuredHost(self._subfolder(), _PROCESSES - 2 * len(_HOSTS)) as host:
+            host.start()
+            flags = host.flags(_HOSTS, self._subfolder() / "known_hosts")
+            flags["statsd"] = {"server": f"127.0.0.1:{counter.port}"}
+            task = {"flags": flags, "cycles": self._size.warm_cycles, "blocks": self._size.repetitions, "at_once": 4}
+            cost = run([sys.executable, str(_HERE / "warm_cycles.py"), json.dumps(task)], self._environment)
+            host.stop()
+        received = counter.received()
+        counter.close()
+        self._report_warm(json.loads(cost.output), baseline_cycles_ms, received.datagrams)
+
+    def _report_warm(self, result: dict[str, Any], baseline_cycles_ms: list[float], received_datagrams: int) -> None:
+        what = "client CPU per host and warm cycle, ms"
+        line = Line(what, result["cpu_ms"], baseline_cycles_ms, "a cycle of the same", most=0.6)
+        self.report.lines.insert(0, line)
+        stages_ms = result["stages_ms"]
+        rest_ms = median(result["cpu_ms"]) - sum(stages_ms.values())
+        self.report.stages_ms = {"SSH, decryption, event loop": rest_ms, **stages_ms}
+        worst_ms = rest_ms + sum(result["stages_all_changed_ms"].values())
+        self.report.notes += [
+            f"warm: {worst_ms:.2f} ms if every row changed between two cycles, from the stages measured on their own",
+            f"warm: {result['processes']:.0f} processes per frame, {result['changed_share']:.0%} of the rows changed",
+            f"warm: {result['datagrams_total']} datagrams sent, {received_datagrams} received",
+        ]
+        assert received_datagrams == result["datagrams_total"], (
+            "datagrams were lost: figures of such a run mean nothing"
+        )
+
+
+def say(text: str) -> None:
+    """Tells on stderr what is going on."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def print_report(report: Report) -> None:
+    """Prints the table, the stages and the notes."""
+    rows = [("what", "fleetmem", "compared with", "", "ratio", "bound", "")]
+    rows += [
+        (
+            line.what,
+            spread(line.ours),
+            line.other_side,
+            spread(line.theirs),
+            spread(line.ratios),
+            line.bound,
+            line.verdict,
+        )
+        for line in report.lines
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    total_ms = sum(report.stages_ms.values())
+    stages = ", ".join(f"{name} {value / total_ms:.0%}" for name, value in report.stages_ms.items())
+    print(f"\nwarm cycle, {total_ms:.2f} ms: {stages}")
+    for note in report.notes:
+        print(note)
+
+
+def spread(values: list[float]) -> str:
+    """Returns median, lowest and highest, with three digits that count."""
+    return f"{number(median(values))} ({number(min(values))}-{number(max(values))})"
+
+
+def number(value: float) -> str:
+    """Returns three digits that count, never an exponent."""
+    digits = max(0, 2 - (len(str(int(value))) - 1)) if value >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def surroundings() -> str:
+    """Returns what the figures were measured with."""
+    ssh = subprocess.run(["ssh", "-V"], check=False, stderr=subprocess.PIPE, text=True).stderr.split(",")[0]
+    return f"Python {platform.python_version()}, {ssh}, Linux {platform.release()}, {os.cpu_count()} cores"
+
+
+def main() -> int:
+    """Measures, prints, and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: for a first look")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fleetmem-bench-") as folder:
+        bench = Bench(QUICK if given.quick else FULL, Path(folder))
+        bench.run()
+    report = bench.report
+    report.notes += [
+        surroundings(),
+        f"again: make bench, or python bench/{Path(__file__).name} {'--quick' * given.quick}",
+    ]
+    print_report(report)
+    if given.json:
+        lines = [{**asdict(line), "ratios": line.ratios, "verdict": line.verdict} for line in report.lines]
+        document = {"lines": lines, "warm_stages_ms": report.stages_ms, "notes": report.notes}
+        given.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(line.is_ok for line in report.lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A UDP socket that is read by a process of its own, and how many datagrams came.
+
+Run as a script it is that process: it prints its port, then answers each line on its standard input with
+`<datagrams> <bytes>` so far, and ends when its standard input ends.
+"""
+
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+_LARGEST_DATAGRAM_BYTES = 65_536
+_BUFFER_BYTES = 4 * 1024 * 1024  # what the system allows of it; `ps` sends all at once, fleetmem paces itself
+_SETTLE_SECONDS = 0.2
+
+
+class Received(NamedTuple):
+    """What came since the counter was started."""
+
+    datagrams: int
+    payload_bytes: int
+
+
+class DatagramCounter:
+    """The other side: starts the process, asks it, ends it.
+
+    Attributes:
+        port: UDP port on 127.0.0.1.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.port = int(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def received(self) -> Received:
+        """Returns what came so far."""
+        assert self._process.stdin is not None
+        time.sleep(_SETTLE_SECONDS)
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        datagrams, payload_bytes = self._answer().split()
+        return Received(int(datagrams), int(payload_bytes))
+
+    def close(self) -> None:
+        """Ends the process."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=5)
+            return
+        self._process.kill()
+
+
+def main() -> None:
+    """Counts until standard input ends."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, selectors.DefaultSelector() as selector:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        print(sock.getsockname()[1], flush=True)
+        datagrams = payload_bytes = 0
+        while True:
+            ready = [key.fileobj for key, _events in selector.select()]
+            with suppress(BlockingIOError):
+                while True:
+                    payload_bytes += len(sock.recv(_LARGEST_DATAGRAM_BYTES))
+                    datagrams += 1
+            if sys.stdin in ready:
+                if not sys.stdin.readline():
+                    return
+                print(datagrams, payload_bytes, flush=True)
+
+
+if __name__ == "__main__":
+    main()
