@@ -30,7 +30,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         if isinstance(thing, type) and issubclass(thing, Exception)
     }
     assert _tree_in_docstring() == classes
-    assert len(classes) == 6
+    assert {"FleetmemError", "HostError", "SinkError"} < set(classes)
 
 
 @pytest.mark.parametrize("line", (errors.__doc__ or "").splitlines())

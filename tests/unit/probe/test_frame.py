@@ -1,0 +1,124 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.probe.frame import FrameReader
+
+FRAME = b"BEGIN fleetmem/1 7\nM 1 2 3 4\nP 1 0 8 4 4 4 0 END 7 x\nEND 7 0 1\n"
+
+
+def _reader(max_frame_bytes: int = 1000, request_id: int = 7) -> FrameReader:
+    reader = FrameReader(max_frame_bytes)
+    reader.expect(request_id)
+    return reader
+
+
+def test_a_frame_in_one_piece() -> None:
+    """A whole frame comes out as it is, BEGIN and END included, and nothing is left."""
+    reader = _reader()
+    assert reader.feed(FRAME) == FRAME
+    assert (reader.pending_bytes, reader.is_in_frame, reader.unfinished()) == (0, False, "")
+
+
+@given(
+    junk=st.text(alphabet="END 7\nBGIMfletmem/1 é\x1b", max_size=60),
+    cuts=st.sets(st.integers(0, len(FRAME) + 60)),
+)
+def test_any_chunking_gives_the_same_frame(junk: str, cuts: set[int]) -> None:
+    """However the network cuts it and whatever a login prints before it, one frame comes out, with its last byte."""
+    before = junk.replace("\nEND 7 ", "").replace("BEGIN fleetmem/1 7\n", "").encode()
+    if b"\nEND 7 " in before or b"BEGIN fleetmem/1 7\n" in before:
+        return  # put together by the removal above
+    stream = before + FRAME
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    reader = _reader()
+    answers = [reader.feed(stream[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    assert answers[-1] == FRAME
+    assert not any(answers[:-1])
+
+
+def test_byte_by_byte_knows_when_it_is_inside() -> None:
+    """`is_in_frame` is true from the end of the BEGIN line to the end of the END line."""
+    reader = _reader()
+    states = []
+    for position in range(len(FRAME) - 1):
+        assert reader.feed(FRAME[position : position + 1]) is None
+        states.append(reader.is_in_frame)
+    begin_bytes = FRAME.index(b"\n") + 1
+    assert states == [False] * (begin_bytes - 1) + [True] * (len(FRAME) - begin_bytes)
+
+
+def test_a_banner_without_a_newline() -> None:
+    """What .bashrc prints may stand right before BEGIN."""
+    assert _reader().feed(b"hello> " + FRAME) == FRAME
+
+
+def test_the_second_begin_counts() -> None:
+    """When awk broke off, the probe begins again: the first beginning is thrown away."""
+    again = b"BEGIN fleetmem/1 7\nE awk ended with status 2\nEND 7 2 0\n"
+    reader = _reader()
+    assert reader.feed(b"BEGIN fleetmem/1 7\nM 1 2 3 4\nP 1 0 8" + again) == again
+
+
+def test_an_empty_frame() -> None:
+    """END may follow right after BEGIN."""
+    assert _reader().feed(b"BEGIN fleetmem/1 7\nEND 7 0 0\n") == b"BEGIN fleetmem/1 7\nEND 7 0 0\n"
+
+
+def test_leftovers_of_an_older_request_are_thrown_away() -> None:
+    """The late answer to a request that was given up is never the answer to the next one."""
+    reader = _reader()
+    assert reader.feed(FRAME[:-5]) is None
+    reader.expect(8)
+    assert reader.pending_bytes == 0
+    assert reader.feed(FRAME[-5:] + FRAME) is None
+    mine = FRAME.replace(b"END 7 0", b"END 8 0").replace(b"fleetmem/1 7", b"fleetmem/1 8")
+    assert reader.feed(mine) == mine
+
+
+@pytest.mark.parametrize("other", [b"BEGIN fleetmem/2 7\nEND 7 0 0\n", b"BEGIN fleetmem/1 77\nEND 77 0 0\n"])
+def test_another_protocol_or_request_is_no_answer(other: bytes) -> None:
+    """Version and id have to fit, and an id is compared whole."""
+    assert _reader().feed(other) is None
+
+
+def test_what_follows_a_frame_is_not_part_of_it() -> None:
+    """A frame ends with its END line."""
+    reader = _reader()
+    assert reader.feed(FRAME + b"and more") == FRAME
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 500])
+def test_a_flood_is_a_bad_frame(chunk_bytes: int) -> None:
+    """A host that never ends its frame is stopped at the limit, and its bytes are let go."""
+    reader = _reader(max_frame_bytes=1000)
+    with pytest.raises(HostError, match=r"sent \d+ bytes without completing a frame") as caught:
+        for _ in range(2000):
+            assert reader.feed(b"x" * chunk_bytes) is None
+            assert reader.pending_bytes <= 1000
+    assert (caught.value.stage, caught.value.kind) == (Stage.COMMAND, Kind.BAD_FRAME)
+    assert reader.pending_bytes == 0
+
+
+def test_a_flood_behind_an_end_without_a_beginning() -> None:
+    """An END that nothing began does not turn the limit off."""
+    reader = _reader(max_frame_bytes=100)
+    assert reader.feed(b"\nEND 7 0 0\n") is None
+    with pytest.raises(HostError, match="without completing"):
+        reader.feed(b"x" * 200)
+
+
+def test_a_frame_at_the_limit_is_whole() -> None:
+    """The limit is for what never ends: a whole frame of just that size is taken."""
+    assert _reader(max_frame_bytes=len(FRAME)).feed(FRAME) == FRAME
+
+
+def test_unfinished_is_printable_and_short() -> None:
+    """What a host said instead of a frame can be shown: last words, one line, no control characters."""
+    reader = _reader(max_frame_bytes=10_000)
+    reader.feed(b"x" * 5000 + b"\x1b[31m sh:\r\n  caf\xe9 \x00 not found\n")
+    said = reader.unfinished()
+    assert said.endswith("[31m sh: caf\N{REPLACEMENT CHARACTER} not found")
+    assert said.isprintable()
+    assert len(said) == 300

@@ -1,0 +1,158 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.model import ProcessMemory, Snapshot
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.script import ProbeKind
+
+_ROWS = (b"P 1 0 168124 12868 12868 3552 0 systemd", b"P 2 33 4096 1024 2048 - 16 nginx: worker")
+
+
+def _frame(rows: Sequence[bytes] = _ROWS, total_kib: int = 1_000_000, request_id: int = 1) -> bytes:
+    lines = [b"BEGIN fleetmem/1 %d" % request_id, b"M %d 500000 0 0" % total_kib, b"K 0 boot", *rows]
+    return b"\n".join([*lines, b"END %d 0 %d\n" % (request_id, len(rows))])
+
+
+def _parser(kind: ProbeKind = ProbeKind.STATUS) -> SnapshotParser:
+    return SnapshotParser(kind)
+
+
+def test_every_field() -> None:
+    """Sizes become bytes, `-` becomes None, the percentage is of the host's memory."""
+    snapshot = _parser().parse(_frame())
+    assert snapshot.processes[1] == ProcessMemory(
+        pid=2,
+        uid=33,
+        command="nginx: worker",
+        rss_bytes=1024 * 1024,
+        vsz_bytes=4096 * 1024,
+        mem_percent=0.1024,
+        peak_rss_bytes=2048 * 1024,
+        anon_bytes=None,
+        swap_bytes=16 * 1024,
+    )
+    assert snapshot.memory.total_bytes == 1_024_000_000
+
+
+def test_an_unknown_user() -> None:
+    """Where the probe knows no uid there is None."""
+    assert _parser().parse(_frame([b"P 1 - 8 4 - - - x"])).processes[0].uid is None
+
+
+def test_an_unchanged_row_gives_the_identical_object() -> None:
+    """Rows that did not change cost nothing: the very same tuple comes back, and only for those."""
+    parser = _parser()
+    first = parser.parse(_frame())
+    changed = b"P 2 33 4096 1028 2048 - 16 nginx: worker"
+    second = parser.parse(_frame([changed, _ROWS[0]], request_id=2))
+    assert second.processes[1] is first.processes[0]
+    assert second.processes[0].rss_bytes == 1028 * 1024
+
+
+def test_a_row_that_was_gone_is_forgotten() -> None:
+    """Only the last frame's rows are kept, so that a parser does not grow."""
+    parser = _parser()
+    first = parser.parse(_frame())
+    parser.parse(_frame(_ROWS[:1], request_id=2))
+    third = parser.parse(_frame(request_id=3))
+    assert third.processes[0] is first.processes[0]
+    assert third.processes[1] is not first.processes[1]
+
+
+def test_another_total_changes_every_percent() -> None:
+    """Memory that was added (or a reboot into another machine) makes all rows anew."""
+    parser = _parser()
+    first = parser.parse(_frame(total_kib=1_000_000)).processes
+    second = parser.parse(_frame(total_kib=2_000_000)).processes
+    assert [row.mem_percent for row in second] == [row.mem_percent / 2 for row in first]
+
+
+def test_a_bad_frame_leaves_the_parser_usable() -> None:
+    """After a failed sample the next good one is parsed as ever."""
+    parser = _parser()
+    parser.parse(_frame())
+    with pytest.raises(HostError):
+        parser.parse(_frame([_ROWS[0], b"P nonsense"]))
+    assert len(parser.parse(_frame()).processes) == 2
+
+
+@pytest.mark.parametrize(("kind", "command"), [(ProbeKind.STATUS, "a\nb\\c"), (ProbeKind.PS, r"a\nb\\c")])
+def test_only_the_kernel_escapes(kind: ProbeKind, command: str) -> None:
+    """/proc escapes newline and backslash; what ps prints is taken as it is."""
+    assert _parser(kind).parse(_frame([rb"P 1 0 8 4 4 4 0 a\nb\\c"])).processes[0].command == command
+
+
+def test_twenty_thousand_processes() -> None:
+    """A very large host is parsed whole and in order."""
+    rows = [b"P %d 0 %d %d %d 4 0 worker %d" % (pid, pid * 9, pid, pid, pid) for pid in range(1, 20_001)]
+    processes = _parser().parse(_frame(rows)).processes
+    assert len(processes) == 20_000
+    assert [processes[0].command, processes[-1].command] == ["worker 1", "worker 20000"]
+    assert sum(row.rss_bytes for row in processes) == 1024 * sum(range(1, 20_001))
+
+
+@pytest.mark.parametrize("frame", [b"", b"\n", b"x", b"END 1 0 0", b"END 1 0 0\n", b"\nEND 1 0 0\n"])
+def test_hardly_a_frame(frame: bytes) -> None:
+    """What is too short to be a frame is a bad frame and no crash."""
+    with pytest.raises(HostError) as caught:
+        _parser().parse(frame)
+    assert (caught.value.stage, caught.value.kind) == (Stage.PARSE, Kind.BAD_FRAME)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(1, Kind.COMMAND_FAILED), (126, Kind.COMMAND_MISSING), (127, Kind.COMMAND_MISSING)]
+)
+def test_failure_frames(status: int, kind: Kind) -> None:
+    """126 and 127 are the shell's words for a missing tool; others are failures of one that is there."""
+    with pytest.raises(HostError, match="awk said no") as caught:
+        _parser().parse(b"BEGIN fleetmem/1 1\nE awk said no\nEND 1 %d 0\n" % status)
+    assert (caught.value.stage, caught.value.kind) == (Stage.COMMAND, kind)
+
+
+def _is_sound(snapshot: Snapshot) -> bool:
+    """Whether everything in a snapshot may be sent: no sign, no size that a kernel cannot have."""
+    memory = snapshot.memory
+    sizes = [memory.total_bytes, memory.available_bytes, memory.swap_total_bytes, memory.swap_free_bytes]
+    for row in snapshot.processes:
+        sizes += [row.rss_bytes, row.vsz_bytes, row.peak_rss_bytes, row.anon_bytes, row.swap_bytes]
+    return memory.total_bytes > 0 and all(0 <= size < 1024 * 10**16 for size in sizes if size is not None)
+
+
+@given(st.binary(max_size=200))
+@example(b"BEGIN fleetmem/1 1\nM 5 -1 0 0\nK 0 b\nEND 1 0 0\n")
+def test_arbitrary_bytes(frame: bytes) -> None:
+    """Whatever a host sends: a sound snapshot or a HostError, nothing else."""
+    try:
+        assert _is_sound(_parser().parse(frame))
+    except HostError:
+        pass
+
+
+_NUMBERS = st.sampled_from(
+    [b"0", b"-", b"-5", b"+5", b"1_0", b"1e3", b"9" * 17, b"9" * 5000, b"", b"\xd9\xa4", b" ", b"7"]
+)
+
+
+@given(st.data())
+def test_a_frame_with_hostile_numbers(data: st.DataObject) -> None:
+    """Any number of a good frame may be replaced by any nonsense: still a sound snapshot or a HostError."""
+    fields = _frame().split(b" ")
+    for place in data.draw(st.sets(st.integers(1, len(fields) - 1), max_size=4)):
+        fields[place] = data.draw(_NUMBERS) + (b"\nEND" if fields[place].endswith(b"\nEND") else b"")
+    try:
+        assert _is_sound(_parser().parse(b" ".join(fields)))
+    except HostError:
+        pass
+
+
+@given(st.lists(st.binary(max_size=15).map(lambda name: name.replace(b"\0", b"").replace(b"\n", b"")), max_size=20))
+def test_every_name_comes_back(names: list[bytes]) -> None:
+    """The bytes of a name survive, whatever they are."""
+    escaped = [name.replace(b"\\", b"\\\\") for name in names]
+    rows = [b"P %d 0 8 4 4 4 0 %b" % (pid, name) for pid, name in enumerate(escaped, 1)]
+    processes = _parser().parse(_frame(rows)).processes
+    assert [row.command.encode("utf-8", "surrogateescape") for row in processes] == names

@@ -1,0 +1,118 @@
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from fleetmem.probe import script
+from fleetmem.probe.frame import FrameReader
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.script import ProbeKind, Processes
+
+_LOGIN_SHELLS = ("sh", "bash", "dash", "zsh", "fish", "csh", "tcsh", "ksh", "busybox sh")
+_POSIX_SHELLS = ("dash", "bash", "busybox sh", "zsh --emulate sh")
+
+
+def _found(shell: str) -> list[str]:
+    """Returns a shell's command line; skips the test where it is not installed."""
+    name, *arguments = shell.split()
+    path = shutil.which(name)
+    if not path:
+        pytest.skip(f"{name} is not installed")
+    return [path, *arguments]
+
+
+def _sample(command: list[str]) -> bytes:
+    done = subprocess.run(
+        command, input=script.request(5, ProbeKind.STATUS, Processes.USER), capture_output=True, timeout=30, check=True
+    )
+    assert done.stderr == b""
+    reader = FrameReader()
+    reader.expect(5)
+    frame = reader.feed(done.stdout)
+    assert frame is not None
+    return frame
+
+
+def _argument() -> str:
+    """Returns the script as the command carries it."""
+    head, quote, tail = script.command().rpartition(" '")
+    assert quote
+    assert tail.endswith("'")
+    assert head == """exec /bin/sh -c 'eval "$(printf %b "$0")"'"""
+    return tail[:-1]
+
+
+def test_nothing_in_the_argument_is_special_anywhere() -> None:
+    """No quote that ends it, no newline that csh ends it at, no `!` that csh replaces, no backslash that fish reads."""
+    argument = _argument()
+    assert not set(argument) & set("'\n!")
+    assert r"\\" not in argument
+    assert r"\'" not in argument
+    assert argument.isascii()
+    assert len(argument) < 4096 * 2  # a small part of what sshd and the kernel take
+
+
+@pytest.mark.parametrize("shell", _LOGIN_SHELLS)
+def test_any_login_shell_runs_it(shell: str) -> None:
+    """The command gives a frame whichever shell the account has."""
+    frame = _sample([*_found(shell), "-c", script.command()])
+    assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
+
+
+@pytest.mark.parametrize("shell", _POSIX_SHELLS)
+def test_any_sh_decodes_it(shell: str) -> None:
+    """`printf %b` of each shell that may be /bin/sh gives the same script."""
+    done = subprocess.run(
+        [*_found(shell), "-c", """printf %b "$0" """, _argument()], capture_output=True, timeout=30, check=True
+    )
+    assert done.stdout.decode() == script._compact(script.source())
+
+
+def test_the_script_travels_without_its_comments() -> None:
+    """What is sent is the same program: first line, no indentation, no comment, every other line."""
+    compact = script._compact(script.source()).splitlines()
+    code = [line.strip() for line in script.source().splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert compact[0].startswith("# fleetmem probe, protocol 1")
+    assert compact[1:] == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "processes", "line"),
+    [
+        (ProbeKind.STATUS, Processes.USER, b"sample 3 status user\n"),
+        (ProbeKind.PS, Processes.ALL, b"sample 3 ps all\n"),
+    ],
+)
+def test_request(kind: ProbeKind, processes: Processes, line: bytes) -> None:
+    """One line, as the head of probe.sh describes it."""
+    assert script.request(3, kind, processes) == line
+
+
+def test_authorized_keys_line(tmp_path: Path) -> None:
+    """sshd reads the line as the key, restricted, with the whole probe as its command."""
+    key = asyncssh.generate_private_key("ssh-ed25519", "fleet@collector")
+    public_key = key.export_public_key().decode()
+    line = script.authorized_keys_line(public_key)
+    head, tail = 'restrict,command="', f'" {public_key.strip()}'
+    assert line.startswith(head)
+    assert line.endswith(tail)
+    value = line.removeprefix(head).removesuffix(tail)
+    assert not re.search(r'(?<!\\)"', value)  # sshd(8): a quote inside is written \", and nothing else is escaped
+    assert value.replace('\\"', '"') == script.command()
+    assert "\n" not in line
+    path = tmp_path / "authorized_keys"
+    path.write_text(line + "\n")
+    listed = subprocess.run(["ssh-keygen", "-l", "-f", path], capture_output=True, text=True, timeout=30, check=True)
+    assert key.get_fingerprint() in listed.stdout
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ssh-ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----", "ssh-rsa A\nssh-rsa B", "AAAA ssh-rsa"]
+)
+def test_authorized_keys_line_refuses(text: str) -> None:
+    """A private key, two keys or none never end up in authorized_keys."""
+    with pytest.raises(ValueError, match="not a public key: expected one line"):
+        script.authorized_keys_line(text)
