@@ -83,7 +83,7 @@ class Daemon:
         """Runs until SIGTERM or SIGINT; then delivers what is queued and disconnects, within 5 s."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self._stop_or_force)
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
         interval = self._fleet.settings.run.interval_seconds
         log.info("sampling %d hosts every %g s", len(self._fleet.hosts), interval)
@@ -97,12 +97,16 @@ class Daemon:
             finally:
                 await self._shut_down(running)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends `run`, as SIGTERM does."""
+        log.info("stopping")
+        self._stopping.set()
+
+    def _stop_or_force(self) -> None:
         if self._stopping.is_set():
             log.warning("stopped at once: data in the queues is lost")
             os._exit(130)
-        log.info("stopping")
-        self._stopping.set()
+        self.stop()
 
     async def _sample_until_change(self) -> None:
         """Samples all hosts until it is time to stop or to reload."""

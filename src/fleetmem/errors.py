@@ -5,7 +5,8 @@
     │   ├── ConfigError                a configuration key, file or environment variable
     │   └── InventoryError             a host, range or hosts file
     ├── HostError                      one host, one sample; becomes a `Failure`      exit status 1 or 3
-    └── SinkError                      a backend cannot be reached or refuses         exit status 4
+    ├── SinkError                      a backend cannot be reached or refuses         exit status 4
+    └── LabError                       the lab cannot be started, watched or stopped  exit status 1
 
 asyncssh's and the OS's errors are turned into `HostError` at one door, `connect.translate`.
 """
@@ -83,3 +84,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return str(error)
+
+
+class LabError(FleetmemError):
+    """The lab on this machine does not work; the message says which part, why and what to try."""
