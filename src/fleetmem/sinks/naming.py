@@ -17,6 +17,7 @@ _HASH_DIGITS = 8
 _MAX_REMEMBERED = 20_000
 
 _ILLEGAL = re.compile(rb"[^A-Za-z0-9_]")
+_LOOKS_HASHED = re.compile(r".*_[0-9a-f]{8}")
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 
 
@@ -52,7 +53,8 @@ class NameTable:
     """Gives originals their names in one scope (the hosts of a fleet, the commands of a host).
 
     An original that is legal already keeps its name. When others fold to one name (`a.b`, `a-b`), each of them gets a
-    hash of its original, from when the second one is seen and for good: which came first makes no difference.
+    hash of its original, from when the second one is seen and for good: which came first makes no difference. One that
+    looks as if it had a hash gets another: no process can call itself by the name of a different one.
 
     Attributes:
         generation: grows when a name given out earlier changed; callers that keep names look them up again then.
@@ -62,8 +64,9 @@ class NameTable:
         self.generation = 0
         self._max_bytes = max_bytes
         self._names: dict[str, str] = {}
-        # Folded name to the original that holds it; None once it is contested: then nobody does.
-        self._holders: dict[str, str | None] = dict.fromkeys(reserved)
+        self._reserved = frozenset(reserved)
+        # Folded name to the original that holds it; None once it is contested: then only one that is legal may.
+        self._holders: dict[str, str | None] = {}
 
     def name(self, original: str) -> str:
         """Returns the name of an original."""
@@ -71,9 +74,12 @@ class NameTable:
 
     def _assign(self, original: str) -> str:
         folded = _fold(original, self._max_bytes)
+        is_free = folded not in self._reserved and not _LOOKS_HASHED.fullmatch(folded)
         if len(self._names) >= _MAX_REMEMBERED:
             # A host that makes up names without end: no memory left to tell them apart by, so a hash for each.
-            return folded if folded == original and folded not in self._holders else self._hashed(original)
+            return folded if is_free and folded == original and folded not in self._holders else self._hashed(original)
+        if not is_free:
+            return self._hold(self._hashed(original), original)
         if folded not in self._holders:
             return self._hold(folded, original)
         holder = self._holders[folded]
@@ -81,8 +87,8 @@ class NameTable:
             self._holders[folded] = None
             self._hold(self._hashed(holder), holder)
             self.generation += 1
-            if original == folded:
-                return self._hold(folded, original)
+        if original == folded:
+            return self._hold(folded, original)
         return self._hold(self._hashed(original), original)
 
     def _hold(self, name: str, original: str) -> str:
