@@ -169,7 +169,8 @@ async def _until_gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 async def never_answer(process: Process) -> None:
     """A probe that reads requests and prints nothing."""
     async for _request_id in requests(process):
-        continue
+        counts = count(process)
+        counts["most_in_flight"] = counts["in_flight"] = counts["in_flight"] + 1
 
 
 async def flood(process: Process) -> None:
@@ -251,6 +252,32 @@ async def banner(process: Process) -> None:
     )
     process.stderr.write(b"bash: warning: setlocale: LC_ALL\n")
     await real_probe(process)
+
+
+async def slow(process: Process) -> None:
+    """A host that needs 6 s for each sample."""
+    await _answer_late(process, lambda _request_id: 6)
+
+
+async def slow_once(process: Process) -> None:
+    """A host that needs 2 s for its first sample and no time for the others."""
+    await _answer_late(process, lambda request_id: 2 if request_id == 1 else 0)
+
+
+async def _answer_late(process: Process, seconds: Callable[[int], float]) -> None:
+    """Works on all requests at once, and counts how many that are; its processes are named after the request."""
+    counts = count(process)
+
+    async def answer(request_id: int) -> None:
+        await asyncio.sleep(seconds(request_id))
+        process.stdout.write(frame(request_id, [b"request-%d" % request_id]))
+        counts["in_flight"] -= 1
+
+    async with asyncio.TaskGroup() as group:
+        async for request_id in requests(process):
+            counts["in_flight"] += 1
+            counts["most_in_flight"] = max(counts["most_in_flight"], counts["in_flight"])
+            group.create_task(answer(request_id))
 
 
 async def real_probe(process: Process) -> None:

@@ -406,8 +406,14 @@ class Cli:
         return Result(done.returncode, stdout, stderr, took)
 
     @contextmanager
+    def run(self, *arguments: object, **env: str) -> "Iterator[Running]":
+        """Starts `fleetmem run` with JSON logs, and kills it in the end where it still runs."""
+        with self.start("run", "--log-format", "json", *arguments, **env) as running:
+            yield running
+
+    @contextmanager
     def start(self, *arguments: object, **env: str) -> "Iterator[Running]":
-        """Starts a command that goes on, and kills it in the end where it still runs."""
+        """Starts a command that takes its time, and kills it in the end where it still runs."""
         process = subprocess.Popen(
             self.command(*arguments),
             env=environment(self.home) | env,
