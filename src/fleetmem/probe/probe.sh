@@ -29,8 +29,10 @@ read_status() {
     grep -hsE "$status_keys" meminfo vmstat [0-9]*/status 2>/dev/null
     status=$?
     if [ $status -eq 126 ]; then
+        # Before xargs runs, or it would be among them.
+        set -- [0-9]*/status
         grep -hsE "$memory_keys" meminfo vmstat
-        echo [0-9]*/status | xargs grep -hsE "$status_keys"
+        echo "$@" | xargs grep -hsE "$status_keys"
         status=$?
     fi
     echo "S $status"
