@@ -1,8 +1,8 @@
 """Every folder in `tests/cases` is a test: what a host sent (`frame.txt`), and what it means (`expected.json`).
 
 To turn a bug report into a test, copy a folder and change its files. `about.toml` says what is special about the frame,
-the kind of probe and the id of the request that it answers. An error's message is compared by its beginning: behind that are
-words of Python, which change between versions.
+the kind of probe and the id of the request that it answers. An error's message is compared by its beginning: behind
+that are words of Python, which change between versions.
 """
 
 import dataclasses

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def test_any_chunking_gives_the_same_frame(junk: str, cuts: set[int]) -> None:
     stream = before + FRAME
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     reader = _reader()
-    answers = [reader.feed(stream[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    answers = [reader.feed(stream[start:end]) for start, end in pairwise(edges)]
     assert answers[-1] == FRAME
     assert not any(answers[:-1])
 
@@ -93,10 +95,10 @@ def test_what_follows_a_frame_is_not_part_of_it() -> None:
 def test_a_flood_is_a_bad_frame(chunk_bytes: int) -> None:
     """A host that never ends its frame is stopped at the limit, and its bytes are let go."""
     reader = _reader(max_frame_bytes=1000)
-    with pytest.raises(HostError, match=r"sent \d+ bytes without completing a frame") as caught:
-        for _ in range(2000):
-            assert reader.feed(b"x" * chunk_bytes) is None
-            assert reader.pending_bytes <= 1000
+    for _ in range(1000 // chunk_bytes):
+        assert reader.feed(b"x" * chunk_bytes) is None
+    with pytest.raises(HostError, match=r"sent 1\d\d\d bytes without completing a frame") as caught:
+        reader.feed(b"x" * chunk_bytes)
     assert (caught.value.stage, caught.value.kind) == (Stage.COMMAND, Kind.BAD_FRAME)
     assert reader.pending_bytes == 0
 

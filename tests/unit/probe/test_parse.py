@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import example, given
@@ -126,10 +127,8 @@ def _is_sound(snapshot: Snapshot) -> bool:
 @example(b"BEGIN fleetmem/1 1\nM 5 -1 0 0\nK 0 b\nEND 1 0 0\n")
 def test_arbitrary_bytes(frame: bytes) -> None:
     """Whatever a host sends: a sound snapshot or a HostError, nothing else."""
-    try:
+    with suppress(HostError):
         assert _is_sound(_parser().parse(frame))
-    except HostError:
-        pass
 
 
 _NUMBERS = st.sampled_from(
@@ -143,10 +142,8 @@ def test_a_frame_with_hostile_numbers(data: st.DataObject) -> None:
     fields = _frame().split(b" ")
     for place in data.draw(st.sets(st.integers(1, len(fields) - 1), max_size=4)):
         fields[place] = data.draw(_NUMBERS) + (b"\nEND" if fields[place].endswith(b"\nEND") else b"")
-    try:
+    with suppress(HostError):
         assert _is_sound(_parser().parse(b" ".join(fields)))
-    except HostError:
-        pass
 
 
 @given(st.lists(st.binary(max_size=15).map(lambda name: name.replace(b"\0", b"").replace(b"\n", b"")), max_size=20))

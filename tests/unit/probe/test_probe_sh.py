@@ -98,7 +98,7 @@ def _run(
             resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes, stack_bytes))
 
     path_text = f"{path}:{os.environ['PATH']}" if path and source is None else str(path or os.environ["PATH"])
-    done = subprocess.run(  # noqa: PLW1509
+    done = subprocess.run(
         [*_shell(shell), "-c", source or script.source()],
         input=requests,
         capture_output=True,
@@ -214,6 +214,20 @@ def test_its_own_helpers_are_left_out(tmp_path: Path, shell: str, kind: ProbeKin
         assert [row.command for row in frame.processes if row.command.startswith("fm_")] == ["fm_shell"]
 
 
+def test_the_helpers_of_the_fallback_are_left_out(tmp_path: Path) -> None:
+    """Where xargs has to cut the list of files, neither it nor its greps are in the frame."""
+    tools = _tools(tmp_path / "tools", {"fm_grep": "grep", "fm_xargs": "xargs"})
+    _wrapper(tools / "grep", f'[ "$#" -lt 6 ] || [ "$3" != meminfo ] || exit 126; exec {tools}/fm_grep "$@"')
+    _wrapper(tools / "xargs", f'exec {tools}/fm_xargs "$@"')
+    output = _run(_sample(ProbeKind.STATUS) * 10, path=tools)
+    frames = _split_frames(output)
+    assert len(frames) == 10
+    for part, end in frames:
+        rows = _parse(part + b"END 1 0 " + end).processes
+        assert os.getpid() in {row.pid for row in rows}
+        assert not [row.command for row in rows if row.command.startswith("fm_")]
+
+
 def _split_frames(output: bytes) -> list[tuple[bytes, bytes]]:
     return [(part, end + b"\n") for part, end in re.findall(rb"(BEGIN.*?\n)END 1 0 (\d+)\n", output, re.DOTALL)]
 
@@ -315,7 +329,7 @@ def crowded_proc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("shell", _SHELLS)
 def test_more_processes_than_fit_on_a_command_line(crowded_proc: Path, shell: str) -> None:
-    """grep cannot be given that many files at once: the same comes through xargs, all of it."""
+    """One grep cannot be given that many files at once: the same comes through xargs, all of it."""
     source = script.source().replace("cd /proc", f"cd {crowded_proc}")
     output = _run(_sample(ProbeKind.STATUS), shell, source=source, stack_bytes=512 * 1024)
     snapshot = _parse(output)
@@ -327,7 +341,7 @@ def test_more_processes_than_fit_on_a_command_line(crowded_proc: Path, shell: st
 
 def test_the_fallback_is_needed(crowded_proc: Path) -> None:
     """The test above tests the fallback: one grep for all files does not start there."""
-    started = subprocess.run(  # noqa: PLW1509
+    started = subprocess.run(
         ["sh", "-c", "grep -c Name [0-9]*/status"],
         cwd=crowded_proc,
         capture_output=True,

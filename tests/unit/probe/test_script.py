@@ -92,7 +92,7 @@ def test_request(kind: ProbeKind, processes: Processes, line: bytes) -> None:
 
 
 def test_authorized_keys_line(tmp_path: Path) -> None:
-    """sshd reads the line as the key, restricted, with the whole probe as its command."""
+    """An sshd reads the line as the key, restricted, with the whole probe as its command."""
     key = asyncssh.generate_private_key("ssh-ed25519", "fleet@collector")
     public_key = key.export_public_key().decode()
     line = script.authorized_keys_line(public_key)
