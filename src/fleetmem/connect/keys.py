@@ -41,14 +41,15 @@ def _load_key(
     for tries_left in reversed(range(_PASSPHRASE_TRIES + 1)):
         try:
             return asyncssh.load_keypairs(str(path), passphrase)
-        except asyncssh.KeyEncryptionError as error:  # given but wrong
-            if not tries_left:
-                raise UsageError(f"key {path}: wrong passphrase") from error
-        except asyncssh.KeyImportError as error:
-            # Besides this text, "needs a passphrase" and "is no key" are one error in asyncssh.
-            if "passphrase" not in str(error).lower():
+        except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
+            # With a passphrase, PEM and PKCS#8 keys say "unable to decrypt"; without one, "needs a passphrase" and "is no
+            # key" differ in nothing but the text.
+            if passphrase is not None:
+                if not tries_left:
+                    raise UsageError(f"key {path}: wrong passphrase") from error
+            elif "passphrase" not in str(error).lower():
                 raise UsageError(f"key {path}: {error}; give a private key in PEM or OpenSSH format") from error
-            if is_skipped_when_encrypted:
+            elif is_skipped_when_encrypted:
                 return []
         except OSError as error:
             raise UsageError(f"key {path}: {error.strerror}") from error
