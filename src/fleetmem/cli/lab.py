@@ -39,8 +39,9 @@ EXIT_TERMINATED = 143
 _CHECK_SECONDS = 0.5
 _DEMO_SECONDS = 30.0
 _FLUSH_SLACK_SECONDS = 10.0
+_LINES_AROUND_ROWS = 4
 _MISMATCHES_SHOWN = 5
-_ROWS = 15
+_ROWS = 20
 _SPARKLINE_COLUMNS = 30
 _PIPE_COLUMNS = 120
 _SECONDS_PER_HOUR = 3600
@@ -160,7 +161,7 @@ class _Demo:
             self._lab.check()
             verdict = self._verify()
             self._fetch_histories()
-        self._console.print(self._table())
+        self._console.print(self._table(_ROWS))
         self._print_urls()
         self._print_verdict(verdict)
         return verdict
@@ -178,10 +179,12 @@ class _Demo:
         """Shows the biggest processes, with a new look at Graphite each interval; on a terminal only."""
         if not self._console.is_terminal:
             return
-        with Live(self._table(), console=self._console, auto_refresh=False, transient=True) as live:
+        rows = max(1, min(_ROWS, self._console.height - _LINES_AROUND_ROWS))
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            self._console.show_cursor(True)  # a second Ctrl-C leaves no time to bring it back
             while True:
                 await asyncio.to_thread(self._fetch_histories)
-                live.update(self._table(), refresh=True)
+                live.update(self._table(rows), refresh=True)
                 await asyncio.sleep(self._lab.state.interval_seconds / 2)
 
     def _fetch_histories(self) -> None:
@@ -208,12 +211,12 @@ class _Demo:
         leaky = f"{GRAPHITE_PREFIX}{self._fleet.names.prefix}.process.*.leaky.*.rss_bytes"
         print(f"a picture    {self._graphite.image_url(leaky)}")
 
-    def _table(self) -> Group:
+    def _table(self, rows: int) -> Group:
         head = f"{self._watch.hosts_answering} of {len(self._fleet.hosts)} hosts answer"
         lines = [Text(head, style="bold")]
         lines += [Text(f"{failure.host.name}: {failure.message}") for failure in self._watch.failures]
         levels = ASCII if self._console.options.ascii_only else BLOCKS
-        return Group(*lines, _biggest_table(self._watch.biggest(_ROWS), self._histories, levels))
+        return Group(*lines, _biggest_table(self._watch.biggest(rows), self._histories, levels))
 
 
 def _biggest_table(rows: list[Row], histories: dict[str, list[float]], levels: str) -> Table:
@@ -223,7 +226,7 @@ def _biggest_table(rows: list[Row], histories: dict[str, list[float]], levels: s
     table.add_column("COMMAND")
     for name in ("RSS", "VSZ", "MEM%"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("RSS IN GRAPHITE", no_wrap=True)
+    table.add_column("RSS IN GRAPHITE", justify="right", no_wrap=True, min_width=_SPARKLINE_COLUMNS)
     for row in rows:
         process = row.process
         sizes = format_size(process.rss_bytes), format_size(process.vsz_bytes), f"{process.mem_percent:.2f}"

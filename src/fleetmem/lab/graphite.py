@@ -3,7 +3,6 @@
 import ctypes
 import ctypes.util
 import os
-import platform
 import secrets
 import shutil
 import subprocess
@@ -25,9 +24,20 @@ _SETTINGS_MODULE = "lab_settings"
 _MARKER = "installed-by-fleetmem-lab"
 _INSTALL_SECONDS = 600.0
 _PREPARE_SECONDS = 60.0
-# Their setup.py needs what Python 3.12 removed.
-_NEWEST_PYTHON = (3, 11)
-_OLDER_PYTHONS = ("python3.11", "python3.10", "python3.9", "python3.8")
+_BUILD_REQUIREMENTS = ("setuptools<81", "wheel", "legacy-cgi; python_version >= '3.13'")
+
+# Graphite 1.1.10 was written for Python 3.8 to 3.11. From what 3.12 removed it needs two old names, and a
+# module that it imports but uses for plug-ins only; setuptools brings back distutils, for its Django.
+_COMPATIBILITY = """\
+import configparser, importlib.util, sys, types
+
+if sys.version_info >= (3, 12):
+    configparser.SafeConfigParser = configparser.ConfigParser
+    configparser.ConfigParser.readfp = configparser.ConfigParser.read_file
+if importlib.util.find_spec("imp") is None:
+    sys.modules["imp"] = types.ModuleType("imp")
+"""
+_COMPATIBILITY_MODULE = "lab_compatibility"
 
 _CARBON = """\
 [cache]
@@ -92,41 +102,34 @@ def install(directory: Directory, report: Callable[[str], None]) -> None:
         report: told what is being done.
 
     Raises:
-        LabError: the cairo library or a fitting Python is missing, or pip fails; with the end of its output.
+        LabError: the cairo library is missing, or pip fails; with the end of its output.
     """
     marker = directory.venv / _MARKER
-    wanted = "\n".join(REQUIREMENTS)
+    wanted = "\n".join((*_BUILD_REQUIREMENTS, *REQUIREMENTS, _COMPATIBILITY))
     if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
         return
     _need_cairo(report)
-    python = _find_python()
     started = time.monotonic()
     report(f"Graphite, first time only: making a virtual environment in {directory.venv}")
-    _run("venv", [python, "-m", "venv", "--clear", str(directory.venv)], {}, _INSTALL_SECONDS)
+    _run("venv", [sys.executable, "-m", "venv", "--clear", str(directory.venv)], {}, _INSTALL_SECONDS)
     report(f"Graphite: installing {', '.join(REQUIREMENTS)} with pip; takes about 20 s")
-    pip = [_python(directory), "-m", "pip", "install", "--disable-pip-version-check", *REQUIREMENTS]
-    _run("pip", pip, {"GRAPHITE_NO_PREFIX": "True"}, _INSTALL_SECONDS)
+    _pip_install(directory, *_BUILD_REQUIREMENTS)
+    _add_compatibility(directory)
+    _pip_install(directory, "--no-build-isolation", *REQUIREMENTS)  # isolated, it would not see our module
     report(f"Graphite: installed in {time.monotonic() - started:.0f} s")
     marker.write_text(wanted, encoding="utf-8")
 
 
-def _find_python() -> str:
-    if sys.version_info[:2] <= _NEWEST_PYTHON:
-        return sys.executable
-    for name in _OLDER_PYTHONS:
-        path = shutil.which(name)
-        if path and _is_usable(path):
-            return path
-    raise LabError(
-        f"Graphite 1.1.10 needs Python 3.8 to 3.11. This is {platform.python_version()}, and none of "
-        f"{', '.join(_OLDER_PYTHONS)} is on PATH: install one of them, or start the lab with --hosts-only"
-    )
+def _add_compatibility(directory: Directory) -> None:
+    """Has Python in the virtual environment load our module at each start, as `site` does for .pth files."""
+    (packages,) = (directory.venv / "lib").glob("python*/site-packages")
+    (packages / f"{_COMPATIBILITY_MODULE}.py").write_text(_COMPATIBILITY, encoding="utf-8")
+    (packages / f"{_COMPATIBILITY_MODULE}.pth").write_text(f"import {_COMPATIBILITY_MODULE}\n", encoding="utf-8")
 
 
-def _is_usable(python: str) -> bool:
-    """Whether an interpreter runs and can make virtual environments (Debian packages that part separately)."""
-    trial = subprocess.run([python, "-c", "import ensurepip, venv"], capture_output=True, timeout=30, check=False)
-    return trial.returncode == 0
+def _pip_install(directory: Directory, *arguments: str) -> None:
+    pip = [_python(directory), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    _run("pip", pip, {"GRAPHITE_NO_PREFIX": "True"}, _INSTALL_SECONDS)
 
 
 def _need_cairo(report: Callable[[str], None]) -> None:
