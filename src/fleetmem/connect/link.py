@@ -66,6 +66,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._asked_at: float | None = None
+        self._is_idle = asyncio.Event()
         self._stderr = b""
         self._exit_status: int | None = None
         self.ended: HostError | None = None
@@ -90,9 +91,15 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._reader.expect(request_id)
         self._answer = asyncio.get_running_loop().create_future()
         self._asked_at, asked_unix_seconds = time.monotonic(), time.time()
+        self._is_idle.clear()
         with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
             self._channel.write(line)
         return Answer(asked_unix_seconds, await self._answer)
+
+    async def until_idle(self) -> None:
+        """Waits until the host has answered the last request, or the channel has ended."""
+        if self._asked_at is not None:
+            await self._is_idle.wait()
 
     # asyncssh calls the methods below.
 
@@ -113,7 +120,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             self._end(error)
             return
         if frame is not None:
-            self._asked_at = None
+            self._settle()
             if self._answer and not self._answer.done():
                 self._answer.set_result(frame)
 
@@ -142,11 +149,15 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             return
         self.ended, self.ended_at = error, time.monotonic()
         self.ended_busy_seconds = self.ended_at - self._asked_at if self._asked_at else 0.0
-        self._asked_at = None
+        self._settle()
         if self._answer and not self._answer.done():
             self._answer.set_exception(error)
         if self._channel:
             self._channel.close()
+
+    def _settle(self) -> None:
+        self._asked_at = None
+        self._is_idle.set()
 
 
 class Link:
@@ -170,6 +181,7 @@ class Link:
         self._request_id = 0
         self._failures = 0
         self._last_error: HostError | None = None
+        self._backoff: Backoff | None = None
         self._not_before = 0.0
 
     async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
@@ -183,15 +195,10 @@ class Link:
                 its backoff is over.
         """
         channel = await self._open_channel()
-        if channel.asked_at is not None:
-            seconds = time.monotonic() - channel.asked_at
-            raise HostError(
-                Stage.COMMAND,
-                Kind.COMMAND_TIMEOUT,
-                f"still at work on the sample asked for {seconds:.0f} s ago; it gets no second one",
-            )
-        self._request_id += 1
         timeout_seconds = self._reach.settings.command_timeout_seconds
+        if channel.asked_at is not None:
+            await self._outwait(channel, timeout_seconds)
+        self._request_id += 1
         try:
             async with asyncio.timeout(timeout_seconds):
                 answer = await channel.ask(self._request_id, make_request(self._request_id))
@@ -202,6 +209,24 @@ class Link:
             raise
         self._failures = 0
         return answer
+
+    async def _outwait(self, channel: ProbeChannel, timeout_seconds: float) -> None:
+        """Lets a host finish the sample that a reload left in flight, within what is left of its time.
+
+        Raises:
+            HostError: it is still at work.
+        """
+        asked_at = channel.asked_at or time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(asked_at + timeout_seconds - time.monotonic()):
+                await channel.until_idle()
+        if channel.asked_at is not None:
+            seconds = time.monotonic() - asked_at
+            raise HostError(
+                Stage.COMMAND,
+                Kind.COMMAND_TIMEOUT,
+                f"still at work on the sample asked for {seconds:.0f} s ago; it gets no second one",
+            )
 
     async def _open_channel(self) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
@@ -217,6 +242,11 @@ class Link:
             self._channel = await self._connect()
         except HostError as error:
             await self._fail(error, backoff_for(error.kind), time.monotonic())
+            raise
+        except asyncio.CancelledError:  # by a reload or stop: nobody else would close a connection that is half made
+            connection, self._connection = self._connection, None
+            if connection:
+                connection.abort()
             raise
         return self._channel
 
@@ -240,10 +270,12 @@ class Link:
                     Stage.LOGIN,
                     self._reach.log_in(target, sock=sock, tunnel=tunnel, client_factory=lambda: verifier),
                 )
-            except HostError as error:
+            except BaseException as error:
                 if sock:
                     sock.close()
-                raise verifier.refusal or error from error
+                if isinstance(error, HostError):
+                    raise verifier.refusal or error from error
+                raise
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.
             channel = ProbeChannel(self._make_reader())
             starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
@@ -259,8 +291,9 @@ class Link:
     async def _fail(self, error: HostError, backoff: Backoff, at: float) -> None:
         """Closes what is open and notes when to try again, counted from when it happened (monotonic seconds)."""
         await self.close()
-        self._failures += 1
-        self._last_error = error
+        # A drop and the refusals after it are two things: the first refusal waits no longer for the drop.
+        self._failures = self._failures + 1 if backoff is self._backoff else 1
+        self._last_error, self._backoff = error, backoff
         wait_seconds = backoff.wait_seconds(self._failures, random.random)
         self._not_before = at + wait_seconds
 
