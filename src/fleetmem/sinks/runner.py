@@ -18,7 +18,8 @@ GIVE_UP_SECONDS = 5.0
 """A backend that refuses for longer loses points: gauges have no time of their own, late ones would be false."""
 
 _RETRY_SECONDS = 0.5
-_RECOVERED_AFTER_SECONDS = 2.0  # UDP reports a refusal one datagram late: one success proves nothing
+# Without a refusal in between: UDP reports one a datagram late, be that a cycle later, and one success proves nothing.
+_RECOVERED_AFTER_SECONDS = 2.0
 _MAX_QUEUE_BYTES = 64 * 1024 * 1024
 
 
@@ -72,7 +73,7 @@ class Sink:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._failing_since: float | None = None
-        self._failed_at = 0.0
+        self._answering_since: float | None = None
 
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome of a host; returns at once."""
@@ -137,7 +138,8 @@ class Sink:
                 return
 
     def _has_given_up(self, error: SinkError) -> bool:
-        now = self._failed_at = time.monotonic()
+        now = time.monotonic()
+        self._answering_since = None
         if self._failing_since is None:
             self._failing_since = now
         if self.problem is None or str(self.problem) != str(error):
@@ -146,15 +148,19 @@ class Sink:
         return now - self._failing_since >= GIVE_UP_SECONDS
 
     def _note_success(self) -> None:
+        if self._failing_since is None:
+            return
         now = time.monotonic()
-        if self._failing_since is not None and now - self._failed_at > _RECOVERED_AFTER_SECONDS:
+        if self._answering_since is None:
+            self._answering_since = now
+        elif now - self._answering_since > _RECOVERED_AFTER_SECONDS:
             log.warning(
                 "%s answers again after %.0f s; %d points were dropped since the start",
                 self.transport.address,
-                now - self._failing_since,
+                self._answering_since - self._failing_since,
                 self.points_dropped_total,
             )
-            self._failing_since = self.problem = None
+            self._failing_since = self._answering_since = self.problem = None
 
     async def drain(self) -> None:
         """Waits until everything is delivered or given up.
