@@ -1,4 +1,3 @@
-import logging
 import multiprocessing
 import stat
 from pathlib import Path

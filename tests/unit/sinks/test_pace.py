@@ -1,0 +1,81 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem.sinks.pace import BURST_DATAGRAMS, CATCH_UP_SECONDS, STEADY_DATAGRAMS_PER_SECOND, Pace
+
+_WINDOW_SECONDS = 0.2
+_BUFFER_DATAGRAMS = 92  # of 1432 bytes, in a Linux socket with the default receive buffer
+
+
+def _send_times(count: int, backlog: int, start_seconds: float = 1000.0) -> list[float]:
+    """Returns when datagrams leave, with a clock that does just what it is told."""
+    pace, now_seconds, times = Pace(start_seconds), start_seconds, []
+    for _ in range(count):
+        now_seconds += pace.wait_seconds(now_seconds, backlog)
+        times.append(now_seconds)
+    return times
+
+
+def _most_in_a_window(times: list[float]) -> int:
+    most, first = 0, 0
+    for place, at_seconds in enumerate(times):
+        while at_seconds - times[first] > _WINDOW_SECONDS:
+            first += 1
+        most = max(most, place - first + 1)
+    return most
+
+
+def test_a_burst_leaves_at_once() -> None:
+    """What fits a burst is not delayed; the next one is."""
+    pace = Pace(0.0)
+    assert [pace.wait_seconds(0.0, 0) for _ in range(BURST_DATAGRAMS)] == [0.0] * BURST_DATAGRAMS
+    assert pace.wait_seconds(0.0, 0) > 0
+
+
+@pytest.mark.parametrize("backlog", [0, 1, 1000])
+def test_a_small_backlog_never_fills_the_buffer(backlog: int) -> None:
+    """No 200 ms hold more than a receive buffer does, from the first datagram on."""
+    assert _most_in_a_window(_send_times(2000, backlog)) <= _BUFFER_DATAGRAMS
+
+
+@given(st.lists(st.floats(0, 2), max_size=60), st.integers(1, 60))
+def test_pauses_never_make_room_for_more(pauses_seconds: list[float], count: int) -> None:
+    """However senders come and go, no 200 ms hold more than a receive buffer does."""
+    pace, now_seconds, times = Pace(0.0), 0.0, []
+    for pause_seconds in pauses_seconds:
+        now_seconds += pause_seconds
+        for _ in range(count):
+            now_seconds += pace.wait_seconds(now_seconds, count)
+            times.append(now_seconds)
+    assert _most_in_a_window(times) <= _BUFFER_DATAGRAMS
+
+
+def test_steady_pace() -> None:
+    """In the long run it is the stated number a second."""
+    times = _send_times(5000, 0)
+    assert math.isclose((5000 - BURST_DATAGRAMS) / (times[-1] - times[0]), STEADY_DATAGRAMS_PER_SECOND, rel_tol=0.01)
+
+
+def test_waits_are_few() -> None:
+    """A wait is for a quarter of a burst: not one sleep per datagram."""
+    times = _send_times(1000, 0)
+    assert len(set(times)) <= 1000 / (BURST_DATAGRAMS / 4) + 1
+
+
+@pytest.mark.parametrize("backlog", [1001, 5000, 100_000])
+def test_a_large_backlog_sets_the_pace(backlog: int) -> None:
+    """While a backlog stays, so much leaves that it would be gone in the stated time."""
+    times = _send_times(backlog, backlog)
+    assert times[-1] - times[0] <= CATCH_UP_SECONDS
+    assert times[-1] - times[0] >= CATCH_UP_SECONDS * 0.9
+
+
+def test_a_clock_that_stands_still_earns_nothing() -> None:
+    """Tokens come with time alone."""
+    pace = Pace(0.0)
+    waits = [pace.wait_seconds(0.0, 0) for _ in range(BURST_DATAGRAMS + 5)]
+    assert waits[BURST_DATAGRAMS:] == sorted(waits[BURST_DATAGRAMS:])
+    assert waits[-1] > waits[BURST_DATAGRAMS]

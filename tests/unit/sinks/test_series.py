@@ -1,0 +1,267 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem.model import Outcome, ProcessMemory
+from fleetmem.shape.limits import Detail, Limits
+from fleetmem.sinks.formats import graphite, statsd
+from fleetmem.sinks.naming import HostNames
+from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, Text
+from unit.builders import MEMORY, all_limits, command_names, failure, process, sample
+
+_NGINX, _REDIS = process(7, "nginx", 4096, 8192), process(8, "redis-server", 1024, 2048)
+
+
+def _series(retire: Retire = Retire.ZERO) -> HostSeries:
+    return HostSeries(HostNames("p", "web01"), statsd, retire)
+
+
+def _values(text: Text) -> dict[str, str]:
+    """Returns names and values of a text; a name that is there twice is an error."""
+    lines = text.text.decode("ascii").splitlines()
+    pairs = [line.removesuffix("|g").split(":") for line in lines]
+    assert all(line.endswith("|g") for line in lines)
+    assert not [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    return {name: value for name, value in pairs}
+
+
+def _retired(text: Text) -> set[str]:
+    """Returns the stems behind `p.` whose rss_bytes is 0."""
+    return {
+        name.removeprefix("p.").removesuffix(".rss_bytes")
+        for name, value in _values(text).items()
+        if value == "0" and name.endswith(".rss_bytes")
+    }
+
+
+def test_the_text_of_a_sample() -> None:
+    """Every process has three series, the host its own, all as unsigned decimals."""
+    text = _series().update(sample(_NGINX))
+    assert _values(text) == {
+        "p.process.web01.nginx.7.rss_bytes": "4096",
+        "p.process.web01.nginx.7.vsz_bytes": "8192",
+        "p.process.web01.nginx.7.mem_percent": "0.000048",
+        "p.host.web01.up": "1",
+        "p.host.web01.mem_total_bytes": "8589934592",
+        "p.host.web01.mem_available_bytes": "3221225472",
+        "p.host.web01.swap_total_bytes": "1073741824",
+        "p.host.web01.swap_free_bytes": "1048576",
+        "p.host.web01.processes": "1",
+        "p.host.web01.collect_seconds": "0.125",
+    }
+    assert text.points == 10
+
+
+def test_the_text_of_commands_and_other() -> None:
+    """By command there is `procs` too, and `other` is beside the commands."""
+    outcome = sample(_NGINX, process(9, "nginx", 4096), _REDIS, limits=Limits(Detail.COMMAND, top=1))
+    values = _values(_series().update(outcome))
+    assert {name: value for name, value in values.items() if ".command." in name} == {
+        "p.command.web01.nginx.rss_bytes": "8192",
+        "p.command.web01.nginx.vsz_bytes": "16384",
+        "p.command.web01.nginx.mem_percent": "0.000095",
+        "p.command.web01.nginx.procs": "2",
+        "p.command.web01.other.rss_bytes": "1024",
+        "p.command.web01.other.vsz_bytes": "2048",
+        "p.command.web01.other.mem_percent": "0.000012",
+        "p.command.web01.other.procs": "1",
+    }
+
+
+def test_other_of_processes() -> None:
+    """By process `other` has the pid that no process has."""
+    values = _values(_series().update(sample(_NGINX, _REDIS, limits=Limits(top=1))))
+    assert values["p.process.web01.other.0.rss_bytes"] == "1024"
+    assert values["p.process.web01.other.0.procs"] == "1"
+
+
+def test_what_the_kernel_does_not_tell_is_not_sent() -> None:
+    """No value is guessed: an old kernel without MemAvailable has no such series."""
+    memory = replace(MEMORY, available_bytes=None, swap_total_bytes=None)
+    values = _values(_series().update(sample(memory=memory)))
+    assert "p.host.web01.mem_available_bytes" not in values
+    assert "p.host.web01.swap_total_bytes" not in values
+    assert values["p.host.web01.swap_free_bytes"] == "1048576"
+
+
+def test_the_graphite_format() -> None:
+    """The format is the sink's; series are the same."""
+    text = HostSeries(HostNames("p", "web01"), graphite, Retire.NONE).update(sample(_NGINX))
+    assert b"p.process.web01.nginx.7.rss_bytes 4096 \0\n" in text.text
+    assert text.text.count(b"\n") == text.points
+
+
+def test_a_process_that_is_gone_is_retired_once() -> None:
+    """One final 0 for each of its measures, and silence after that."""
+    series = _series()
+    series.update(sample(_NGINX, _REDIS))
+    text = series.update(sample(_NGINX))
+    assert _retired(text) == {"process.web01.redis_server.8"}
+    assert _values(text)["p.process.web01.redis_server.8.mem_percent"] == "0"
+    assert _retired(series.update(sample(_NGINX))) == set()
+
+
+def test_a_pid_with_another_command_is_another_series() -> None:
+    """A process that execs, or a reused pid, ends the series of the old command and begins one."""
+    series = _series()
+    series.update(sample(_NGINX))
+    text = series.update(sample(process(7, "sh")))
+    assert _retired(text) == {"process.web01.nginx.7"}
+    assert _values(text)["p.process.web01.sh.7.rss_bytes"] == "4096"
+
+
+def test_a_command_that_is_gone_is_retired() -> None:
+    """By command the last process ends the series, procs included."""
+    series = _series()
+    by_command = Limits(Detail.COMMAND)
+    series.update(sample(_NGINX, _REDIS, limits=by_command))
+    values = _values(series.update(sample(_NGINX, limits=by_command)))
+    assert {name for name, value in values.items() if "redis" in name and value == "0"} == {
+        f"p.command.web01.redis_server.{measure}" for measure in ("rss_bytes", "vsz_bytes", "mem_percent", "procs")
+    }
+
+
+def test_other_is_retired() -> None:
+    """When nothing is left out any more, `other` ends."""
+    series = _series()
+    series.update(sample(_NGINX, _REDIS, limits=Limits(top=1)))
+    assert _retired(series.update(sample(_NGINX, limits=Limits(top=1)))) == {"process.web01.other.0"}
+
+
+def test_a_failure_says_down_and_keeps_the_series() -> None:
+    """A cycle without an answer ends nothing: the host is back in the next one, mostly."""
+    series = _series()
+    series.update(sample(_NGINX))
+    for _ in range(RETIRE_AFTER_FAILURES - 1):
+        assert series.update(failure()) == Text(b"p.host.web01.up:0|g\n", 1)
+    text = series.update(sample())
+    assert _retired(text) == {"process.web01.nginx.7"}
+    assert _values(text)["p.host.web01.up"] == "1"
+
+
+def test_a_host_that_stays_down_is_retired_once() -> None:
+    """After three cycles all of its series end, `up` stays at 0; then only `up` is sent."""
+    series = _series()
+    series.update(sample(_NGINX))
+    for _ in range(RETIRE_AFTER_FAILURES - 1):
+        series.update(failure())
+    values = _values(series.update(failure()))
+    assert set(values.values()) == {"0"}
+    assert len(values) == 10
+    assert series.update(failure()) == Text(b"p.host.web01.up:0|g\n", 1)
+    assert _values(series.update(sample(_NGINX)))["p.host.web01.up"] == "1"
+
+
+def test_failures_are_counted_in_a_row() -> None:
+    """An answer in between starts the count anew."""
+    series = _series()
+    for _ in range(RETIRE_AFTER_FAILURES):
+        series.update(sample(_NGINX))
+        assert series.update(failure()).points == 1
+
+
+def test_a_host_that_never_answered() -> None:
+    """Nothing but `up` was sent, so nothing else has to end."""
+    series = _series()
+    assert [series.update(failure()).points for _ in range(5)] == [1] * 5
+    assert series.retire() == Text(b"", 0)
+
+
+def test_retire_ends_a_host_that_left() -> None:
+    """A host that is sampled no more ends whole, `up` included, and only once."""
+    series = _series()
+    series.update(sample(_NGINX))
+    values = _values(series.retire())
+    assert set(values.values()) == {"0"}
+    assert {"p.host.web01.up", "p.host.web01.processes", "p.process.web01.nginx.7.vsz_bytes"} <= set(values)
+    assert series.retire() == Text(b"", 0)
+
+
+def test_retire_none() -> None:
+    """Switched off, nothing is ever set to 0 but `up`."""
+    series = _series(Retire.NONE)
+    series.update(sample(_NGINX, _REDIS))
+    assert _retired(series.update(sample(_NGINX))) == set()
+    for _ in range(RETIRE_AFTER_FAILURES):
+        assert series.update(failure()) == Text(b"p.host.web01.up:0|g\n", 1)
+    assert series.retire() == Text(b"", 0)
+
+
+@pytest.mark.parametrize("detail", list(Detail))
+def test_an_unchanged_row_keeps_its_text(detail: Detail) -> None:
+    """The very same bytes object is used again for what did not change, and new ones for what did."""
+    series = _series()
+    limits = Limits(detail)
+    series.update(sample(_NGINX, _REDIS, limits=limits))
+    first = {entry.row.command: entry.text for entry in series._live.values()}
+    series.update(sample(_NGINX, process(8, "redis-server", 2048), limits=limits))
+    second = {entry.row.command: entry.text for entry in series._live.values()}
+    assert second["nginx"] is first["nginx"]
+    assert second["redis-server"] is not first["redis-server"]
+
+
+def test_a_collision_within_one_sample() -> None:
+    """Two commands that fold to one name get their hashes in the very sample that brings them together."""
+    values = _values(_series().update(sample(process(1, "a.b"), process(2, "a-b"), process(3, "a_b"))))
+    stems = {name.removesuffix(".rss_bytes") for name in values if name.endswith(".rss_bytes")}
+    assert len(stems) == 3
+    assert "p.process.web01.a_b.3" in stems
+    assert "p.process.web01.a_b.1" not in stems
+
+
+@pytest.mark.parametrize("detail", list(Detail))
+def test_a_collision_later_on(detail: Detail) -> None:
+    """The series that moves to a hashed name is ended under its old one."""
+    series = _series()
+    series.update(sample(process(1, "a.b"), limits=Limits(detail)))
+    text = series.update(sample(process(1, "a.b"), process(2, "a-b"), limits=Limits(detail)))
+    old = "process.web01.a_b.1" if detail is Detail.PROCESS else "command.web01.a_b"
+    assert _retired(text) == {old}
+    assert sum(name.endswith(".rss_bytes") for name in _values(text)) == 3
+
+
+def test_a_collision_that_takes_the_place() -> None:
+    """A legal name that takes over a folded one's name is not ended by that."""
+    series = _series()
+    series.update(sample(process(1, "a.b"), limits=Limits(Detail.COMMAND)))
+    text = series.update(sample(process(1, "a.b"), process(2, "a_b", 12345), limits=Limits(Detail.COMMAND)))
+    assert _values(text)["p.command.web01.a_b.rss_bytes"] == "12345"
+    assert _retired(text) == set()
+
+
+_ROWS = st.builds(process, st.integers(1, 6), command_names(), st.integers(1, 9), st.integers(1, 9))
+_OUTCOMES = st.just(failure()) | st.builds(
+    lambda rows, limits: sample(*rows, limits=limits),
+    st.lists(_ROWS, max_size=6, unique_by=lambda row: row.pid),
+    all_limits(),
+)
+
+
+@given(st.lists(_OUTCOMES, max_size=8), st.sampled_from(Retire))
+def test_points_are_lines_and_every_series_ends(outcomes: list[Outcome], retire: Retire) -> None:
+    """Over any history: as many points as lines, no name twice in a text, and what was not 0 at last is retired."""
+    series = _series(retire)
+    last: dict[str, str] = {}
+    for outcome in outcomes:
+        text = series.update(outcome)
+        assert text.points == text.text.count(b"\n")
+        last |= _values(text)
+    ended = series.retire()
+    assert ended.points == ended.text.count(b"\n")
+    last |= _values(ended)
+    if retire is Retire.ZERO:
+        assert set(last.values()) <= {"0"}
+
+
+@given(st.lists(st.lists(_ROWS, max_size=6, unique_by=lambda row: row.pid), min_size=1, max_size=6))
+def test_what_a_receiver_shows_is_the_last_sample(history: list[list[ProcessMemory]]) -> None:
+    """A receiver that repeats the last value for ever shows the last sample's RSS, and 0 for all that is gone."""
+    series = _series()
+    shown: dict[str, str] = {}
+    for rows in history:
+        shown |= _values(series.update(sample(*rows)))
+    sizes = sorted(int(value) for name, value in shown.items() if name.endswith(".rss_bytes") and value != "0")
+    assert sizes == sorted(row.rss_bytes for row in history[-1])
