@@ -5,6 +5,7 @@ from pathlib import Path
 
 import asyncssh
 
+from fleetmem.errors import LabError
 from fleetmem.lab.directory import Directory, write_private
 from fleetmem.lab.state import State
 
@@ -12,7 +13,11 @@ _ALGORITHM = "ssh-ed25519"
 
 
 def make_keys(directory: Directory, hosts: int) -> list[Path]:
-    """Makes what is missing of the login key and the host keys; returns the paths of the latter."""
+    """Makes what is missing of the login key and the host keys; returns the paths of the latter.
+
+    Raises:
+        LabError: what is there is no key.
+    """
     login = _make_key(directory.key)
     write_private(directory.authorized_keys, login)
     write_private(directory.key.with_suffix(".pub"), login)
@@ -26,7 +31,10 @@ def _make_key(path: Path) -> bytes:
     """Returns the public half of the key in a file, made where there is none."""
     if not path.exists():
         write_private(path, asyncssh.generate_private_key(_ALGORITHM, comment="fleetmem-lab").export_private_key())
-    return asyncssh.read_private_key(path).export_public_key()
+    try:
+        return asyncssh.read_private_key(path).export_public_key()
+    except asyncssh.KeyImportError as error:
+        raise LabError(f"{path}: {error}; delete it, and the lab makes a new one") from error
 
 
 def write_files(directory: Directory, state: State, addresses: list[tuple[str, int]]) -> None:

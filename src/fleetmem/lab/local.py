@@ -81,10 +81,11 @@ class Lab:
 
     def _start_all(self) -> None:
         servers = None if self._plan.is_hosts_only else self._start_graphite()
-        self._start_hosts()
+        addresses = self._start_hosts()
         if servers:
             self._start_statsd(servers.line_port)
             self._wait_for_graphite(servers)
+        write_files(self.directory, self.state, addresses)
 
     def _start_graphite(self) -> graphite.GraphiteServers:
         graphite.install(self.directory, self._report)
@@ -109,7 +110,8 @@ class Lab:
             process = self._start(command, f"{_LOOPBACK}:{self.state.statsd_port}/udp")
         process.wait_until(lambda: process.has_logged(statsd.LISTENING), _START_SECONDS)
 
-    def _start_hosts(self) -> None:
+    def _start_hosts(self) -> list[tuple[str, int]]:
+        """Starts the hosts; returns their addresses."""
         keys = make_keys(self.directory, self._plan.hosts)
         namespace = find_namespace()
         with ExitStack() as stack:
@@ -120,9 +122,9 @@ class Lab:
                 self._start_host(name, sock, key, namespace)
                 for name, sock, key in zip(self.state.hosts, sockets, keys, strict=True)
             ]
-        write_files(self.directory, self.state, addresses)
         for process in processes:
             process.wait_until(lambda started=process: started.has_logged(host.LISTENING), _START_SECONDS)  # type: ignore[misc]
+        return addresses
 
     def _name_hosts(self, addresses: list[tuple[str, int]], *, is_isolated: bool) -> None:
         has_own_addresses = len({address for address, _port in addresses}) == len(addresses)
