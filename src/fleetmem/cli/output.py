@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -211,7 +212,15 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         SinkError: the file cannot be written, or the disk is full.
     """
     if path is None or str(path) == "-":
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except BrokenPipeError:  # `fleetmem collect | head`
+            raise
+        except OSError as error:
+            with Path(os.devnull).open("w") as null:  # what is left goes there, or it fails once more at exit
+                os.dup2(null.fileno(), sys.stdout.fileno())
+            raise SinkError(f"output: {error.strerror}") from error
         return
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
