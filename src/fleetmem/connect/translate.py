@@ -51,8 +51,8 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
             return HostError(stage, Kind.HOST_KEY_UNKNOWN, error.reason)
         case asyncssh.PermissionDenied() | asyncssh.IllegalUserName():
             return HostError(stage, Kind.AUTH_FAILED, "the host refused every key and method offered")
-        case asyncssh.ChannelOpenError() if stage is Stage.CONNECT:
-            return HostError(stage, Kind.UNREACHABLE, f"the jump host cannot reach it: {error.reason}")
+        case asyncssh.ChannelOpenError() if stage is not Stage.COMMAND:  # a login through a jump host
+            return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"the jump host cannot reach it: {error.reason}")
         case asyncssh.ChannelOpenError():
             return HostError(stage, Kind.COMMAND_FAILED, f"the host refused to run a command: {error.reason}")
         case asyncssh.DisconnectError():
