@@ -42,5 +42,5 @@ def cli(tmp_path: Path) -> Cli:
 @pytest.fixture
 def hostile(fleet: Sshd) -> Iterator[HostileHosts]:
     """Hosts that misbehave; those which speak SSH let in the same key as `fleet`."""
-    with hostile_hosts(fleet.key.with_suffix(".pub")) as hosts:
+    with hostile_hosts(fleet.key) as hosts:
         yield hosts

@@ -28,11 +28,12 @@ _REQUEST = re.compile(rb"sample (\d+) (?:status|ps) (?:user|all)\n")
 class HostileHosts:
     """Starts hosts that misbehave, each on an address of its own in 127.0.2.0/24.
 
-    Args:
-        process: this file as a program.
+    Attributes:
+        key: a private key that those which speak SSH let in.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], key: Path) -> None:
+        self.key = key
         self._process = process
 
     def start(self, behaviour: str) -> str:
@@ -54,16 +55,16 @@ class HostileHosts:
 
 
 @contextmanager
-def hostile_hosts(public_key: Path) -> Iterator[HostileHosts]:
+def hostile_hosts(key: Path) -> Iterator[HostileHosts]:
     """Runs the program for hosts that misbehave.
 
     Args:
-        public_key: of the key that those which speak SSH let in.
+        key: a private key, with its public one beside it, that those which speak SSH let in.
     """
-    command = [sys.executable, "-W", "ignore", __file__, str(public_key)]
+    command = [sys.executable, "-W", "ignore", __file__, str(key.with_suffix(".pub"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield HostileHosts(process)
+            yield HostileHosts(process, key)
         finally:
             process.kill()
 

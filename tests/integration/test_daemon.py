@@ -237,7 +237,7 @@ def test_one_small_host_does_not_make_a_dead_statsd_look_alive(hostile: HostileH
     """With one datagram a cycle, and refusals that show a cycle later, StatsD is told to be away once and not back."""
     host = hostile.start("not_utf8")
     dead = free_port()
-    with cli.run("-i", host, "-k", fleet.key, "-g", f"127.0.0.1:{dead}", "--interval", 3) as running:
+    with cli.run("-i", host, "-k", fleet.key, "-g", f"127.0.0.1:{dead}", "--interval", 2.2) as running:
         wait_for("7 cycles", lambda: len(running.cycles()) >= 7, 30)
         assert len(about_statsd(running)) == 1, about_statsd(running)
 
