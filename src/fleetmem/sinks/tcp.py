@@ -38,9 +38,8 @@ class CarbonTransport:
                 await self._writer.drain()
         except (OSError, UnicodeError) as error:
             await self.close()
-            is_stuck = isinstance(error, TimeoutError) and error.errno is None
-            reason = "took nothing for 5 s" if is_stuck else reason_of(error)
-            raise SinkError(f"graphite {self.address}: {reason}; is carbon's plaintext port open there?") from error
+            message = f"graphite {self.address}: {_reason(error)}; is carbon's plaintext port open there?"
+            raise SinkError(message) from error
         self.bytes_total += len(text)
 
     async def flush(self) -> None:
@@ -57,10 +56,16 @@ class CarbonTransport:
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:
-            raise SinkError(f"graphite {self.address}: connection broke: {reason_of(error)}") from error
+            writer.transport.abort()
+            raise SinkError(f"graphite {self.address}: connection broke: {_reason(error)}") from error
 
     async def close(self) -> None:
-        """Drops the connection."""
+        """Drops the connection, with what carbon has not taken: a stuck one would hold text and socket for ever."""
         if self._writer:
-            self._writer.close()
+            self._writer.transport.abort()
             self._writer = None
+
+
+def _reason(error: Exception) -> str:
+    is_stuck = isinstance(error, TimeoutError) and error.errno is None  # asyncio's; ETIMEDOUT is the same class
+    return f"took nothing for {_SEND_TIMEOUT_SECONDS:g} s" if is_stuck else reason_of(error)
