@@ -100,7 +100,8 @@ def test_totals_add_up(rows: tuple[ProcessMemory, ...], limits: Limits) -> None:
 def test_limits_hold(rows: tuple[ProcessMemory, ...], limits: Limits) -> None:
     """No more than `top` rows, none below `min_rss`, and nothing larger left out by `top`."""
     shaped = shape(snapshot(*rows), limits)
-    kept = [row.rss_bytes for row in (*shaped.processes, *shaped.commands)]
+    rows_kept: list[ProcessMemory | CommandMemory] = [*shaped.processes, *shaped.commands]
+    kept = [row.rss_bytes for row in rows_kept]
     assert limits.top is None or len(kept) <= limits.top
     assert all(rss_bytes >= limits.min_rss_bytes for rss_bytes in kept)
     if limits.detail is Detail.PROCESS and kept:
@@ -113,5 +114,6 @@ def test_limits_hold(rows: tuple[ProcessMemory, ...], limits: Limits) -> None:
 def test_percent_is_of_the_host(detail: Detail, rows: tuple[ProcessMemory, ...], top: int | None) -> None:
     """Every row, `other` included, says its share of the host's memory."""
     shaped = shape(snapshot(*rows), Limits(detail, top))
-    for row in (*shaped.processes, *shaped.commands, *([shaped.other] if shaped.other else [])):
+    rows_kept: list[ProcessMemory | CommandMemory] = [*shaped.processes, *shaped.commands]
+    for row in [*rows_kept, shaped.other] if shaped.other else rows_kept:
         assert row.mem_percent == percent_of(row.rss_bytes, TOTAL_BYTES)

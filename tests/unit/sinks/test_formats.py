@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_cut_lines(lines: list[bytes], max_bytes: int) -> None:
     pieces = cut_lines(text, max_bytes)
     assert b"".join(pieces) == text
     assert all(0 < len(piece) <= max_bytes and piece.endswith(b"\n") for piece in pieces)
-    for piece, following in zip(pieces, pieces[1:], strict=False):
+    for piece, following in pairwise(pieces):
         assert len(piece) + following.index(b"\n") + 1 > max_bytes
 
 

@@ -22,10 +22,10 @@ def _series(retire: Retire = Retire.ZERO) -> HostSeries:
 def _values(text: Text) -> dict[str, str]:
     """Returns names and values of a text; a name that is there twice is an error."""
     lines = text.text.decode("ascii").splitlines()
-    pairs = [line.removesuffix("|g").split(":") for line in lines]
+    pairs = [(name, value) for name, value in (line.removesuffix("|g").split(":") for line in lines)]
     assert all(line.endswith("|g") for line in lines)
     assert not [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    return {name: value for name, value in pairs}
+    return dict(pairs)
 
 
 def _retired(text: Text) -> set[str]:
