@@ -3,6 +3,7 @@
 Environment variables are `FLEETMEM_<SECTION>__<KEY>`, as in `FLEETMEM_SSH__USER=ubuntu`.
 """
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -25,7 +26,7 @@ _SSH_CONFIG = Path("~/.ssh/config")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Inventory(_Section):
@@ -182,13 +183,21 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
         ValueError: it is none.
     """
     match = re.fullmatch(r"\[([^\[\]]+)\](?::(\d+))?|([^\[\]:\s]+)(?::(\d+))?|([0-9A-Fa-f:.]+(?:%\w+)?)", text)
-    if not match:
+    if not match or (match[5] and not _is_ipv6(match[5])):
         raise ValueError(f"{text!r} is not HOST or HOST:PORT")
     host = match[1] or match[3] or match[5]
     port = int(match[2] or match[4] or default_port)
     if not 0 < port < 65536:
         raise ValueError(f"{text!r}: port {port} is not between 1 and 65535")
     return host, port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def find_path() -> Path | None:

@@ -70,5 +70,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, Enum):
         return json.dumps(value.value)
     if isinstance(value, str | Path):
-        return json.dumps(str(value))  # a TOML basic string escapes as JSON does
+        # A TOML basic string escapes as JSON does, but for DEL, and has no surrogate pairs.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value)
