@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from fleetmem.lab import statsd
 from fleetmem.lab.statsd import Gauges, clean_name, serve
 
 
@@ -73,8 +74,8 @@ def test_lines_have_the_legacy_names_and_every_gauge() -> None:
     assert gauges.lines(102).decode().startswith("stats.gauges.a 9007199254740992 102\n")
 
 
-async def _serve_until(wanted: bytes, *, carbon_begins_late: bool) -> bytes:
-    """Returns what carbon received until a text was in it."""
+async def _serve_until(wanted: bytes, has_failed: asyncio.Event | None) -> bytes:
+    """Returns what carbon received until a text was in it; it begins after an event."""
     received = bytearray()
     is_there = asyncio.Event()
 
@@ -92,8 +93,8 @@ async def _serve_until(wanted: bytes, *, carbon_begins_late: bool) -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"x:1|g\n", sock.getsockname())
         serving = asyncio.create_task(serve(sock, carbon_port, 0.05))
-        if carbon_begins_late:
-            await asyncio.sleep(0.12)  # not a wait: two flushes have to fail first
+        if has_failed:
+            await asyncio.wait_for(has_failed.wait(), 10)
         async with await asyncio.start_server(receive, sock=carbon_socket):
             await asyncio.wait_for(is_there.wait(), 10)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -101,8 +102,12 @@ async def _serve_until(wanted: bytes, *, carbon_begins_late: bool) -> bytes:
     return bytes(received)
 
 
-@pytest.mark.parametrize("carbon_begins_late", [False, True])
-def test_server_flushes_to_carbon_until_sigterm(*, carbon_begins_late: bool) -> None:
+@pytest.mark.parametrize("is_carbon_away_at_first", [False, True])
+def test_server_flushes_to_carbon_until_sigterm(
+    monkeypatch: pytest.MonkeyPatch, *, is_carbon_away_at_first: bool
+) -> None:
     """What comes by UDP goes to carbon at each flush, also when carbon was away; SIGTERM ends it."""
-    received = asyncio.run(_serve_until(b"stats.gauges.x 1 ", carbon_begins_late=carbon_begins_late))
+    has_failed = asyncio.Event()
+    monkeypatch.setattr(statsd, "_log", lambda text: has_failed.set() if "carbon at port" in text else None)
+    received = asyncio.run(_serve_until(b"stats.gauges.x 1 ", has_failed if is_carbon_away_at_first else None))
     assert b"stats.statsd.packets_received_total 1 " in received

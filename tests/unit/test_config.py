@@ -1,0 +1,288 @@
+import json
+import re
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem import config
+from fleetmem.cli.config import sample_toml, to_toml
+from fleetmem.config import Settings, find_path, load, split_address
+from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.errors import ConfigError
+from fleetmem.shape.limits import Detail, Limits
+from fleetmem.sinks.series import Retire
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults() -> None:
+    """Without file, environment and flags everything has a value, and nothing is sent anywhere."""
+    settings = load(None, {})
+    assert (settings.prefix, settings.inventory.hosts, settings.run.interval_seconds) == ("fleetmem", (), 10.0)
+    assert (settings.statsd.address(), settings.graphite.address()) == (None, None)
+    assert settings.shape.limits() == Limits()
+
+
+def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags over environment over file over defaults, key by key."""
+    lines = ["[ssh]", 'user = "file"', "port = 1", "concurrency = 1", "[shape]", "top = 1", 'detail = "command"']
+    path = _write(tmp_path, "\n".join(lines))
+    monkeypatch.setenv("FLEETMEM_SSH__USER", "environment")
+    monkeypatch.setenv("FLEETMEM_SSH__PORT", "2")
+    monkeypatch.setenv("FLEETMEM_SHAPE__TOP", "2")
+    settings = load(path, {"ssh": {"user": "flag"}, "shape": {"top": 3}})
+    assert (settings.ssh.user, settings.ssh.port, settings.ssh.concurrency) == ("flag", 2, 1)
+    assert settings.shape == config.Shape(top=3, detail=Detail.COMMAND)
+    assert settings.ssh.host_keys is HostKeyPolicy.ACCEPT_NEW
+
+
+def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list is written as JSON there."""
+    monkeypatch.setenv("FLEETMEM_INVENTORY__HOSTS", '["web[1-2]", "@hosts"]')
+    assert load(None, {}).inventory.hosts == ("web[1-2]", "@hosts")
+
+
+def test_a_variable_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says that it is the environment, and which section."""
+    monkeypatch.setenv("FLEETMEM_INVENTORY__HOSTS", "web1,web2")
+    with pytest.raises(ConfigError, match=r'^environment: .*"inventory"'):
+        load(None, {})
+
+
+def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that only begins like ours is no key."""
+    monkeypatch.setenv("FLEETMEM_TOOLS", "/somewhere")
+    assert load(None, {}) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        ("prefix = 'a-b'", "prefix", "prefix 'a-b': letters, digits and _"),
+        ("prefx = 'a'", "prefx", "no such key; `fleetmem config sample` shows all"),
+        ("[nope]\nx = 1", "nope", "no such key"),
+        ("[ssh]\nusr = 'x'", "ssh.usr", "no such key"),
+        ("ssh = 'x'", "ssh", "valid dictionary"),
+        ("[ssh]\nport = 70000", "ssh.port", "less than or equal to 65535 (given: 70000)"),
+        ("[ssh]\nport = ''", "ssh.port", "valid integer"),
+        ("[ssh]\nhost_keys = 'yes'", "ssh.host_keys", "'accept-new', 'strict' or 'insecure' (given: 'yes')"),
+        ("[ssh]\nkey = 'a'", "ssh.key", "valid tuple"),
+        ("[ssh]\nconcurrency = 0", "ssh.concurrency", "greater than or equal to 1"),
+        ("[ssh]\nconnect_timeout_seconds = 0", "ssh.connect_timeout_seconds", "greater than 0"),
+        ("[ssh]\nlogin_timeout_seconds = -1", "ssh.login_timeout_seconds", "greater than 0"),
+        ("[ssh]\ncommand_timeout_seconds = 'x'", "ssh.command_timeout_seconds", "valid number"),
+        ("[inventory]\nhosts = 'a'", "inventory.hosts", "valid tuple"),
+        ("[probe]\nkind = 'top'", "probe.kind", "'status' or 'ps'"),
+        ("[probe]\nprocesses = 'some'", "probe.processes", "'user' or 'all'"),
+        ("[shape]\ntop = 0", "shape.top", "greater than or equal to 1"),
+        ("[shape]\nmin_rss = 'ten'", "shape.min_rss", "not a size: 'ten'"),
+        ("[shape]\nmin_rss = -1", "shape.min_rss", "greater than or equal to 0"),
+        ("[statsd]\nserver = 'a b'", "statsd.server", "'a b' is not HOST or HOST:PORT"),
+        ("[statsd]\nretire = 'soon'", "statsd.retire", "'zero' or 'none'"),
+        ("[graphite]\nserver = 'a:0'", "graphite.server", "port 0 is not between 1 and 65535"),
+        ("[run]\ninterval_seconds = 0.01", "run.interval_seconds", "greater than or equal to 0.1"),
+        ("[run]\ninterval_seconds = inf", "run.interval_seconds", "finite number"),
+        ("[run]\ninterval_seconds = nan", "run.interval_seconds", "finite number"),
+    ],
+)
+def test_an_error_names_its_key(tmp_path: Path, text: str, key: str, message: str) -> None:
+    """Where it is wrong, what is wrong, what was given, and where it may have come from."""
+    path = _write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    head, line = str(caught.value).split("\n")
+    assert head == f"configuration (flags, FLEETMEM_* variables or {path}):"
+    assert line.startswith(f"  {key}: ")
+    assert message in line
+
+
+def test_all_errors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever mends a configuration sees everything that is wrong."""
+    monkeypatch.setenv("FLEETMEM_SSH__PORT", "x")
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"shape": {"top": 0}})
+    head, *lines = str(caught.value).split("\n")
+    assert head == "configuration (flags or FLEETMEM_* variables):"
+    assert [line.split(":")[0] for line in lines] == ["  ssh.port", "  shape.top"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"x =", "Invalid value"), (b"[a]\n[a]\n", "Cannot declare"), (b"a = '\xff'", "can't decode byte")],
+)
+def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes, message: str) -> None:
+    """The file is named, with the reason."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"configuration {path}: .*{message}"):
+        load(path, {})
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    """A file that was asked for has to be there."""
+    with pytest.raises(ConfigError, match=r"configuration .*nowhere: No such file or directory"):
+        load(tmp_path / "nowhere", {})
+
+
+def test_find_path(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The user's file comes before the system's; without both there is none."""
+    system = tmp_path / "system.toml"
+    monkeypatch.setattr(config, "DEFAULT_PATHS", (Path("~/.config/fleetmem/config.toml"), system))
+    assert find_path() is None
+    system.write_text("")
+    assert find_path() == system
+    users = home / ".config" / "fleetmem" / "config.toml"
+    users.parent.mkdir(parents=True)
+    users.write_text("")
+    assert find_path() == users
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("graphite", ("graphite", 8125)),
+        ("graphite.example.com:9125", ("graphite.example.com", 9125)),
+        ("10.0.0.9", ("10.0.0.9", 8125)),
+        ("10.0.0.9:1", ("10.0.0.9", 1)),
+        ("::1", ("::1", 8125)),
+        ("2001:db8::9", ("2001:db8::9", 8125)),
+        ("fe80::1%eth0", ("fe80::1%eth0", 8125)),
+        ("[::1]", ("::1", 8125)),
+        ("[::1]:65535", ("::1", 65535)),
+    ],
+)
+def test_split_address(text: str, address: tuple[str, int]) -> None:
+    """A host, with a port or without; IPv6 in brackets where a port follows."""
+    assert split_address(text, 8125) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":1", "a:", "10.0.0.9:", "a:b", "a:b:c", "1:2:3", "a b", "http://a", "[::1]:", "[]", "a:1:2", "::1 "]
+)
+def test_split_address_refuses(text: str) -> None:
+    """What is no address is quoted."""
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not HOST or HOST:PORT")):
+        split_address(text, 8125)
+
+
+@pytest.mark.parametrize("text", ["a:0", "a:65536", "[::1]:0"])
+def test_split_address_refuses_ports(text: str) -> None:
+    """Ports go from 1 to 65535."""
+    with pytest.raises(ValueError, match="is not between 1 and 65535"):
+        split_address(text, 8125)
+
+
+def test_settings_of_ssh(home: Path) -> None:
+    """The section becomes the plain values of `connect`; ~/.ssh/config counts where it exists."""
+    ssh = config.Ssh(user="u", port=2, key=(Path("k"),), jump="j", concurrency=3, connect_timeout_seconds=1.5)
+    settings = ssh.settings()
+    assert (settings.user, settings.port, settings.key_paths, settings.jump) == ("u", 2, (Path("k"),), "j")
+    assert (settings.max_handshakes, settings.connect_timeout_seconds, settings.config_path) == (3, 1.5, None)
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "config").write_text("")
+    assert ssh.settings().config_path == Path("~/.ssh/config")
+    assert ssh.model_copy(update={"config_file": Path("x")}).settings().config_path == Path("x")
+
+
+def test_settings_cannot_be_changed() -> None:
+    """One frozen object: what was checked stays as it was."""
+    settings = load(None, {})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.prefix = "x"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.ssh.port = 1
+
+
+def _keys(settings: Settings) -> set[str]:
+    sections = settings.model_dump()
+    return {
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in sections.items()
+        for key in (value if isinstance(value, dict) else [""])
+    }
+
+
+def _uncommented(*, with_examples: bool) -> dict[str, Any]:
+    """Returns the sample's values, read as TOML after the # in front of each key is gone."""
+    lines, note = [], ""
+    for line in sample_toml().splitlines():
+        is_key = re.match(r"#\w+ = ", line)
+        if is_key and (with_examples or not note.endswith("(not set; an example)")):
+            lines.append(line.removeprefix("#"))
+        elif not is_key:
+            lines.append(line)
+        note = line
+    return tomllib.loads("\n".join(lines))
+
+
+def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
+    """Uncommented, the sample is the defaults; the examples of keys that are not set are valid too."""
+    assert load(_write(tmp_path, sample_toml()), {}).model_dump() == load(None, {}).model_dump()
+    assert load(None, _uncommented(with_examples=False)).model_dump() == load(None, {}).model_dump()
+    assert load(None, _uncommented(with_examples=True)).ssh.port == 2222
+
+
+def test_the_sample_has_every_key_with_a_text() -> None:
+    """No key is missing from the sample, and none is without its meaning."""
+    values = _uncommented(with_examples=True)
+    shown = {
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in values.items()
+        for key in (value if isinstance(value, dict) else [""])
+    }
+    assert shown == _keys(load(None, {}))
+    lines = sample_toml().splitlines()
+    for before, line in pairwise(lines):
+        if re.match(r"#\w+ = ", line):
+            assert re.match(r"# [^ ].{9}", before), line
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+_SECONDS = st.floats(0.1, 1e6)
+_FLAGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "prefix": st.just("a.b_1"),
+        "inventory": st.fixed_dictionaries({}, optional={"hosts": st.lists(_TEXT)}),
+        "ssh": st.fixed_dictionaries(
+            {},
+            optional={
+                "user": _TEXT,
+                "port": st.integers(1, 65535),
+                "key": st.lists(_TEXT),
+                "jump": _TEXT,
+                "host_keys": st.sampled_from(["strict", "insecure"]),
+                "login_timeout_seconds": _SECONDS,
+            },
+        ),
+        "shape": st.fixed_dictionaries({}, optional={"top": st.integers(1, 9), "min_rss": st.just("10k")}),
+        "statsd": st.fixed_dictionaries({}, optional={"server": st.just("h:1"), "retire": st.just("none")}),
+        "run": st.fixed_dictionaries({}, optional={"interval_seconds": _SECONDS}),
+    },
+)
+
+
+@given(_FLAGS)
+def test_what_show_prints_is_the_same_configuration(flags: dict[str, Any]) -> None:
+    """`config show` gives a file that means what was in force, whatever is in its texts."""
+    settings = load(None, flags)
+    shown = load(None, tomllib.loads(to_toml(settings)))
+    assert shown.model_dump() == settings.model_dump()
+    assert json.loads(json.dumps(tomllib.loads(to_toml(settings)))) == tomllib.loads(to_toml(shown))
+
+
+def test_show_leaves_out_what_is_not_set() -> None:
+    """A key without a value has no line, an enumeration its word."""
+    text = to_toml(load(None, {"statsd": {"retire": Retire.NONE}}))
+    assert 'retire = "none"' in text
+    assert "\nuser = " not in text
+    assert tomllib.loads(text)["graphite"] == {}

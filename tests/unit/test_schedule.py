@@ -1,0 +1,64 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem.schedule import Schedule, Slot
+
+
+def test_slots_are_absolute() -> None:
+    """Start, place within the interval, then one interval after the other."""
+    schedule = Schedule(start_seconds=100, interval_seconds=10, position=0.5)
+    assert [schedule.slot(cycle) for cycle in range(3)] == [Slot(0, 105), Slot(1, 115), Slot(2, 125)]
+
+
+@pytest.mark.parametrize(
+    ("now_seconds", "cycle", "missed"),
+    [
+        (100, 1, 0),
+        (109.9, 1, 0),
+        (110, 1, 0),
+        (114.9, 1, 0),
+        (115, 1, 0),
+        (115.1, 2, 1),
+        (125, 2, 1),
+        (125.1, 3, 2),
+        (199, 10, 9),
+        (90, 1, 0),
+    ],
+)
+def test_next_slot(now_seconds: float, cycle: int, missed: int) -> None:
+    """A slot that is late by up to half an interval is still taken; what is later is missed and counted."""
+    schedule = Schedule(100, 10, 0)
+    assert schedule.next_slot(Slot(0, 100), now_seconds) == (Slot(cycle, 100 + 10 * cycle), missed)
+
+
+_DELAYS = st.lists(st.floats(0, 500), max_size=40)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0.1, 3600), st.floats(0, 1, exclude_max=True), _DELAYS)
+def test_it_never_drifts(start: float, interval: float, position: float, delays: list[float]) -> None:
+    """However late samples end: each slot is where it was from the beginning, and every cycle is taken or missed."""
+    schedule = Schedule(start, interval, position)
+    slot, missed_total, taken = schedule.slot(0), 0, 1
+    for delay in delays:
+        now_seconds = slot.at_seconds + delay
+        following, missed = schedule.next_slot(slot, now_seconds)
+        assert missed >= 0
+        assert following == schedule.slot(following.cycle)
+        assert following.cycle == slot.cycle + 1 + missed
+        assert following.at_seconds >= now_seconds - interval / 2 - 1e-6 * max(1, abs(now_seconds))
+        slot, missed_total, taken = following, missed_total + missed, taken + 1
+    assert slot.cycle + 1 == taken + missed_total
+
+
+@given(st.floats(0.1, 3600), st.integers(2, 500))
+def test_hosts_are_spread(interval: float, hosts: int) -> None:
+    """Hosts of a fleet are evenly spread over one interval."""
+    times = [Schedule(0, interval, place / hosts).slot(0).at_seconds for place in range(hosts)]
+    assert times == sorted(times)
+    assert 0 <= times[0]
+    assert times[-1] < interval
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert max(gaps) - min(gaps) < interval * 1e-9
