@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from fleetmem.lab.process import members
 from fleetmem.lab.state import State, read_state
 
 from .servers import Cli, is_alive, missing, wait_for
@@ -138,9 +139,13 @@ def test_nothing_is_left_of_a_host_that_was_killed(
 async def _kill_a_host_at_work(cli: Cli, folder: Path, state: State) -> None:
     """Kills the first host while it runs somebody's command."""
     async with _log_in(folder, state) as connection:
-        await connection.create_process("sleep 600")
+        await connection.create_process("exec sleep 600")
         await asyncio.to_thread(wait_for, "it runs", lambda: _sleepers(cli))
-        os.kill(state.members[0].identity.pid, signal.SIGKILL)
+        killed = state.members[0].identity
+        os.kill(killed.pid, signal.SIGKILL)
+        await asyncio.to_thread(
+            wait_for, "its workload ends by itself", lambda: set(members(killed)) <= set(_sleepers(cli))
+        )
 
 
 def _log_in(folder: Path, state: State) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:

@@ -40,6 +40,7 @@ _CHECK_SECONDS = 0.5
 _DEMO_SECONDS = 30.0
 _FLUSH_SLACK_SECONDS = 10.0
 _LINES_AROUND_ROWS = 4
+_MAX_HOURS = 4  # with fleetmem at work all the time: some 20,000 series of dead processes in Graphite, 500 MB
 _MISMATCHES_SHOWN = 5
 _ROWS = 20
 _SPARKLINE_COLUMNS = 30
@@ -61,7 +62,7 @@ def up(
     path: Dir = DEFAULT_DIRECTORY,
     hosts: Hosts = 5,
     interval: Interval = 2,
-    max_hours: MaxHours = 12,
+    max_hours: MaxHours = _MAX_HOURS,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop the lab at Ctrl-C.")] = False,
     hosts_only: Annotated[bool, typer.Option("--hosts-only", help="No StatsD and no Graphite.")] = False,
 ) -> None:
@@ -114,7 +115,7 @@ def demo(path: Dir = DEFAULT_DIRECTORY, hosts: Hosts = 5, interval: Interval = 2
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_COLUMNS)
-    limit = Limit(12 * _SECONDS_PER_HOUR, os.getpid())
+    limit = Limit(_MAX_HOURS * _SECONDS_PER_HOUR, os.getpid())
     lab = Lab(Directory(path), Plan(hosts, interval, limit), _report)
     with _told_clearly(), _ended_by_sigterm(), lab:
         verdict = _Demo(lab, console).run(seconds)
@@ -132,7 +133,7 @@ def _demo_seconds() -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = 0
-    if not 0 < seconds < 12 * _SECONDS_PER_HOUR:
+    if not 0 < seconds < _MAX_HOURS * _SECONDS_PER_HOUR:
         raise UsageError(f"DEMO_SECONDS={text}: expected seconds, as in DEMO_SECONDS=30")
     return seconds
 
@@ -149,7 +150,6 @@ class _Demo:
         self._fleet, self._transport = build_recording_fleet(lab.directory, lab.state)
         self._watch = Watch(self._fleet)
         self._histories: dict[str, list[float]] = {}
-        self._daemon: Daemon | None = None
 
     def run(self, seconds: float | None) -> Verdict:
         """Samples, checks and shows what came of it."""
@@ -171,9 +171,16 @@ class _Demo:
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, daemon.stop)
         async with asyncio.TaskGroup() as group:
-            showing = group.create_task(self._show())
+            tasks = [group.create_task(self._show()), group.create_task(self._stop_without_lab(daemon))]
             await daemon.run()
-            showing.cancel()
+            for task in tasks:
+                task.cancel()
+
+    async def _stop_without_lab(self, daemon: Daemon) -> None:
+        """Ends the sampling when a part of the lab has ended; which one is told after that."""
+        while self._lab.is_whole:
+            await asyncio.sleep(_CHECK_SECONDS)
+        daemon.stop()
 
     async def _show(self) -> None:
         """Shows the biggest processes, with a new look at Graphite each interval; on a terminal only."""

@@ -158,6 +158,11 @@ class Lab:
     def __exit__(self, *_why: object) -> None:
         self.stop()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it runs."""
+        return all(process.is_running for process in self._processes)
+
     def check(self) -> None:
         """Does nothing while all of it runs.
 

@@ -206,6 +206,11 @@ class Process:
         """Whether it printed a text."""
         return text in self._log.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
     def check(self) -> None:
         """Does nothing while it runs.
 
