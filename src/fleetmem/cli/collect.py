@@ -17,7 +17,7 @@ from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.hints import HINTS
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output
+from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output, printable
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.sinks.runner import Sink
@@ -113,7 +113,7 @@ class Tally:
         for (kind, message), names in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
             more = f" and {len(names) - _HOSTS_NAMED} more" if len(names) > _HOSTS_NAMED else ""
             print(f"  {', '.join(sorted(names)[:_HOSTS_NAMED])}{more}", file=sys.stderr)
-            print(f"      {kind}: {message}", file=sys.stderr)
+            print(f"      {kind}: {printable(message)}", file=sys.stderr)
             print(f"      try: {HINTS[kind]}", file=sys.stderr)  # type: ignore[index]
 
     def summary(self, fleet: Fleet) -> str:

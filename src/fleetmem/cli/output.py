@@ -129,11 +129,11 @@ class CsvWriter:
             "address": outcome.host.address,
         }
         if isinstance(outcome, Failure):
-            self._writer.writerow(head | {"error_kind": outcome.kind, "error_message": outcome.message})
+            self._writer.writerow(head | {"error_kind": outcome.kind, "error_message": printable(outcome.message)})
             return
         for row in _rows(outcome):
             values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
-            command = row.command.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            command = printable(row.command) if row.command else ""
             self._writer.writerow(head | _without_none(**values) | {"command": command, "procs": row.procs})
 
     def finish(self) -> None:
