@@ -1,5 +1,8 @@
 """What every unit test gets: a home of its own, no configuration from outside, and Hypothesis without a stopwatch."""
 
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,5 +22,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    for name in [name for name in os.environ if name.startswith("FLEETMEM_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setattr(host_keys, "_SYSTEM_PATH", tmp_path / "no_system_known_hosts")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Puts handlers and levels back that a command sets up."""
+    loggers = [logging.getLogger(name) for name in (None, "fleetmem", "asyncssh")]
+    levels, handlers = [logger.level for logger in loggers], logging.getLogger().handlers[:]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    logging.getLogger().handlers[:] = handlers

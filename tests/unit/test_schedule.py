@@ -58,7 +58,7 @@ def test_hosts_are_spread(interval: float, hosts: int) -> None:
     """Hosts of a fleet are evenly spread over one interval."""
     times = [Schedule(0, interval, place / hosts).slot(0).at_seconds for place in range(hosts)]
     assert times == sorted(times)
-    assert 0 <= times[0]
+    assert times[0] >= 0
     assert times[-1] < interval
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert max(gaps) - min(gaps) < interval * 1e-9

@@ -1,0 +1,97 @@
+from typing import cast
+
+import pytest
+
+from fleetmem.build import Fleet
+from fleetmem.cli.collect import Tally
+from fleetmem.cli.hints import HINTS
+from fleetmem.errors import Kind
+from fleetmem.model import Host
+from unit.builders import failure, process, sample
+
+
+def _failing(name: str, kind: Kind = Kind.UNREACHABLE, message: str = "no route") -> Tally:
+    tally = Tally(1)
+    tally.add(failure(kind, message, host=Host(name, name)))
+    return tally
+
+
+def test_a_tally_counts() -> None:
+    """Hosts, processes and bytes of the cycle, and how many have their outcome."""
+    tally = Tally(3)
+    tally.add(sample(process(1), process(2)))
+    tally.add(failure())
+    assert (tally.samples, tally.processes, tally.received_bytes, tally.done) == (1, 2, 500, 2)
+
+
+def test_equal_failures_are_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fifty hosts with one trouble are one entry, the most frequent first; five are named."""
+    tally = Tally(10)
+    for number in range(7):
+        tally.add(failure(host=Host(f"web{number}", "x")))
+    tally.add(failure(Kind.AUTH_FAILED, "refused", host=Host("db", "x")))
+    tally.print_failures()
+    assert capsys.readouterr().err.splitlines() == [
+        "",
+        "8 of 10 hosts failed:",
+        "  web0, web1, web2, web3, web4 and 2 more",
+        "      unreachable: no route to host",
+        f"      try: {HINTS[Kind.UNREACHABLE]}",
+        "  db",
+        "      auth_failed: refused",
+        f"      try: {HINTS[Kind.AUTH_FAILED]}",
+    ]
+
+
+def test_no_failures_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """When all went well nothing is printed."""
+    Tally(1).print_failures()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_has_something_to_try(kind: Kind, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever failed, the message says what to do."""
+    _failing("web01", kind).print_failures()
+    assert f"try: {HINTS[kind]}" in capsys.readouterr().err
+
+
+def test_what_a_host_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message of a failure may be a hostile host's own words."""
+    _failing("web01", message="\x1b[2Jall fine\n0 failed\x9b").print_failures()
+    text = capsys.readouterr().err
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert r"\x1b[2Jall fine\x0a0 failed\x9b" in text
+
+
+class _Transport:
+    def __init__(self, datagrams: int) -> None:
+        self.datagrams_total = datagrams
+        self.address = f"h:{datagrams}"
+
+
+class _Sink:
+    def __init__(self, datagrams: int, dropped: int) -> None:
+        self.transport = _Transport(datagrams)
+        self.points_sent_total = 10
+        self.points_dropped_total = dropped
+
+
+class _Collector:
+    sinks = (_Sink(3, 0), _Sink(0, 7))
+
+
+class _Fleet:
+    collector = _Collector()
+
+
+def test_the_summary() -> None:
+    """One line: what came in, what went out, what did not."""
+    tally = Tally(2)
+    tally.add(sample(process(1)))
+    summary = tally.summary(cast("Fleet", _Fleet()))
+    assert summary.startswith(
+        "1 of 2 hosts, 1 processes, 500 B received, "
+        "10 points in 3 datagrams to h:3, 10 points to h:0, 7 NOT delivered, "
+    )
+    assert summary.endswith(" s")

@@ -1,0 +1,111 @@
+import json
+import logging
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from fleetmem.cli.logs import JsonFormatter, LogFormat, TextFormatter, Verbosity, set_up
+
+_HOSTILE = "\x1b[2J\nfake line\udce9"
+
+
+def _record(message: str = "no login within %d s", facts: Mapping[str, object] | None = None) -> logging.LogRecord:
+    arguments = (5,) if "%d" in message else ()
+    record = logging.LogRecord("fleetmem.x", logging.WARNING, "x.py", 1, message, arguments, None)
+    record.created = 1_769_860_800.25
+    vars(record).update(facts or {})
+    return record
+
+
+def _with_exception(record: logging.LogRecord) -> logging.LogRecord:
+    try:
+        raise KeyError("bug")
+    except KeyError:
+        record.exc_info = sys.exc_info()
+    return record
+
+
+def test_text() -> None:
+    """Time in UTC, level, message, then the facts."""
+    text = TextFormatter().format(_record(facts={"host": "web01", "kind": "login_timeout"}))
+    assert text == "2026-01-31T12:00:00.250Z WARNING no login within 5 s host=web01 kind=login_timeout"
+
+
+def test_text_is_one_line_that_is_safe() -> None:
+    """What a host says cannot steer a terminal or fake a line."""
+    text = TextFormatter().format(_record(_HOSTILE, {"host": _HOSTILE}))
+    assert text.isprintable()
+    assert text.count(r"\x1b[2J\x0afake line\xdce9") == 2
+
+
+def test_json() -> None:
+    """One object a line: time, level, logger, message, and each fact under its name."""
+    line = JsonFormatter().format(_record(facts={"host": "web01", "seconds": 1.5, "path": ValueError("x")}))
+    assert json.loads(line) == {
+        "time": "2026-01-31T12:00:00.250Z",
+        "level": "warning",
+        "logger": "fleetmem.x",
+        "message": "no login within 5 s",
+        "host": "web01",
+        "seconds": 1.5,
+        "path": "x",
+    }
+
+
+def test_json_is_one_line_of_ascii() -> None:
+    """Control characters are escaped as JSON does, so that they come back whole."""
+    line = JsonFormatter().format(_record(_HOSTILE))
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line)["message"] == _HOSTILE
+
+
+def test_a_bug_has_its_traceback() -> None:
+    """An exception is written out, in JSON within the line."""
+    assert TextFormatter().format(_with_exception(_record())).endswith("KeyError: 'bug'")
+    line = JsonFormatter().format(_with_exception(_record()))
+    assert "\n" not in line
+    assert "KeyError: 'bug'" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize(
+    ("verbose", "is_quiet", "verbosity"),
+    [
+        (0, False, Verbosity.NORMAL),
+        (1, False, Verbosity.VERBOSE),
+        (2, False, Verbosity.SSH),
+        (9, False, Verbosity.SSH),
+        (0, True, Verbosity.QUIET),
+        (2, True, Verbosity.QUIET),
+    ],
+)
+def test_verbosity(verbose: int, is_quiet: bool, verbosity: Verbosity) -> None:
+    """-v shows more, -vv SSH too, and -q wins."""
+    assert Verbosity.of(verbose, is_quiet=is_quiet) is verbosity
+
+
+@pytest.mark.parametrize("verbosity", list(Verbosity))
+def test_set_up(verbosity: Verbosity, capsys: pytest.CaptureFixture[str]) -> None:
+    """Logs go to stderr from their level on; asyncssh's only with -vv, those of others from warnings on."""
+    set_up(verbosity, LogFormat.TEXT)
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.getLogger("fleetmem.x").log(level, "ours %s", logging.getLevelName(level))
+    logging.getLogger("asyncssh").debug("ssh")
+    logging.getLogger("other").info("other")
+    logging.getLogger("other").warning("others warn")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count(" ours ") == {40: 1, 30: 2, 20: 3, 10: 4, 1: 4}[verbosity]
+    assert ("ssh" in captured.err) == (verbosity is Verbosity.SSH)
+    assert "others warn" in captured.err
+    assert " other\n" not in captured.err
+
+
+def test_set_up_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the JSON format every line is an object, and setting up twice does not write twice."""
+    set_up(Verbosity.NORMAL, LogFormat.JSON)
+    set_up(Verbosity.NORMAL, LogFormat.JSON)
+    logging.getLogger("fleetmem").info("hello", extra={"host": "web01"})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["host"] == "web01"

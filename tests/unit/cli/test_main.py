@@ -1,0 +1,343 @@
+"""The command line as a user meets it: exit statuses, messages, help. No host is reached."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncssh
+import pytest
+import typer
+
+from fleetmem import __version__
+from fleetmem.cli import app, main
+from fleetmem.config import load
+from fleetmem.probe import script
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Run":
+    """Runs a command line in this process."""
+    return Run(monkeypatch, capsys)
+
+
+class Run:
+    """Calls `main` as the shell does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("NO_COLOR", "1")
+
+    def __call__(self, *arguments: str) -> Ended:
+        """Returns status and output."""
+        self._monkeypatch.setattr(sys, "argv", ["fleetmem", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        return Ended(status, *self._capsys.readouterr())
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, (*path, name))
+
+
+_ALL_COMMANDS = list(_commands(typer.main.get_command(app)))
+
+
+def test_there_are_commands() -> None:
+    """The commands of the contract that exist so far."""
+    assert {("collect",), ("run",), ("hosts",), ("probe",), ("config", "show"), ("config", "sample")} <= set(
+        _ALL_COMMANDS
+    )
+
+
+@pytest.mark.parametrize("path", _ALL_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(run: Run, path: tuple[str, ...], flag: str) -> None:
+    """Every command explains itself, on stdout and with status 0."""
+    ended = run(*path, flag)
+    assert (ended.status, ended.err) == (0, "")
+    assert "Usage:" in ended.out
+    assert " ".join(path) in ended.out
+
+
+def test_version(run: Run) -> None:
+    """The version is one line."""
+    assert run("--version") == Ended(0, f"fleetmem {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("collect", "no hosts: give -i HOST,HOST or -i @FILE"),
+        ("collect -i web[3-1]", "runs backwards"),
+        ("collect -i a,u@a", "listed with two users"),
+        ("collect -i @nowhere", "hosts file nowhere: No such file"),
+        ("collect -i a -c nowhere.toml", "configuration nowhere.toml: No such file"),
+        ("collect -i a -k nowhere.pem", "key nowhere.pem: No such file"),
+        ("collect -i a -F nowhere", "ssh configuration nowhere"),
+        ("collect -i a -J u@", "jump host 'u@': expected"),
+        ("collect -i a -J h:ssh", "jump host 'h:ssh': expected"),
+        ("collect -i a -p 0", "ssh.port: input should be greater"),
+        ("collect -i a -p ssh", "Invalid value for '-p'"),
+        ("collect -i a -g a:b", "statsd.server: 'a:b' is not HOST"),
+        ("collect -i a --graphite a:0", "graphite.server: 'a:0': port 0"),
+        ("collect -i a --min-rss ten", "shape.min_rss: not a size"),
+        ("collect -i a --top 0", "shape.top: input should be greater"),
+        ("collect -i a --prefix 1a", "prefix: prefix '1a'"),
+        ("collect -i a --interval 0", "run.interval_seconds: input should be greater"),
+        ("collect -i a --concurrency 0", "ssh.concurrency: input should be greater"),
+        ("collect -i a --connect-timeout 0", "ssh.connect_timeout_seconds: input should be greater"),
+        ("collect -i a --host-keys maybe", "Invalid value for '--host-keys'"),
+        ("collect -i a --format xml", "Invalid value for '--format'"),
+        ("collect -i a --rows 0", "Invalid value for '--rows'"),
+        ("collect --nope", "No such option"),
+        ("nope", "No such command 'nope'"),
+        ("run -i a", "run would send nothing: give a StatsD server"),
+        ("run -i a -g b --format table", "run writes jsonl or csv"),
+        ("config check", "no hosts"),
+        ("config show --top x", "Invalid value for '--top'"),
+        ("probe --authorized-keys nowhere.pub", "nowhere.pub: "),
+    ],
+)
+def test_usage_errors(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: str, message: str) -> None:
+    """Status 2, one message that says what is wrong, nothing on stdout and no traceback."""
+    monkeypatch.chdir(tmp_path)
+    ended = run(*arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    assert message in re.sub(r"\s+│?\s*│?\s*", " ", ended.err)
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("arguments", [["collect"], ["hosts", "-i", "a:b"], ["collect", "--nope"], ["nope"]])
+def test_usage_errors_of_the_module(arguments: list[str]) -> None:
+    """`python -m fleetmem` is the same command, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "fleetmem", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_reader_that_leaves() -> None:
+    """`fleetmem ... | head` ends without a traceback."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "wb") as closed_pipe:  # noqa: PTH123
+        ended = subprocess.run(
+            [sys.executable, "-m", "fleetmem", "config", "sample"],
+            stdout=closed_pipe,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert ended.stderr == b""
+
+
+def test_an_encrypted_key_without_a_terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can type a passphrase: told at once, with the way out."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(str(tmp_path / "key"), passphrase="sesame")  # noqa: S106
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    ended = run("hosts", "-i", "a", "-k", str(tmp_path / "key"))
+    assert ended.status == 2
+    assert "is encrypted and nobody is there to type its passphrase: load it with ssh-add" in ended.err
+
+
+def test_a_passphrase_is_asked_for_on_the_terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a terminal the passphrase is asked for by the key's name."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(str(tmp_path / "key"), passphrase="sesame")  # noqa: S106
+    asked: list[str] = []
+
+    def type_it(prompt: str, **_options: object) -> str:
+        asked.append(prompt)
+        return "sesame"
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", type_it)
+    assert run("hosts", "-i", "a", "-k", str(tmp_path / "key")).status == 0
+    assert asked == [f"Passphrase for {tmp_path / 'key'}: "]
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [
+        ("-i a,b -i c", "inventory.hosts", ["a,b", "c"]),
+        ("-u ubuntu", "ssh.user", "ubuntu"),
+        ("--user ubuntu", "ssh.user", "ubuntu"),
+        ("-k a -k b", "ssh.key", ["a", "b"]),
+        ("-p 22", "ssh.port", 22),
+        ("-J bastion", "ssh.jump", "bastion"),
+        ("-F file", "ssh.config_file", "file"),
+        ("--host-keys strict", "ssh.host_keys", "strict"),
+        ("--concurrency 7", "ssh.concurrency", 7),
+        ("--connect-timeout 2.5", "ssh.connect_timeout_seconds", 2.5),
+        ("--connect-timeout 2.5", "ssh.login_timeout_seconds", 2.5),
+        ("--command-timeout 2.5", "ssh.command_timeout_seconds", 2.5),
+        ("--probe ps", "probe.kind", "ps"),
+        ("--detail command", "shape.detail", "command"),
+        ("--top 5", "shape.top", 5),
+        ("--min-rss 10MiB", "shape.min_rss", 10 * 1024**2),
+        ("-g h", "statsd.server", "h"),
+        ("--statsd h:1", "statsd.server", "h:1"),
+        ("--graphite-host h", "statsd.server", "h"),
+        ("--graphite h", "graphite.server", "h"),
+        ("--prefix p", "prefix", "p"),
+        ("--interval 30", "run.interval_seconds", 30.0),
+    ],
+)
+def test_every_flag_sets_its_key(run: Run, flags: str, key: str, value: object) -> None:
+    """A flag changes the one key that it is for, and `config show` tells so."""
+    ended = run("config", "show", *flags.split())
+    assert ended.status == 0
+    place: Any = tomllib.loads(ended.out)
+    for part in key.split("."):
+        place = place[part]
+    assert place == value
+
+
+def test_flags_over_environment_over_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line puts all sources together, the usual file included."""
+    usual = tmp_path / "home" / ".config" / "fleetmem" / "config.toml"
+    usual.parent.mkdir(parents=True)
+    usual.write_text('prefix = "file"\n[ssh]\nuser = "file"\nport = 1\n')
+    monkeypatch.setenv("FLEETMEM_SSH__PORT", "2")
+    shown = tomllib.loads(run("config", "show", "-u", "flag").out)
+    assert (shown["prefix"], shown["ssh"]["user"], shown["ssh"]["port"]) == ("file", "flag", 2)
+    given = tmp_path / "given.toml"
+    given.write_text("")
+    assert tomllib.loads(run("config", "show", "-c", str(given)).out)["prefix"] == "fleetmem"
+
+
+def test_config_sample(run: Run) -> None:
+    """The sample is what the function gives, as it is."""
+    ended = run("config", "sample")
+    assert ended.out.startswith("# fleetmem configuration.")
+    assert ended.status == 0
+    assert load(None, tomllib.loads(ended.out)) is not None
+
+
+def test_config_check(run: Run) -> None:
+    """A good configuration is told in one line."""
+    assert run("config", "check", "-i", "a,b", "-g", "h", "--graphite", "h") == Ended(0, "ok: 2 hosts, 2 sinks\n", "")
+
+
+def test_hosts(run: Run) -> None:
+    """The inventory as it resolves, one host a line."""
+    ended = run("hosts", "-i", "web[01-02],u@db:2222", "-u", "me")
+    assert ended == Ended(
+        0, "HOST     CONNECTS TO\nweb01    me@web01 port 22\nweb02    me@web02 port 22\ndb:2222  u@db port 2222\n", ""
+    )
+
+
+def test_hosts_as_json_lines(run: Run) -> None:
+    """For scripts: address, port, user and the name in metrics."""
+    (line,) = run("hosts", "-i", "u@[::1]:2222", "--format", "jsonl").out.splitlines()
+    assert json.loads(line) == {
+        "host": "[::1]:2222",
+        "address": "::1",
+        "port": 2222,
+        "user": "u",
+        "metric": "fleetmem.host.___1__2222.",
+    }
+
+
+def test_hosts_through_the_ssh_configuration(run: Run, tmp_path: Path) -> None:
+    """An alias of the ssh configuration resolves as ssh would."""
+    path = tmp_path / "config"
+    path.write_text("Host web\n  HostName 10.0.0.5\n  User deploy\n  Port 2200\n")
+    assert "web   deploy@10.0.0.5 port 2200" in run("hosts", "-i", "web", "-F", str(path)).out
+
+
+def test_probe(run: Run, tmp_path: Path) -> None:
+    """The script to read, the command as it is sent, and a line for authorized_keys."""
+    assert run("probe").out == script.source()
+    assert run("probe", "--command").out == script.command() + "\n"
+    public = tmp_path / "key.pub"
+    public.write_text("ssh-ed25519 AAAA me\n")
+    assert (
+        run("probe", "--authorized-keys", str(public)).out == script.authorized_keys_line("ssh-ed25519 AAAA me") + "\n"
+    )
+
+
+def test_a_private_key_is_not_printed(run: Run, tmp_path: Path) -> None:
+    """The private key given by mistake does not end up anywhere."""
+    private = tmp_path / "key"
+    private.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n")
+    ended = run("probe", "--authorized-keys", str(private))
+    assert ended.status == 2
+    assert "secret" not in ended.out + ended.err
+    assert "not a public key" in ended.err
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+def test_no_host_answers(run: Run, closed_port: int) -> None:
+    """Status 3; the failure is told with its kind, its reason and what to try."""
+    ended = run("collect", "-i", f"127.0.0.1:{closed_port}")
+    assert (ended.status, ended.out) == (3, "")
+    assert "1 of 1 hosts failed:" in ended.err
+    assert "unreachable: connection refused\n      try: is the host up" in ended.err
+    assert ended.err.splitlines()[-1].startswith("0 of 1 hosts, 0 processes, 0 B received, ")
+
+
+def test_quiet_says_nothing(run: Run, closed_port: int) -> None:
+    """With -q the status alone tells, and JSON lines hold the failure."""
+    ended = run("collect", "-q", "-i", f"127.0.0.1:{closed_port}", "--format", "jsonl")
+    assert (ended.status, ended.err) == (3, "")
+    assert json.loads(ended.out)["error"]["kind"] == "unreachable"
+
+
+def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    """Status 4, before any host is reached."""
+    ended = run("collect", "-i", "127.0.0.1", "-o", str(tmp_path / "nowhere" / "out"))
+    assert (ended.status, ended.out) == (4, "")
+    assert "No such file or directory" in ended.err
+
+
+def test_output_file(run: Run, tmp_path: Path, closed_port: int) -> None:
+    """With -o the data is in the file, as JSON lines where no format is given."""
+    path = tmp_path / "out"
+    assert run("collect", "-q", "-i", f"127.0.0.1:{closed_port}", "-o", str(path)) == Ended(3, "", "")
+    assert json.loads(path.read_text())["ok"] is False
+
+
+def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends with the status that shells expect and no traceback."""
+
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fleetmem.cli.hosts.build_fleet", interrupt)
+    ended = run("hosts", "-i", "a")
+    assert ended.status == 130
+    assert "Traceback" not in ended.err

@@ -1,0 +1,218 @@
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetmem.cli import output
+from fleetmem.cli.output import OutputFormat, make_writer, open_output, printable, to_json
+from fleetmem.errors import Kind, SinkError, Stage
+from fleetmem.model import Outcome, ProcessMemory
+from fleetmem.shape.limits import Detail, Limits
+from unit.builders import command_names, failure, process, sample
+
+_HOSTILE = "\x1b[31m\nevil\r\x9b\u202e\udce9,\"'=1"
+
+
+def _written(format_: OutputFormat, *outcomes: Outcome, rows: int = 20) -> str:
+    file = io.StringIO(newline="")
+    writer = make_writer(format_, file, rows)
+    for outcome in outcomes:
+        writer.write(outcome)
+    writer.finish()
+    return file.getvalue()
+
+
+def _csv(*outcomes: Outcome) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(_written(OutputFormat.CSV, *outcomes), newline="")))
+
+
+def test_json_of_a_sample() -> None:
+    """The shape that DESIGN promises: host, memory and processes in bytes; what is unknown is left out."""
+    (line,) = _written(OutputFormat.JSONL, sample(process(7, "nginx", 4096, 8192))).splitlines()
+    assert json.loads(line) == {
+        "host": "web01",
+        "address": "10.0.0.1",
+        "taken_unix_seconds": 1_700_000_000.25,
+        "ok": True,
+        "collect_seconds": 0.125,
+        "memory": {
+            "total_bytes": 8589934592,
+            "available_bytes": 3221225472,
+            "swap_total_bytes": 1073741824,
+            "swap_free_bytes": 1048576,
+            "oom_kills_total": 2,
+            "boot_id": "boot",
+        },
+        "process_count": 1,
+        "processes": [
+            {
+                "pid": 7,
+                "uid": 0,
+                "command": "nginx",
+                "rss_bytes": 4096,
+                "vsz_bytes": 8192,
+                "mem_percent": 0.000048,
+                "peak_rss_bytes": 4096,
+                "swap_bytes": 0,
+            }
+        ],
+    }
+
+
+def test_json_of_a_failure() -> None:
+    """A failed host has its line too: stage, kind and message."""
+    (line,) = _written(OutputFormat.JSONL, failure(Kind.AUTH_FAILED, "no", Stage.LOGIN)).splitlines()
+    assert json.loads(line) == {
+        "host": "web01",
+        "address": "10.0.0.1",
+        "taken_unix_seconds": 1_700_000_000.25,
+        "ok": False,
+        "error": {"stage": "login", "kind": "auth_failed", "message": "no"},
+    }
+
+
+def test_json_by_command_with_other() -> None:
+    """By command there are `commands` in place of `processes`, and `other` for what was left out."""
+    limits = Limits(Detail.COMMAND, top=1)
+    data = to_json(sample(process(1, "a", 10, 20), process(2, "b", 30, 40), limits=limits))
+    assert data["commands"] == [
+        {"command": "b", "procs": 1, "rss_bytes": 30, "vsz_bytes": 40, "mem_percent": pytest.approx(0, abs=1e-6)}
+    ]
+    assert data["other"]["rss_bytes"] == 10
+    assert data["process_count"] == 2
+    assert "processes" not in data
+    assert "other" not in to_json(sample())
+
+
+@given(command_names())
+def test_a_json_line_is_one_line_of_ascii_and_keeps_the_name(command: str) -> None:
+    """Whatever a process is called: one line that any reader takes, and the name can be had back."""
+    text = _written(OutputFormat.JSONL, sample(process(1, command)))
+    assert text.isascii()
+    assert text.count("\n") == 1
+    assert json.loads(text)["processes"][0]["command"] == command
+
+
+def test_csv_of_a_sample() -> None:
+    """A row per process and one for `other`; empty where the kernel has no value."""
+    first, other = _csv(sample(process(7, "a b", 4096), process(8, "b", 1), limits=Limits(top=1)))
+    assert (first["host"], first["command"], first["pid"], first["rss_bytes"]) == ("web01", "a b", "7", "4096")
+    assert (first["procs"], first["anon_bytes"], first["error_kind"]) == ("1", "", "")
+    assert first["taken_unix_seconds"] == "1700000000.250"
+    assert (other["command"], other["pid"], other["procs"], other["rss_bytes"]) == ("other", "", "1", "1")
+
+
+def test_csv_by_command() -> None:
+    """Commands have `procs` and no pid."""
+    (row,) = _csv(sample(process(1), process(2), limits=Limits(Detail.COMMAND)))
+    assert (row["command"], row["procs"], row["pid"], row["uid"]) == ("nginx", "2", "", "")
+
+
+def test_csv_of_a_failure() -> None:
+    """A failed host is a row with its error, and no numbers that look like zero."""
+    (row,) = _csv(failure(Kind.UNREACHABLE, "no route"))
+    assert (row["error_kind"], row["error_message"], row["rss_bytes"]) == ("unreachable", "no route", "")
+
+
+def test_csv_has_a_header_without_hosts() -> None:
+    """An empty table still says what its columns are."""
+    assert _written(OutputFormat.CSV).startswith("taken_unix_seconds,host,address,command,procs,pid,uid,rss_bytes,")
+
+
+@pytest.mark.parametrize("format_", list(OutputFormat))
+@pytest.mark.parametrize("outcome", [sample(process(1, _HOSTILE)), failure(message=_HOSTILE)], ids=["name", "message"])
+def test_nothing_hostile_reaches_the_terminal(format_: OutputFormat, outcome: Outcome) -> None:
+    """A process or a host that means harm cannot move the cursor, change colours or begin a line of its own."""
+    text = _written(format_, outcome)
+    assert all(line.isprintable() for line in re.split("\r?\n", text))
+    text.encode("utf-8")  # no half of a character: stdout would refuse it
+    assert "\nevil" not in text
+
+
+def test_table() -> None:
+    """The biggest of the fleet, largest first, no more rows than asked for; sizes for people."""
+    text = _written(
+        OutputFormat.TABLE,
+        sample(process(1, "small", 1024), process(2, "big", 3 * 1024**2, 5 * 1024**3)),
+        failure(),
+        sample(process(3, "", 2 * 1024**2)),
+        rows=2,
+    )
+    header, first, second = text.splitlines()
+    assert header.split() == ["HOST", "PID", "COMMAND", "RSS", "VSZ", "MEM%"]
+    assert first.split() == ["web01", "2", "big", "3.0", "MiB", "5.0", "GiB", "0.04"]
+    assert second.split()[1:4] == ["3", "(no", "name)"]
+
+
+def test_table_by_command_shows_how_many() -> None:
+    """Where there is no pid the number of processes stands in parentheses."""
+    text = _written(OutputFormat.TABLE, sample(process(1), process(2), limits=Limits(Detail.COMMAND)))
+    assert "(2)" in text
+
+
+def test_table_without_rows() -> None:
+    """When no host answered there is no empty table."""
+    assert _written(OutputFormat.TABLE, failure()) == ""
+
+
+def test_table_does_not_read_markup() -> None:
+    """Brackets in a name are a name."""
+    assert "[bold]x[/]" in _written(OutputFormat.TABLE, sample(process(1, "[bold]x[/]")))
+
+
+_ROWS = st.lists(st.builds(process, st.integers(1, 99), command_names(), st.integers(0, 2**40)), max_size=8)
+
+
+@given(st.lists(_ROWS, max_size=4), st.integers(1, 5))
+def test_the_table_keeps_only_what_it_shows(samples: list[list[ProcessMemory]], rows: int) -> None:
+    """Memory does not grow with the fleet, and the biggest are the biggest of all."""
+    writer = output.TableWriter(io.StringIO(), rows)
+    for processes in samples:
+        writer.write(sample(*processes))
+        assert len(writer._biggest) <= rows
+    sizes = sorted((row.rss_bytes for processes in samples for row in processes), reverse=True)
+    assert [row.rss_bytes for _, row in writer._biggest] == sizes[:rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("", "(no name)"), ("nginx", "nginx"), ("café", "café"), ("a\nb", r"a\x0ab"), ("caf\udce9", r"caf\xe9")],
+)
+def test_printable(text: str, shown: str) -> None:
+    """Every character that a terminal could mind becomes its number."""
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize("path", [None, Path("-")])
+def test_open_output_is_stdout(path: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """No file, or `-`, is stdout."""
+    with open_output(path) as file:
+        assert file is sys.stdout
+        file.write("x")
+    assert capsys.readouterr().out == "x"
+
+
+def test_open_output_writes_a_file(tmp_path: Path) -> None:
+    """A file is written as UTF-8, with line ends as they are."""
+    with open_output(tmp_path / "out") as file:
+        file.write("é\r\n")
+    assert (tmp_path / "out").read_bytes() == "é\r\n".encode()
+
+
+def test_open_output_that_cannot_be_written(tmp_path: Path) -> None:
+    """The message names the file and the reason."""
+    with pytest.raises(SinkError, match=r"output .*nowhere/out: No such file"), open_output(tmp_path / "nowhere/out"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk() -> None:
+    """A disk that is full is an error of the output, not a traceback."""
+    with pytest.raises(SinkError, match="output /dev/full: No space left"), open_output(Path("/dev/full")) as file:
+        file.write("x")

@@ -1,0 +1,185 @@
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import pytest
+
+from fleetmem.collector import Collector
+from fleetmem.connect.link import Answer, Link
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.probe import script
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.script import ProbeKind, Processes
+from fleetmem.shape.limits import Limits
+from fleetmem.sinks.runner import Sink
+
+_FRAME = b"BEGIN fleetmem/1 1\nM 1000 500 0 0\nK 0 b\nP 1 0 8 4 4 4 0 init\nP 2 0 8 6 4 4 0 big\nEND 1 0 2\n"
+_HOSTS = [Host(name, name) for name in ("a", "b", "c", "d")]
+
+
+class FakeLink:
+    """Answers with a frame, or fails; knows how many are at work at once."""
+
+    at_work = 0
+    most_at_work = 0
+
+    def __init__(self, host: Host, answer: bytes | Exception) -> None:
+        self.host = host
+        self.answer = answer
+        self.requests: list[bytes] = []
+        self.closed = 0
+        self.connects_total = 2
+
+    async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
+        """Takes one turn of the event loop."""
+        self.requests.append(make_request(len(self.requests) + 1))
+        FakeLink.at_work += 1
+        FakeLink.most_at_work = max(FakeLink.most_at_work, FakeLink.at_work)
+        await asyncio.sleep(0)
+        FakeLink.at_work -= 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return Answer(1234.5, self.answer)
+
+    async def close(self) -> None:
+        """Counts."""
+        self.closed += 1
+
+
+class FakeSink:
+    """Keeps what is put."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def put(self, outcome: Outcome) -> None:
+        """Keeps it."""
+        self.outcomes.append(outcome)
+
+
+class Fleet:
+    """A collector over fake links and sinks."""
+
+    def __init__(self, answers: dict[str, bytes | Exception] | None = None, limits: Limits | None = None) -> None:
+        self.answers = answers or {}
+        self.links: dict[Host, FakeLink] = {}
+        self.sinks = [FakeSink(), FakeSink()]
+        FakeLink.at_work = FakeLink.most_at_work = 0
+        self.collector = Collector(
+            make_link=self._make_link,
+            make_parser=partial(SnapshotParser, ProbeKind.STATUS),
+            make_request=partial(script.request, kind=ProbeKind.STATUS, processes=Processes.USER),
+            limits=limits or Limits(),
+            sinks=[cast("Sink", sink) for sink in self.sinks],
+        )
+
+    def _make_link(self, host: Host) -> Link:
+        self.links[host] = FakeLink(host, self.answers.get(host.name, _FRAME))
+        return cast("Link", self.links[host])
+
+    def collect(self, at_once: int = 10) -> tuple[list[Host], list[Outcome]]:
+        """Runs one cycle; returns which hosts were begun and all outcomes."""
+        started: list[Host] = []
+        outcomes: list[Outcome] = []
+        asyncio.run(self.collector.collect(_HOSTS, at_once, started.append, outcomes.append))
+        return started, outcomes
+
+
+def test_a_host_all_the_way() -> None:
+    """Ask, parse, shape, put: the sample is dated when the host was asked, and every sink has it."""
+    fleet = Fleet(limits=Limits(top=1))
+    outcome = asyncio.run(fleet.collector.sample(_HOSTS[0]))
+    assert isinstance(outcome, Sample)
+    assert (outcome.host, outcome.taken_unix_seconds, outcome.received_bytes) == (_HOSTS[0], 1234.5, len(_FRAME))
+    assert [process.command for process in outcome.shaped.processes] == ["big"]
+    assert outcome.shaped.process_count == 2
+    assert outcome.collect_seconds >= 0
+    assert [sink.outcomes for sink in fleet.sinks] == [[outcome], [outcome]]
+
+
+def test_a_failure_is_an_outcome_too() -> None:
+    """What a link raises becomes a failure with its facts, and every sink has it."""
+    fleet = Fleet({"a": HostError(Stage.LOGIN, Kind.AUTH_FAILED, "no")})
+    outcome = asyncio.run(fleet.collector.sample(_HOSTS[0]))
+    assert isinstance(outcome, Failure)
+    assert (outcome.stage, outcome.kind, outcome.message) == (Stage.LOGIN, Kind.AUTH_FAILED, "no")
+    assert outcome.taken_unix_seconds > 1_600_000_000
+    assert fleet.sinks[1].outcomes == [outcome]
+
+
+def test_a_frame_that_cannot_be_parsed_is_a_failure() -> None:
+    """Nonsense from a host is that host's failure."""
+    outcome = asyncio.run(Fleet({"a": b"nonsense"}).collector.sample(_HOSTS[0]))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is Kind.BAD_FRAME
+
+
+def test_links_and_parsers_are_kept() -> None:
+    """A second sample uses the same connection, and unchanged rows are the same objects."""
+
+    async def main() -> tuple[Outcome, Outcome]:
+        return await fleet.collector.sample(_HOSTS[0]), await fleet.collector.sample(_HOSTS[0])
+
+    fleet = Fleet()
+    first, second = asyncio.run(main())
+    assert isinstance(first, Sample)
+    assert isinstance(second, Sample)
+    assert second.shaped.processes[0] is first.shaped.processes[0]
+    assert fleet.links[_HOSTS[0]].requests == [b"sample 1 status user\n", b"sample 2 status user\n"]
+    assert fleet.collector.connects_total == 2
+
+
+def test_a_cycle_has_one_outcome_for_each_host() -> None:
+    """Failures do not stop others; each host is disconnected after its sample."""
+    fleet = Fleet({"b": HostError(Stage.CONNECT, Kind.UNREACHABLE, "x"), "c": b""})
+    started, outcomes = fleet.collect()
+    assert sorted(host.name for host in started) == ["a", "b", "c", "d"]
+    assert {outcome.host.name: isinstance(outcome, Sample) for outcome in outcomes} == {
+        "a": True,
+        "b": False,
+        "c": False,
+        "d": True,
+    }
+    assert [link.closed for link in fleet.links.values()] == [1] * 4
+    assert fleet.collector.connects_total == 0
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (3, 3), (10, 4)])
+def test_so_many_at_once(at_once: int, most: int) -> None:
+    """No more hosts at the same time than asked for, and as many as that."""
+    fleet = Fleet()
+    fleet.collect(at_once)
+    assert FakeLink.most_at_work == most
+
+
+def test_a_bug_ends_the_cycle() -> None:
+    """What is no HostError is ours and surfaces."""
+    with pytest.raises(ExceptionGroup) as caught:
+        Fleet({"a": KeyError("bug")}).collect()
+    assert caught.group_contains(KeyError)
+
+
+def test_adopt_takes_connections_over() -> None:
+    """On a reload hosts that stay keep their connection; the old collector closes only the others."""
+
+    async def main() -> None:
+        for host in _HOSTS[:2]:
+            await old.collector.sample(host)
+        new.collector.adopt(old.collector, [_HOSTS[0], _HOSTS[2]])
+        await old.collector.close()
+        assert [old.links[host].closed for host in _HOSTS[:2]] == [0, 1]
+        await new.collector.sample(_HOSTS[0])
+        assert len(old.links[_HOSTS[0]].requests) == 2
+        assert not new.links
+        await new.collector.close()
+        assert old.links[_HOSTS[0]].closed == 1
+
+    old, new = Fleet(), Fleet()
+    asyncio.run(main())
+
+
+def test_forget_a_host_that_is_not_there() -> None:
+    """Nothing to disconnect from is no error."""
+    asyncio.run(Fleet().collector.forget(_HOSTS[0]))
