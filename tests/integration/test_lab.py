@@ -236,6 +236,8 @@ def test_foreground_lab_ends_with_its_command(cli: Cli, folder: Path, number: si
 @pytest.mark.slow
 def test_demo_finds_every_series_in_graphite(cli: Cli, folder: Path) -> None:
     """From an empty directory: a real Graphite is installed, everything sent is found in it, nothing is left."""
+    for name in ("django", "carbon", "pip", "venv"):
+        (cli.home / f"{name}.py").write_text("raise RuntimeError('a file in the current directory is no module')")
     result = cli("lab", "demo", "--dir", folder, "--hosts", 2, DEMO_SECONDS="10", seconds=600)
     if "pip failed" in result.stderr:
         missing("Graphite from a package index")

@@ -178,7 +178,7 @@ class _Demo:
 
     async def _stop_without_lab(self, daemon: Daemon) -> None:
         """Ends the sampling when a part of the lab has ended; which one is told after that."""
-        while self._lab.is_whole:
+        while self._lab.is_whole:  # noqa: ASYNC110 - processes end, no event of ours tells
             await asyncio.sleep(_CHECK_SECONDS)
         daemon.stop()
 

@@ -111,7 +111,7 @@ def install(directory: Directory, report: Callable[[str], None]) -> None:
     _need_cairo(report)
     started = time.monotonic()
     report(f"Graphite, first time only: making a virtual environment in {directory.venv}")
-    _run("venv", [sys.executable, "-m", "venv", "--clear", str(directory.venv)], {}, _INSTALL_SECONDS)
+    _run("venv", [sys.executable, "-P", "-m", "venv", "--clear", str(directory.venv)], {}, _INSTALL_SECONDS)
     report(f"Graphite: installing {', '.join(REQUIREMENTS)} with pip; takes about 20 s")
     _pip_install(directory, *_BUILD_REQUIREMENTS)
     _add_compatibility(directory)
@@ -128,7 +128,7 @@ def _add_compatibility(directory: Directory) -> None:
 
 
 def _pip_install(directory: Directory, *arguments: str) -> None:
-    pip = [_python(directory), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    pip = [*_python(directory), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     _run("pip", pip, {"GRAPHITE_NO_PREFIX": "True"}, _INSTALL_SECONDS)
 
 
@@ -184,8 +184,9 @@ def _run(what: str, argv: Sequence[str], environment: Mapping[str, str], seconds
         raise LabError(f"{what} failed with status {done.returncode}; its output ends with:\n{tail}")
 
 
-def _python(directory: Directory) -> str:
-    return str(directory.venv / "bin" / "python")
+def _python(directory: Directory) -> list[str]:
+    # -P: a file in the current directory must not take the place of a module.
+    return [str(directory.venv / "bin" / "python"), "-P"]
 
 
 class GraphiteServers:
@@ -232,7 +233,7 @@ class GraphiteServers:
         """Returns the command of carbon's cache daemon."""
         script = str(self._directory.venv / "bin" / "carbon-cache.py")
         config = f"--config={self._conf / 'carbon.conf'}"
-        argv = [_python(self._directory), script, config, "--nodaemon", "start"]
+        argv = [*_python(self._directory), script, config, "--nodaemon", "start"]
         return Command("carbon", argv, self._directory.logs / "carbon.log", self._environment)
 
     def prepare_web(self) -> None:
@@ -241,11 +242,11 @@ class GraphiteServers:
         Raises:
             LabError: it fails.
         """
-        migrate = [_python(self._directory), "-m", "django", "migrate", "--run-syncdb"]
+        migrate = [*_python(self._directory), "-m", "django", "migrate", "--run-syncdb"]
         _run("graphite-web's migration", migrate, self._environment, _PREPARE_SECONDS)
 
     def web(self) -> Command:
         """Returns the command of the web server."""
         serve = ["-m", "django", "runserver", "--noreload", "--insecure", f"127.0.0.1:{self.web_port}"]
-        argv = [_python(self._directory), *serve]
+        argv = [*_python(self._directory), *serve]
         return Command("graphite", argv, self._directory.logs / "graphite.log", self._environment)

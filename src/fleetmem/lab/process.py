@@ -184,6 +184,7 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **command.environment},
+                cwd=command.log.parent,
                 pass_fds=command.descriptors,
                 start_new_session=True,
             )
