@@ -2,26 +2,80 @@
 
 import asyncio
 import resource
+import socket
+import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
-_LOOKUP_THREADS = 64  # getaddrinfo blocks a thread; the default pool has about the cores plus four
+_LOOKUPS_AT_ONCE = 512
 _FILES_FOR_OURSELVES = 64
 
 _T = TypeVar("_T")
 
 
-def run_async(main: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a coroutine to its end; Ctrl-C cancels it and raises KeyboardInterrupt."""
+class _LookupMixin:
+    """Looks names up in a thread each.
+
+    getaddrinfo blocks for as long as a dead name server makes it, 20 s and more. libuv gives it two threads for all
+    names, and an executor is waited for at exit; these are daemons, and a limit that has passed leaves them behind.
+    """
+
+    _slots: asyncio.Semaphore | None = None
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - asyncio's name
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[tuple[Any, ...]]:
+        """Does what `socket.getaddrinfo` does, while the loop goes on."""
+        loop = asyncio.get_running_loop()
+        slots = self._slots = self._slots or asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+        await slots.acquire()
+        found: asyncio.Future[list[tuple[Any, ...]]] = loop.create_future()
+
+        def settle(result: list[tuple[Any, ...]], error: Exception | None) -> None:
+            slots.release()
+            if found.done():  # its limit has passed
+                return
+            if error:
+                found.set_exception(error)
+            else:
+                found.set_result(result)
+
+        def look_up() -> None:
+            result: list[tuple[Any, ...]] = []
+            problem: Exception | None = None
+            try:
+                result = list(socket.getaddrinfo(host, port, family, type, proto, flags))
+            except (OSError, UnicodeError) as error:
+                problem = error
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, result, problem)
+
+        threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+        return await found
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        loop_factory = None
+        base: Any = asyncio.SelectorEventLoop
     else:
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, "lookup"))
+        base = uvloop.Loop
+    loop: asyncio.AbstractEventLoop = type("Loop", (_LookupMixin, base), {"__module__": base.__module__})()
+    return loop
+
+
+def run_async(main: Coroutine[Any, Any, _T]) -> _T:
+    """Runs a coroutine to its end; Ctrl-C cancels it and raises KeyboardInterrupt."""
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         try:
             return runner.run(main)
         except ExceptionGroup as group:

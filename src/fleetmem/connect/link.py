@@ -260,7 +260,7 @@ class Link:
         tunnel: asyncssh.SSHClientConnection | None = None
         if self._reach.has_own_transport(target):
             async with self._reach.connect_slots:
-                sock = await within(settings.connect_timeout_seconds, Stage.CONNECT, self._reach.open_socket(target))
+                sock = await self._reach.open_socket(target)
         else:
             tunnel = await self._reach.jump_connection()
         async with self._reach.handshake_slots:

@@ -103,24 +103,16 @@ class Reach:
         return not self.settings.jump and not target.has_proxy
 
     async def open_socket(self, target: Target) -> socket.socket:
-        """Returns a connected socket. Addresses are tried in turn, each with its share of the time left."""
-        loop = asyncio.get_running_loop()
-        addresses = await _look_up(target.address, target.port)
-        deadline = loop.time() + self.settings.connect_timeout_seconds
-        for tried, (family, kind, protocol, _name, address) in enumerate(addresses):
-            sock = socket.socket(family, kind, protocol)
-            sock.setblocking(False)
-            left = len(addresses) - tried
-            try:
-                async with asyncio.timeout((deadline - loop.time()) / left if left > 1 else None):
-                    await loop.sock_connect(sock, address)
-            except BaseException as error:
-                sock.close()
-                if left == 1 or not isinstance(error, OSError):  # TimeoutError is an OSError
-                    raise
-            else:
-                return sock
-        raise OSError("the name resolves to no address")
+        """Returns a connected socket.
+
+        Raises:
+            HostError: the name does not resolve, or nothing answers, within the limit of both together.
+        """
+        limit_seconds, started = self.settings.connect_timeout_seconds, time.monotonic()
+        addresses = await within(limit_seconds, Stage.RESOLVE, _look_up(target.address, target.port))
+        used_seconds = time.monotonic() - started
+        connecting = _connect(addresses, limit_seconds - used_seconds)
+        return await within(limit_seconds, Stage.CONNECT, connecting, used_seconds=used_seconds)
 
     async def log_in(
         self,
@@ -175,7 +167,7 @@ class Reach:
 
     async def _connect_jump(self, target: Target) -> asyncssh.SSHClientConnection:
         verifier = Verifier(self.host_keys)
-        sock = await within(self.settings.connect_timeout_seconds, Stage.CONNECT, self.open_socket(target))
+        sock = await self.open_socket(target)
         try:
             work = self.log_in(target, sock=sock, client_factory=lambda: verifier)
             return await within(self.settings.login_timeout_seconds, Stage.LOGIN, work)
@@ -207,3 +199,23 @@ async def _look_up(address: str, port: int) -> list[tuple[Any, ...]]:
             )
         )
     return list(socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+
+
+async def _connect(addresses: list[tuple[Any, ...]], seconds: float) -> socket.socket:
+    """Returns a connected socket. Addresses are tried in turn, each with its share of the time left."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    for tried, (family, kind, protocol, _name, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        left = len(addresses) - tried
+        try:
+            async with asyncio.timeout((deadline - loop.time()) / left if left > 1 else None):
+                await loop.sock_connect(sock, address)
+        except BaseException as error:
+            sock.close()
+            if left == 1 or not isinstance(error, OSError):  # TimeoutError is an OSError
+                raise
+        else:
+            return sock
+    raise OSError("the name resolves to no address")

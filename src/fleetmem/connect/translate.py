@@ -18,14 +18,14 @@ _WORLD_ERRORS = (asyncssh.Error, OSError, UnicodeError, asyncio.IncompleteReadEr
 _T = TypeVar("_T")
 
 
-async def within(timeout_seconds: float, stage: Stage, work: Awaitable[_T]) -> _T:
-    """Awaits the work of a stage within its limit.
+async def within(timeout_seconds: float, stage: Stage, work: Awaitable[_T], *, used_seconds: float = 0.0) -> _T:
+    """Awaits the work of a stage within its limit, of which a part may have been used.
 
     Raises:
         HostError: it took longer, or the world did something to it.
     """
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout(timeout_seconds - used_seconds):
             return await work
     except _WORLD_ERRORS as error:
         raise translate(error, stage, timeout_seconds) from error
