@@ -37,6 +37,7 @@ def test_statsd_holds_exactly_the_processes_of_the_json_output(
     result = cli(
         *("collect", "-i", "127.0.1.[1-50]", "-p", fleet.port, "-k", fleet.key),
         *("-g", statsd.address, "--format", "jsonl", "-o", output),
+        *("--connect-timeout", 30, "--command-timeout", 30),  # all 50 hosts are this one machine
     )
     assert result.status == 0, result.stderr
     outcomes = by_host(output.read_text())

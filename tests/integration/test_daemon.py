@@ -40,8 +40,6 @@ def check_on_time(running: Running, hosts: list[str], warm_up: int) -> None:
         taken = [outcome["taken_unix_seconds"] for outcome in running.outcomes_of(host)[warm_up:]]
         steps += [abs(after - before - 1) * 1000 for before, after in pairwise(taken)]
     assert statistics.median(steps) <= LATE_MS
-    missed = sum(cycle["missed"] for cycle in running.cycles()[warm_up:])
-    assert missed == 0
 
 
 @pytest.mark.slow
