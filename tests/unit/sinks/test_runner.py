@@ -316,6 +316,20 @@ def test_hosts_that_leave_are_ended() -> None:
     _run(ScriptedTransport, use)
 
 
+def test_a_host_that_never_answered_leaves_without_a_word() -> None:
+    """Where only `up` was ever sent there is nothing to end."""
+
+    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+        sink.put(failure(host=_DB))
+        await sink.drain()
+        transport.sent.clear()
+        sink.replace_hosts(FleetNames("p", ["web01"]), {WEB}, 0)
+        await sink.drain()
+        assert transport.sent == []
+
+    _run(ScriptedTransport, use)
+
+
 def test_a_bug_in_a_transport_surfaces() -> None:
     """What is no SinkError is ours, and ends the runner with a traceback."""
 
