@@ -92,8 +92,8 @@ def test_a_process_that_is_never_ready_is_told(started: list[Process], tmp_path:
 
 def test_a_program_that_is_not_there_is_told(started: list[Process], tmp_path: Path) -> None:
     """Its name is in the message."""
-    process = _start(started, tmp_path / "log", "no-such-program")
-    with pytest.raises(LabError, match="no-such-program: No such file"):
+    process = _start(started, tmp_path / "log", "/no/such/program")
+    with pytest.raises(LabError, match="/no/such/program: No such file"):
         process.wait_until(lambda: False, 20)
 
 
