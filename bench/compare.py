@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -178,76 +179,102 @@ class Bench:
         ]
 
     def _cold(self) -> list[float]:
-        """Measures cold hosts; returns what a cycle of the baseline costs the client per host, in ms."""
-        ours, theirs, cycles_ms = [], [], []
+        """Measures cold hosts; returns what a further cycle of the baseline costs the client per host, in ms."""
+        sides: list[Callable[[MeasuredHost, int, list[str]], Cost]] = [self._collect, self._baseline]
+        many: list[list[Cost]] = [[], []]
+        one: list[list[Cost]] = [[], []]
+        cycles_ms = []
         counter = DatagramCounter()
-        # Half of the sessions, each with a shell, are about what one of them sees of the others.
+        # Sessions and their shells are processes too, all of them on the one machine that all hosts are.
         with MeasuredHost(self._subfolder(), _PROCESSES - len(_HOSTS)) as host:
             host.start()
             for repetition in range(self._size.repetitions):
                 say(f"{len(_HOSTS)} cold hosts, {repetition + 1} of {self._size.repetitions}")
-                ours.append(self._collect(host, counter.port))
-                theirs.append(self._baseline(host, counter.port, cycles=1))
-                more = self._baseline(host, counter.port, cycles=3)
-                cycles_ms.append((more.cpu_seconds - theirs[-1].cpu_seconds) / 2 / len(_HOSTS) * 1000)
+                for side, side_many, side_one in zip(sides, many, one, strict=True):
+                    side_many.append(side(host, counter.port, _HOSTS))
+                    side_one.append(side(host, counter.port, _HOSTS[:1]))
+                longer = self._baseline(host, counter.port, _HOSTS, cycles=3)
+                cycles_ms.append((longer.cpu_seconds - many[1][-1].cpu_seconds) / 2 / len(_HOSTS) * 1000)
             host.stop()
         counter.close()
-        counts = [median(cost.processes / len(_HOSTS) for cost in costs) for costs in (ours, theirs)]
-        self.report.notes.append(f"cold: {counts[0]:.0f} processes per frame, {counts[1]:.0f} in the baseline's ps aux")
-        cold = f"{len(_HOSTS)} cold hosts"
-        other_side = "paramiko, Pool, ps aux"
-        our_cpu, their_cpu = [cost.cpu_seconds for cost in ours], [cost.cpu_seconds for cost in theirs]
-        our_wall, their_wall = [cost.wall_seconds for cost in ours], [cost.wall_seconds for cost in theirs]
-        self.report.lines += [
-            Line(f"{cold}, client CPU, s", our_cpu, their_cpu, other_side, most_ratio=0.25),
-            Line(f"{cold}, wall time, s", our_wall, their_wall, other_side),
-        ]
+        self._report_cold(many, one)
         return cycles_ms
 
-    def _collect(self, host: MeasuredHost, statsd_port: int) -> Cost:
+    def _report_cold(self, many: list[list[Cost]], one: list[list[Cost]]) -> None:
+        counts = [median(cost.processes / len(_HOSTS) for cost in costs) for costs in many]
+        self.report.notes.append(f"cold: {counts[0]:.0f} processes per frame, {counts[1]:.0f} in the baseline's ps aux")
+        our_cpu, their_cpu = ([cost.cpu_seconds for cost in costs] for costs in many)
+        our_wall, their_wall = ([cost.wall_seconds for cost in costs] for costs in many)
+        our_further, their_further = (_further_ms(*costs) for costs in zip(many, one, strict=True))
+        cold, other_side = f"{len(_HOSTS)} cold hosts", "paramiko, Pool, ps aux"
+        self.report.lines += [
+            Line(f"{cold}, client CPU, s", our_cpu, their_cpu, other_side, most_ratio=0.25),
+            Line("each further cold host, client CPU, ms", our_further, their_further, other_side),
+            Line(f"{cold}, wall time, s", our_wall, their_wall, other_side),
+        ]
+
+    def _collect(self, host: MeasuredHost, statsd_port: int, hosts: list[str]) -> Cost:
         known_hosts = self._subfolder() / "known_hosts"  # empty, so that nothing is known from the run before
         environment = {**self._environment, "FLEETMEM_SSH__KNOWN_HOSTS": str(known_hosts)}
-        command = [sys.executable, "-m", "fleetmem", "collect", "-i", ",".join(_HOSTS), "-u", host.user]
+        command = [sys.executable, "-m", "fleetmem", "collect", "-i", ",".join(hosts), "-u", host.user]
         command += ["-k", str(host.key), "-p", str(host.port), "-g", f"127.0.0.1:{statsd_port}"]
-        # Two cores share 50 logins here, with the hosts' side of them.
+        # All logins at once share this machine with the hosts' side of them.
         return run([*command, "--connect-timeout", "60", "--command-timeout", "60"], environment)
 
-    def _baseline(self, host: MeasuredHost, statsd_port: int, cycles: int) -> Cost:
-        command = [sys.executable, str(_HERE / "baseline.py"), "--hosts", ",".join(_HOSTS), "--user", host.user]
+    def _baseline(self, host: MeasuredHost, statsd_port: int, hosts: list[str], cycles: int = 1) -> Cost:
+        command = [sys.executable, str(_HERE / "baseline.py"), "--hosts", ",".join(hosts), "--user", host.user]
         command += ["--key", str(host.key), "--port", str(host.port), "--statsd", f"127.0.0.1:{statsd_port}"]
         return run([*command, "--cycles", str(cycles)], self._environment)
 
     def _warm(self, baseline_cycles_ms: list[float]) -> None:
-        say(f"{self._size.repetitions} x {self._size.warm_cycles} warm cycles")
         counter = DatagramCounter()
         # Every connection adds a session and a shell to the one process table that all of them show.
         with MeasuredHost(self._subfolder(), _PROCESSES - 2 * len(_HOSTS)) as host:
             host.start()
             flags = host.flags(_HOSTS, self._subfolder() / "known_hosts")
+            without_sink = self._warm_cycles(flags)
             flags["statsd"] = {"server": f"127.0.0.1:{counter.port}"}
-            task = {"flags": flags, "cycles": self._size.warm_cycles, "blocks": self._size.repetitions, "at_once": 4}
-            cost = run([sys.executable, str(_HERE / "warm_cycles.py"), json.dumps(task)], self._environment)
+            result = self._warm_cycles(flags)
             host.stop()
         received = counter.received()
         counter.close()
-        self._report_warm(json.loads(cost.output), baseline_cycles_ms, received.datagrams)
+        # Figures of a run that loses datagrams mean nothing.
+        assert received.datagrams == result["datagrams_total"], (received, result["datagrams_total"])
+        self._report_warm(result, median(without_sink["cpu_ms"]), baseline_cycles_ms)
 
-    def _report_warm(self, result: dict[str, Any], baseline_cycles_ms: list[float], received_datagrams: int) -> None:
-        what = "client CPU per host and warm cycle, ms"
-        line = Line(what, result["cpu_ms"], baseline_cycles_ms, "a cycle of the same", most=0.6)
-        self.report.lines.insert(0, line)
-        stages_ms = result["stages_ms"]
-        rest_ms = median(result["cpu_ms"]) - sum(stages_ms.values())
-        self.report.stages_ms = {"SSH, decryption, event loop": rest_ms, **stages_ms}
-        worst_ms = rest_ms + sum(result["stages_all_changed_ms"].values())
-        self.report.notes += [
-            f"warm: {worst_ms:.2f} ms if every row changed between two cycles, from the stages measured on their own",
-            f"warm: {result['processes']:.0f} processes per frame, {result['changed_share']:.0%} of the rows changed",
-            f"warm: {result['datagrams_total']} datagrams sent, {received_datagrams} received",
-        ]
-        assert received_datagrams == result["datagrams_total"], (
-            "datagrams were lost: figures of such a run mean nothing"
+    def _warm_cycles(self, flags: dict[str, Any]) -> dict[str, Any]:
+        say(
+            f"{self._size.repetitions} x {self._size.warm_cycles} warm cycles{'' if 'statsd' in flags else ', no sink'}"
         )
+        task = {"flags": flags, "cycles": self._size.warm_cycles, "blocks": self._size.repetitions, "at_once": 4}
+        cost = run([sys.executable, str(_HERE / "warm_cycles.py"), json.dumps(task)], self._environment)
+        return dict(json.loads(cost.output))
+
+    def _report_warm(self, result: dict[str, Any], without_sink_ms: float, baseline_cycles_ms: list[float]) -> None:
+        what = "client CPU per host and warm cycle, ms"
+        self.report.lines.insert(0, Line(what, result["cpu_ms"], baseline_cycles_ms, "a cycle of the same", most=0.6))
+        stages: dict[str, float] = result["stages_ms"]
+        before_sink_ms = sum(stages[name] for name in ("frame", "parse", "shape"))
+        sink_ms = stages["series and format"] + stages["cut"]
+        total_ms = median(result["cpu_ms"])
+        self.report.stages_ms = {
+            "SSH, decryption, event loop": without_sink_ms - before_sink_ms,
+            "frame, parse, shape": before_sink_ms,
+            "series, format, cut": sink_ms,
+            "pace and send": total_ms - without_sink_ms - sink_ms,
+        }
+        more_ms = sum(result["stages_all_changed_ms"].values()) - sum(stages.values())
+        self.report.notes += [
+            f"warm: {result['processes']:.0f} processes per frame, {result['changed_share']:.0%} of the rows changed;"
+            f" {more_ms:.2f} ms more if all of them did",
+            f"warm: {result['datagrams_total']} datagrams sent and received",
+        ]
+
+
+def _further_ms(many: list[Cost], one: list[Cost]) -> list[float]:
+    """Returns what each host after the first one added to the client's CPU, in ms."""
+    pairs = zip(many, one, strict=True)
+    return [(all_.cpu_seconds - single.cpu_seconds) / (len(_HOSTS) - 1) * 1000 for all_, single in pairs]
 
 
 def say(text: str) -> None:

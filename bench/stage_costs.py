@@ -4,10 +4,11 @@ CPU of one process (time.process_time), the median over many frames. In each fra
 the frame before, other rows every time.
 """
 
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
+from typing import TypeVar
 
 from fleetmem.model import Host, Sample
 from fleetmem.probe.frame import FrameReader
@@ -23,35 +24,41 @@ _FRAMES = 300
 _PACKET_BYTES = 32_768  # the largest SSH packet; what a session is given at once
 _RSS_FIELD = 4  # of a P line
 
+_T = TypeVar("_T")
+
+
+class _Laps:
+    """CPU of each stage, frame by frame, in ms."""
+
+    def __init__(self) -> None:
+        self._laps_ms: dict[str, list[float]] = {}
+
+    def lap(self, name: str, work: Callable[[], _T]) -> _T:
+        """Does the work of a stage and notes its CPU."""
+        begun = time.process_time()
+        result = work()
+        self._laps_ms.setdefault(name, []).append((time.process_time() - begun) * 1000)
+        return result
+
+    def medians(self) -> dict[str, float]:
+        """Returns the median of each stage, without the first frame, in which everything is new."""
+        return {name: median(values[1:]) for name, values in self._laps_ms.items()}
+
 
 def stage_ms(frame: bytes, host: Host, changed_share: float) -> dict[str, float]:
     """Returns the CPU of each stage in ms per frame."""
-    reader, parser = FrameReader(), SnapshotParser(ProbeKind.STATUS)
+    reader, parser, limits = FrameReader(), SnapshotParser(ProbeKind.STATUS), Limits()
     series = HostSeries(FleetNames("fleetmem", [host.name]).host(host.name), formats.statsd, Retire.ZERO)
     request_id = int(frame.split(b"\n", 1)[0].rsplit(b" ", 1)[1])
-    laps: dict[str, list[float]] = {
-        name: [] for name in ("frame", "parse", "shape", "series and format", "cut", "send")
-    }
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, _connected_to(receiver) as sender:
-        for text in _variants(frame, changed_share):
-            times = [time.process_time()]
-            read = _read(reader, request_id, text)
-            times.append(time.process_time())
-            snapshot = parser.parse(read)
-            times.append(time.process_time())
-            shaped = shape(snapshot, Limits())
-            times.append(time.process_time())
-            points = series.update(Sample(host, 0.0, 0.01, len(read), shaped))
-            times.append(time.process_time())
-            datagrams = formats.cut_lines(points.text, MAX_DATAGRAM_BYTES)
-            times.append(time.process_time())
-            for datagram in datagrams:
-                sender.send(datagram)
-            times.append(time.process_time())
-            for name, begun, ended in zip(laps, times, times[1:], strict=False):
-                laps[name].append((ended - begun) * 1000)
-            _empty(receiver)
-    return {name: median(values[1:]) for name, values in laps.items()}
+    laps = _Laps()
+    for variant in _variants(frame, changed_share):
+        laps.lap("frame", partial(_read, reader, request_id, variant))
+        snapshot = laps.lap("parse", partial(parser.parse, variant))
+        shaped = laps.lap("shape", partial(shape, snapshot, limits))
+        sample = Sample(host, 0.0, 0.01, len(variant), shaped)
+        text = laps.lap("series and format", partial(series.update, sample)).text
+        laps.lap("cut", partial(formats.cut_lines, text, MAX_DATAGRAM_BYTES))
+    return laps.medians()
 
 
 def _variants(frame: bytes, changed_share: float) -> Iterator[bytes]:
@@ -68,26 +75,9 @@ def _variants(frame: bytes, changed_share: float) -> Iterator[bytes]:
         yield b"\n".join(lines)
 
 
-def _read(reader: FrameReader, request_id: int, text: bytes) -> bytes:
+def _read(reader: FrameReader, request_id: int, text: bytes) -> None:
     reader.expect(request_id)
     for start in range(0, len(text), _PACKET_BYTES):
-        frame = reader.feed(text[start : start + _PACKET_BYTES])
-        if frame is not None:
-            return frame
+        if reader.feed(text[start : start + _PACKET_BYTES]) == text:
+            return
     raise AssertionError("the recorded frame is not whole")
-
-
-def _connected_to(receiver: socket.socket) -> socket.socket:
-    receiver.bind(("127.0.0.1", 0))
-    receiver.setblocking(False)
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sender.connect(receiver.getsockname())
-    return sender
-
-
-def _empty(receiver: socket.socket) -> None:
-    try:
-        while True:
-            receiver.recv(65_536)
-    except BlockingIOError:
-        return

@@ -20,6 +20,7 @@ from fleetmem.connect.link import Link
 from fleetmem.model import Host, Outcome, ProcessMemory, Sample
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
+from fleetmem.sinks.runner import Sink
 from stage_costs import stage_ms
 
 _WARM_UP_CYCLES = 3
@@ -30,7 +31,7 @@ class Task:
     """What to measure.
 
     Attributes:
-        flags: fleetmem's configuration, as `fleetmem.config.load` takes it.
+        flags: fleetmem's configuration, as `fleetmem.config.load` takes it; without a sink, too.
         cycles: in one block.
         blocks: how often to measure.
         at_once: hosts sampled at the same time; few, as all frames show the helpers (grep, awk) of all of them.
@@ -51,7 +52,6 @@ class Result:
         processes: mean number of processes in a frame.
         changed_share: part of the rows of a frame that were not in the frame before, 0 to 1.
         datagrams_total: sent, as the sender counts.
-        bytes_total: likewise, payload.
         stages_ms: per host and cycle, with the share of changed rows above.
         stages_all_changed_ms: the same with every row changed: the most that it can be.
     """
@@ -60,7 +60,6 @@ class Result:
     processes: float
     changed_share: float
     datagrams_total: int
-    bytes_total: int
     stages_ms: dict[str, float]
     stages_all_changed_ms: dict[str, float]
 
@@ -68,33 +67,40 @@ class Result:
 async def measure(task: Task) -> Result:
     """Connects, warms up, measures block by block."""
     fleet = build_fleet(config.load(None, task.flags), lambda _path: None)
-    sink = fleet.collector.sinks[0]
-    sending = asyncio.create_task(sink.run())
-    for _ in range(_WARM_UP_CYCLES):
-        await _cycle(fleet, task.at_once)
-    await sink.drain()
+    sinks = fleet.collector.sinks
+    sending = [asyncio.create_task(sink.run()) for sink in sinks]
+    await _cycles(fleet, _WARM_UP_CYCLES, task.at_once)
     cpu_ms = []
     for _ in range(task.blocks):
         begun = time.process_time()
-        for _ in range(task.cycles):
-            await _cycle(fleet, task.at_once)
-        await sink.drain()
+        await _cycles(fleet, task.cycles, task.at_once)
         cpu_ms.append((time.process_time() - begun) * 1000 / task.cycles / len(fleet.hosts))
     before, outcomes = await _cycle(fleet, task.at_once), await _cycle(fleet, task.at_once)
     changed_share = _changed_share(before, outcomes)
     frame = await _frame(fleet, fleet.hosts[0])
-    await sink.drain()
-    sending.cancel()
+    await _drain(sinks)
+    for running in sending:
+        running.cancel()
     await fleet.collector.close()
     return Result(
         cpu_ms=cpu_ms,
         processes=sum(sample.shaped.process_count for sample in outcomes) / len(outcomes),
         changed_share=changed_share,
-        datagrams_total=sink.transport.datagrams_total,
-        bytes_total=sink.transport.bytes_total,
+        datagrams_total=sum(sink.transport.datagrams_total for sink in sinks),
         stages_ms=stage_ms(frame, fleet.hosts[0], changed_share),
         stages_all_changed_ms=stage_ms(frame, fleet.hosts[0], 1.0),
     )
+
+
+async def _cycles(fleet: Fleet, cycles: int, at_once: int) -> None:
+    for _ in range(cycles):
+        await _cycle(fleet, at_once)
+    await _drain(fleet.collector.sinks)
+
+
+async def _drain(sinks: list[Sink]) -> None:
+    for sink in sinks:
+        await sink.drain()
 
 
 async def _cycle(fleet: Fleet, at_once: int) -> list[Sample]:
