@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import stat
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_known_hosts_in_home(home: Path) -> None:
     """A tilde means home."""
     HostKeys(Path("~/known"), HostKeyPolicy.ACCEPT_NEW).verify("web01", 22, _KEYS[0])
     assert (home / "known").read_text() == _line("web01")
+
+
+def test_the_file_is_locked_before_it_is_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer may be in the middle of a line: whether the file ends with one is known only under the lock."""
+    path.parent.mkdir()
+    path.write_text("half a line")
+    locks: list[int] = []
+
+    def finish_the_line(_file: object, operation: int) -> None:
+        locks.append(operation)
+        with path.open("a") as other:
+            other.write(" and the rest\n")
+
+    monkeypatch.setattr(fcntl, "flock", finish_the_line)
+    HostKeys(path, HostKeyPolicy.ACCEPT_NEW).verify("web01", 22, _KEYS[0])
+    assert locks == [fcntl.LOCK_EX]
+    assert path.read_text() == "half a line and the rest\n" + _line("web01")
 
 
 def test_two_writers_keep_whole_lines(path: Path) -> None:

@@ -62,6 +62,23 @@ def test_any_login_shell_runs_it(shell: str) -> None:
     assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
 
 
+_AWKWARD = r"""# title
+printf '%s|' 'back\slash' '\\n' 'a\0101b' "it's" '!bang!' '100%' '$HOME' '`x`' '{a,b}' '~' '#x'
+printf '%s|' "$(echo '7' | sed 's/\(.\)/\1\1/')"
+"""
+
+
+@pytest.mark.parametrize("shell", _LOGIN_SHELLS)
+def test_any_text_survives_any_login_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a later probe.sh holds: quotes, backslashes, `!`, and all that some shell replaces."""
+    monkeypatch.setattr(script, "source", lambda: _AWKWARD)
+    command = script.command.__wrapped__()
+    direct = subprocess.run(["sh", "-c", _AWKWARD], capture_output=True, timeout=30, check=True).stdout
+    sent = subprocess.run([*_found(shell), "-c", command], capture_output=True, timeout=30, check=True).stdout
+    assert sent == direct
+    assert direct.startswith(rb"back\slash|\\n|a\0101b|it's|!bang!|")
+
+
 @pytest.mark.parametrize("shell", _POSIX_SHELLS)
 def test_any_sh_decodes_it(shell: str) -> None:
     """`printf %b` of each shell that may be /bin/sh gives the same script."""

@@ -83,6 +83,8 @@ def test_equal_rows_are_all_counted() -> None:
     """Rows that are equal in every field are still several."""
     shaped = shape(snapshot(_SMALL, _SMALL, process(1, "a", 10, 100)), Limits(top=2))
     assert len(shaped.processes) == 2
+    assert shaped.other is not None
+    assert shaped.other.procs == 1
 
 
 @given(processes(), all_limits())
