@@ -336,7 +336,7 @@ def main() -> int:
     report = bench.report
     report.notes += [
         surroundings(),
-        f"again: make bench, or python bench/{Path(__file__).name} {'--quick' * given.quick}",
+        f"again: make bench, or python bench/{Path(__file__).name}{' --quick' * given.quick}",
     ]
     print_report(report)
     if given.json:
