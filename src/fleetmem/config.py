@@ -7,13 +7,21 @@ import ipaddress
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from fleetmem.connect.settings import HostKeyPolicy, SshSettings
-from fleetmem.errors import ConfigError
+from fleetmem.errors import ConfigError, reason_of
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.limits import Detail, Limits
 from fleetmem.sinks.naming import check_prefix
@@ -29,10 +37,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def _check_home(path: Path) -> Path:
+    try:
+        path.expanduser()
+    except RuntimeError as error:  # ~somebody without a home
+        raise ValueError(f"{path}: {error}") from error
+    return path
+
+
+def _split(value: object) -> object:
+    """Returns the parts of a comma-separated text, as environment variables hold lists."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_Path = Annotated[Path, AfterValidator(_check_home)]
+
+
 class Inventory(_Section):
     """Which hosts."""
 
-    hosts: tuple[str, ...] = ()
+    hosts: Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = ()
     """[user@]host[:port], ranges as web[01-50], files as @hosts.txt"""
 
 
@@ -43,13 +67,13 @@ class Ssh(_Section):
     """login name; by default the ssh configuration's, then yours"""
     port: int | None = Field(default=None, ge=1, le=65535, examples=[2222])
     """TCP port; by default the ssh configuration's, then 22"""
-    key: tuple[Path, ...] = ()
+    key: Annotated[tuple[_Path, ...], BeforeValidator(_split)] = ()
     """private keys; by default the ssh configuration's, the agent's, then those in ~/.ssh"""
     jump: str | None = Field(default=None, examples=["ubuntu@bastion.example.com"])
     """jump host as [user@]host[:port]; one connection to it carries all"""
-    config_file: Path | None = Field(default=None, examples=["~/.ssh/config"])
+    config_file: _Path | None = Field(default=None, examples=["~/.ssh/config"])
     """ssh client configuration; by default ~/.ssh/config where it exists"""
-    known_hosts: Path = Path("~/.ssh/known_hosts")
+    known_hosts: _Path = Path("~/.ssh/known_hosts")
     """host keys are checked against this file"""
     host_keys: HostKeyPolicy = HostKeyPolicy.ACCEPT_NEW
     """accept-new records unknown keys and refuses changed ones, strict refuses both, insecure checks nothing"""
@@ -157,6 +181,7 @@ class Settings(BaseSettings):
         extra="forbid",
         env_prefix=_ENV_PREFIX,
         env_nested_delimiter="__",
+        enable_decoding=False,  # lists are comma-separated there, not JSON
         use_attribute_docstrings=True,
     )
 
@@ -230,11 +255,12 @@ def load(path: Path | None, flags: dict[str, Any]) -> Settings:
             return init_settings, env_settings, _FileSource(settings_cls, from_file)
 
     try:
-        return Sources(**flags)
+        loaded = Sources(**flags)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
         raise ConfigError(f"environment: {error} ({error.__cause__})") from error
+    return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
 
 
 class _FileSource(PydanticBaseSettingsSource):
@@ -252,8 +278,8 @@ class _FileSource(PydanticBaseSettingsSource):
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"configuration {path}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
+        raise ConfigError(f"configuration {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {path}: {error}") from error
 

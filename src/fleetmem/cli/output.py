@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fleetmem.errors import SinkError
+from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Failure, Outcome, ProcessMemory, Sample
 from fleetmem.units import format_size
 
@@ -220,10 +220,10 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         except OSError as error:
             with Path(os.devnull).open("w") as null:  # what is left goes there, or it fails once more at exit
                 os.dup2(null.fileno(), sys.stdout.fileno())
-            raise SinkError(f"output: {error.strerror}") from error
+            raise SinkError(f"output: {reason_of(error)}") from error
         return
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as error:
-        raise SinkError(f"output {path}: {error.strerror}") from error
+        raise SinkError(f"output {path}: {reason_of(error)}") from error

@@ -12,7 +12,7 @@ from fleetmem.cli.logs import LogFormat, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output
 from fleetmem.daemon import Daemon
-from fleetmem.errors import UsageError
+from fleetmem.errors import UsageError, reason_of
 from fleetmem.model import Outcome
 
 log = logging.getLogger("fleetmem.run")
@@ -74,5 +74,6 @@ class _FullDiskGuard:
 
     def _note(self, error: OSError) -> None:
         if not self._lost:
-            log.error("output is not written, collection goes on: %s", error.strerror, extra={"path": str(self._path)})
+            facts = {"path": str(self._path)}
+            log.error("output is not written, collection goes on: %s", reason_of(error), extra=facts)
         self._lost += 1

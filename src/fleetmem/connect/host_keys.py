@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncssh
 
 from fleetmem.connect.settings import HostKeyPolicy
-from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.errors import HostError, Kind, Stage, reason_of
 
 log = logging.getLogger("fleetmem.connect")
 
@@ -52,7 +52,7 @@ class HostKeys:
         except FileNotFoundError:
             return
         except OSError as error:
-            log.warning("known hosts %s cannot be read: %s", path, error.strerror)
+            log.warning("known hosts %s cannot be read: %s", path, reason_of(error))
             return
         for number, line in enumerate(text.splitlines(), 1):
             try:
@@ -95,7 +95,7 @@ class HostKeys:
             self._append(line)
         except OSError as error:
             self._is_writable = False
-            log.warning("new host keys are not recorded: %s: %s", self._path, error.strerror)
+            log.warning("new host keys are not recorded: %s: %s", self._path, reason_of(error))
 
     def _append(self, line: str) -> None:
         """Appends a line whole, with other collectors and ssh at work on the same file."""

@@ -1,12 +1,15 @@
 """Private keys: read once for the whole fleet, a passphrase asked for once."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import asyncssh
 
-from fleetmem.errors import UsageError
+from fleetmem.errors import UsageError, reason_of
+
+log = logging.getLogger("fleetmem.connect")
 
 AskPassphrase = Callable[[Path], str | None]
 """Asks the user for the passphrase of a key; None when nobody can be asked."""
@@ -30,7 +33,10 @@ def load_default_keys() -> list[asyncssh.SSHKeyPair]:
     for name in _DEFAULT_NAMES:
         path = Path("~/.ssh").expanduser() / name
         if path.is_file() and os.access(path, os.R_OK):
-            pairs += _load_key(path, lambda _path: None, is_skipped_when_encrypted=True)
+            try:
+                pairs += _load_key(path, lambda _path: None, is_skipped_when_encrypted=True)
+            except UsageError as error:  # nobody asked for this one
+                log.warning("%s; it is skipped", error)
     return pairs
 
 
@@ -42,8 +48,8 @@ def _load_key(
         try:
             return asyncssh.load_keypairs(str(path), passphrase)
         except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
-            # With a passphrase, PEM and PKCS#8 keys say "unable to decrypt"; without one, "needs a passphrase" and "is no
-            # key" differ in nothing but the text.
+            # With a passphrase, PEM and PKCS#8 keys say "unable to decrypt"; without one, "needs a passphrase" and "is
+            # no key" differ in nothing but the text.
             if passphrase is not None:
                 if not tries_left:
                     raise UsageError(f"key {path}: wrong passphrase") from error
@@ -52,7 +58,7 @@ def _load_key(
             elif is_skipped_when_encrypted:
                 return []
         except OSError as error:
-            raise UsageError(f"key {path}: {error.strerror}") from error
+            raise UsageError(f"key {path}: {reason_of(error)}") from error
         passphrase = ask_passphrase(path)
         if passphrase is None:
             raise UsageError(

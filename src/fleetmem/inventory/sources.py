@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from fleetmem.errors import InventoryError
+from fleetmem.errors import InventoryError, reason_of
 from fleetmem.inventory.spec import parse_spec, split_specs
 from fleetmem.model import Host
 
@@ -44,8 +44,8 @@ def read_hosts_file(path: Path) -> Iterable[Host]:
     """
     try:
         text = path.expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise InventoryError(f"hosts file {path}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
+        raise InventoryError(f"hosts file {path}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
         raise InventoryError(f"hosts file {path}: not text ({error.reason} at byte {error.start})") from error
     for number, line in enumerate(text.splitlines(), 1):

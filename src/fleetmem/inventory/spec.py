@@ -11,7 +11,7 @@ MAX_EXPANSION = 100_000
 """More hosts than this from one pattern is a typing error."""
 
 _RANGE = re.compile(r"\[([^\[\]]*)\]")
-_RANGE_PART = re.compile(r"(\d+)-(\d+)|([A-Za-z0-9_]+)")
+_RANGE_PART = re.compile(r"(\d{1,9})-(\d{1,9})|([A-Za-z0-9_]+)", re.ASCII)
 # What a host name, an IP address or an ssh alias is made of. Nothing that a shell, a terminal or a metric could mind.
 _ADDRESS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _PORT_LIMIT = 65536
@@ -91,14 +91,16 @@ def _parse_ipv6(text: str) -> tuple[str, int | None] | None:
     match = re.fullmatch(r"\[([^\[\]]+)\](?::(\d+))?", text)
     address, port_text = (match[1], match[2]) if match else (text, None)
     try:
-        ipaddress.IPv6Address(address)
+        zone = ipaddress.IPv6Address(address).scope_id
     except ValueError:
+        return None
+    if zone and not _ADDRESS.fullmatch(zone):  # an interface; Python takes anything there
         return None
     return address, _parse_port(text, port_text) if port_text else None
 
 
 def _parse_port(spec: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < _PORT_LIMIT:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < _PORT_LIMIT:
         raise InventoryError(f"host {spec!r}: {text!r} is not a port (1 to 65535); IPv6 is written [::1]:22")
     return int(text)
 

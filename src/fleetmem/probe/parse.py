@@ -50,6 +50,8 @@ class SnapshotParser:
             raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"frame is not of protocol 1: {error}") from error
         if len(processes) != count:
             raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"frame has {len(processes)} rows, its end says {count}")
+        if len({process.pid for process in processes}) != count:
+            raise HostError(Stage.PARSE, Kind.BAD_FRAME, "frame has two rows for one pid")
         return Snapshot(memory=memory, processes=processes)
 
     def _parse_rows(self, rows: list[bytes], total_bytes: int) -> tuple[ProcessMemory, ...]:

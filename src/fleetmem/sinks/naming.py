@@ -35,18 +35,15 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def _hash(original: str) -> str:
-    return hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:_HASH_DIGITS]
-
-
 def _fold(original: str, max_bytes: int) -> str:
     """Returns a legal component: other bytes become `_`, nothing becomes `unnamed`, long ones are cut and hashed."""
     legal = _ILLEGAL.sub(b"_", original.encode("utf-8", "surrogateescape")).decode("ascii") or "unnamed"
     return legal if len(legal) <= max_bytes else _with_hash(legal, original, max_bytes)
 
 
-def _with_hash(legal: str, original: str, max_bytes: int) -> str:
-    return f"{legal[: max_bytes - _HASH_DIGITS - 1]}_{_hash(original)}"
+def _with_hash(legal: str, original: str, max_bytes: int, digits: int = _HASH_DIGITS) -> str:
+    digest = hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
+    return f"{legal[: max_bytes - digits - 1]}_{digest}"
 
 
 class NameTable:
@@ -79,25 +76,31 @@ class NameTable:
             # A host that makes up names without end: no memory left to tell them apart by, so a hash for each.
             return folded if is_free and folded == original and folded not in self._holders else self._hashed(original)
         if not is_free:
-            return self._hold(self._hashed(original), original)
+            return self._hold_hashed(original)
         if folded not in self._holders:
             return self._hold(folded, original)
         holder = self._holders[folded]
         if holder is not None and holder != folded:
             self._holders[folded] = None
-            self._hold(self._hashed(holder), holder)
+            self._hold_hashed(holder)
             self.generation += 1
         if original == folded:
             return self._hold(folded, original)
-        return self._hold(self._hashed(original), original)
+        return self._hold_hashed(original)
+
+    def _hold_hashed(self, original: str) -> str:
+        name = self._hashed(original)
+        if name in self._holders:  # two in 2**32, or made so on purpose
+            name = self._hashed(original, 2 * _HASH_DIGITS)
+        return self._hold(name, original)
 
     def _hold(self, name: str, original: str) -> str:
         self._holders[name] = original
         self._names[original] = name
         return name
 
-    def _hashed(self, original: str) -> str:
-        return _with_hash(_fold(original, self._max_bytes), original, self._max_bytes)
+    def _hashed(self, original: str, digits: int = _HASH_DIGITS) -> str:
+        return _with_hash(_fold(original, self._max_bytes), original, self._max_bytes, digits)
 
 
 class FleetNames:

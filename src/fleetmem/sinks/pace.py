@@ -16,6 +16,7 @@ class Pace:
     def __init__(self, now_seconds: float) -> None:
         self._tokens = float(BURST_DATAGRAMS)
         self._at = now_seconds
+        self._rate = STEADY_DATAGRAMS_PER_SECOND
 
     def wait_seconds(self, now_seconds: float, backlog_datagrams: float) -> float:
         """Returns how long to wait before the next datagram, 0 for not at all; then the datagram counts as sent.
@@ -24,7 +25,9 @@ class Pace:
             now_seconds: a monotonic clock.
             backlog_datagrams: about how many are waiting.
         """
-        rate = max(STEADY_DATAGRAMS_PER_SECOND, backlog_datagrams / CATCH_UP_SECONDS)
+        wanted = max(STEADY_DATAGRAMS_PER_SECOND, backlog_datagrams / CATCH_UP_SECONDS)
+        # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
+        self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
         self._tokens = min(BURST_DATAGRAMS, self._tokens + (now_seconds - self._at) * rate)
         self._at = now_seconds
         self._tokens -= 1

@@ -67,7 +67,7 @@ class HostSeries:
         self._is_retiring = retire is Retire.ZERO
         self._live: dict[int | str, _Series] = {}
         self._failures = 0
-        self._has_host_series = False
+        self._host_measures: list[str] = []
 
     def update(self, outcome: Outcome) -> Text:
         """Returns the text of an outcome: its series, those that ended with it, and the host's own."""
@@ -81,7 +81,6 @@ class HostSeries:
         current = self._current(outcome.shaped)
         points = self._host_points(outcome) + self._ended(current)
         self._live = current
-        self._has_host_series = True
         text = b"".join([*(series.text for series in current.values()), self._encode(points)])
         return Text(text, len(points) + sum(len(series.measures) for series in current.values()))
 
@@ -94,9 +93,9 @@ class HostSeries:
 
     def _retire(self) -> list[tuple[str, str]]:
         ended = self._ended({})
-        if self._has_host_series and self._is_retiring:
-            ended += [(f"{self._names.host_stem}{measure}", "0") for measure in _HOST_MEASURES]
-        self._live, self._has_host_series = {}, False
+        if self._is_retiring:
+            ended += [(self._names.host_stem + measure, "0") for measure in self._host_measures]
+        self._live, self._host_measures = {}, []
         return ended
 
     def _current(self, shaped: Shaped) -> dict[int | str, _Series]:
@@ -151,10 +150,6 @@ class HostSeries:
             sample.collect_seconds,
         )
         stem = self._names.host_stem
-        points = [(f"{stem}up", "1")]
-        points += [
-            (stem + measure, format_number(value))
-            for measure, value in zip(_HOST_MEASURES, values, strict=True)
-            if value is not None
-        ]
-        return points
+        known = {name: value for name, value in zip(_HOST_MEASURES, values, strict=True) if value is not None}
+        self._host_measures = list(known)
+        return [(f"{stem}up", "1"), *((stem + measure, format_number(value)) for measure, value in known.items())]

@@ -92,9 +92,9 @@ def test_version(run: Run) -> None:
         ("collect", "no hosts: give -i HOST,HOST or -i @FILE"),
         ("collect -i web[3-1]", "runs backwards"),
         ("collect -i a,u@a", "listed with two users"),
-        ("collect -i @nowhere", "hosts file nowhere: No such file"),
-        ("collect -i a -c nowhere.toml", "configuration nowhere.toml: No such file"),
-        ("collect -i a -k nowhere.pem", "key nowhere.pem: No such file"),
+        ("collect -i @nowhere", "hosts file nowhere: no such file"),
+        ("collect -i a -c nowhere.toml", "configuration nowhere.toml: no such file"),
+        ("collect -i a -k nowhere.pem", "key nowhere.pem: no such file"),
         ("collect -i a -F nowhere", "ssh configuration nowhere"),
         ("collect -i a -J u@", "jump host 'u@': expected"),
         ("collect -i a -J h:ssh", "jump host 'h:ssh': expected"),
@@ -321,7 +321,7 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     """Status 4, before any host is reached."""
     ended = run("collect", "-i", "127.0.0.1", "-o", str(tmp_path / "nowhere" / "out"))
     assert (ended.status, ended.out) == (4, "")
-    assert "No such file or directory" in ended.err
+    assert "no such file or directory" in ended.err
 
 
 def test_output_file(run: Run, tmp_path: Path, closed_port: int) -> None:

@@ -207,12 +207,12 @@ def test_open_output_writes_a_file(tmp_path: Path) -> None:
 
 def test_open_output_that_cannot_be_written(tmp_path: Path) -> None:
     """The message names the file and the reason."""
-    with pytest.raises(SinkError, match=r"output .*nowhere/out: No such file"), open_output(tmp_path / "nowhere/out"):
+    with pytest.raises(SinkError, match=r"output .*nowhere/out: no such file"), open_output(tmp_path / "nowhere/out"):
         pass
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk() -> None:
     """A disk that is full is an error of the output, not a traceback."""
-    with pytest.raises(SinkError, match="output /dev/full: No space left"), open_output(Path("/dev/full")) as file:
+    with pytest.raises(SinkError, match="output /dev/full: no space left"), open_output(Path("/dev/full")) as file:
         file.write("x")

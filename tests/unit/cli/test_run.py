@@ -10,10 +10,10 @@ from unit.builders import failure
 
 class _FullDisk(io.StringIO):
     def write(self, _text: str) -> int:
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "no space left on device")
 
     def flush(self) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "no space left on device")
 
 
 def test_a_full_disk_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -22,7 +22,7 @@ def test_a_full_disk_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     guard.write(failure())
     guard.write(failure())
     guard.finish()
-    assert caplog.messages == ["output is not written, collection goes on: No space left on device"]
+    assert caplog.messages == ["output is not written, collection goes on: no space left on device"]
     assert caplog.records[0].__dict__["path"] == "out"
 
 

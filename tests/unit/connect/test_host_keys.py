@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest
 def test_a_file_that_cannot_be_read_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A folder where the file should be is told, and is no crash."""
     HostKeys(tmp_path, HostKeyPolicy.STRICT)
-    assert caplog.messages == [f"known hosts {tmp_path} cannot be read: Is a directory"]
+    assert caplog.messages == [f"known hosts {tmp_path} cannot be read: is a directory"]
 
 
 def test_the_system_wide_file_counts_too(

@@ -121,7 +121,7 @@ def test_a_key_in_home(home: Path, make_key: MakeKey) -> None:
 
 def test_a_missing_key(tmp_path: Path) -> None:
     """The message names the file and the reason."""
-    with pytest.raises(UsageError, match=r"key .*nowhere: No such file or directory"):
+    with pytest.raises(UsageError, match=r"key .*nowhere: no such file or directory"):
         load_keys([tmp_path / "nowhere"], Person().ask)
 
 

@@ -153,3 +153,10 @@ def test_every_name_comes_back(names: list[bytes]) -> None:
     rows = [b"P %d 0 8 4 4 4 0 %b" % (pid, name) for pid, name in enumerate(escaped, 1)]
     processes = _parser().parse(_frame(rows)).processes
     assert [row.command.encode("utf-8", "surrogateescape") for row in processes] == names
+
+
+def test_two_rows_for_one_pid_are_a_bad_frame() -> None:
+    """No kernel has two processes under one pid; one of them would be lost without a word."""
+    frame = b"BEGIN fleetmem/1 1\nM 1000 - - -\nK - -\nP 7 0 10 5 - - - a\nP 7 0 10 6 - - - b\nEND 1 0 2\n"
+    with pytest.raises(HostError, match="two rows for one pid"):
+        SnapshotParser(ProbeKind.STATUS).parse(frame)

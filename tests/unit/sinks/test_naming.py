@@ -202,3 +202,12 @@ def test_a_host_that_makes_up_names_without_end(monkeypatch: pytest.MonkeyPatch)
     assert len({*remembered, *late}) == len(remembered) + len(late)
     assert [table.name(original) for original in ("a", "b.c", "d")] == remembered
     assert late[0] == "e"
+
+
+def test_two_originals_whose_hashes_begin_alike_stay_apart() -> None:
+    """A hash of 8 digits can be hit on purpose; the second one then gets more digits."""
+    table = NameTable(32)
+    first, second = "!?$?", "#:,="  # SHA-256 of both begins with b28b795f, and both fold to _____
+    names = {table.name(original) for original in (first, second)}
+    names |= {table.name(original) for original in (first, second)}
+    assert len({table.name(first), table.name(second)}) == 2

@@ -79,3 +79,11 @@ def test_a_clock_that_stands_still_earns_nothing() -> None:
     waits = [pace.wait_seconds(0.0, 0) for _ in range(BURST_DATAGRAMS + 5)]
     assert waits[BURST_DATAGRAMS:] == sorted(waits[BURST_DATAGRAMS:])
     assert waits[-1] > waits[BURST_DATAGRAMS]
+
+
+def test_a_backlog_that_shrinks_is_still_cleared_in_time() -> None:
+    """The rate stays as it was at the highest backlog: counted down as it drains, it takes no longer than promised."""
+    pace, now = Pace(0.0), 0.0
+    for left in range(10_000, 0, -1):
+        now += pace.wait_seconds(now, left)
+    assert now <= CATCH_UP_SECONDS * 1.05
