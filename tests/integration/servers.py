@@ -25,7 +25,7 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 
 _START_SECONDS = 15.0
 _STOP_SECONDS = 5.0
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.05
 
 _T = TypeVar("_T")
 
@@ -123,6 +123,7 @@ def is_alive(pid: int) -> bool:
 def probes_below(pid: int) -> set[int]:
     """Returns the probes below a process: shells whose command line begins with the probe's first comment."""
     found = set()
+    parent_of = parents()
     for candidate in descendants(pid):
         try:
             words = Path(f"/proc/{candidate}/cmdline").read_bytes().split(b"\0")
@@ -131,7 +132,7 @@ def probes_below(pid: int) -> set[int]:
         # Not sshd or a login shell that has the whole command as one word: the probe has the script as its third.
         if len(words) > 3 and words[3].startswith(b"# fleetmem probe") and is_alive(candidate):
             found.add(candidate)
-    return found
+    return {probe for probe in found if parent_of.get(probe) not in found}  # a fork of one on its way to awk is none
 
 
 def rss_bytes(pid: int) -> int:
@@ -431,11 +432,12 @@ class Cli:
 
 
 class Running:
-    """A fleetmem process. Its output is read as it comes."""
+    """A fleetmem process. Its output is read as it comes, and each line of JSON parsed once."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._parsed: dict[str, list[dict[str, Any]]] = {"stdout": [], "stderr": []}
         self._readers = [
             threading.Thread(target=self._read, args=("stdout", process.stdout)),
             threading.Thread(target=self._read, args=("stderr", process.stderr)),
@@ -445,7 +447,12 @@ class Running:
 
     def _read(self, name: str, stream: Any) -> None:
         for line in stream:
-            self._output[name].append(line.decode())
+            self._lines[name].append(line.decode())
+
+    def _json(self, name: str) -> list[dict[str, Any]]:
+        parsed = self._parsed[name]
+        parsed += [json.loads(line) for line in self._lines[name][len(parsed) :]]
+        return list(parsed)
 
     @property
     def pid(self) -> int:
@@ -455,11 +462,11 @@ class Running:
     @property
     def stderr(self) -> str:
         """What it wrote there so far."""
-        return "".join(self._output["stderr"])
+        return "".join(self._lines["stderr"])
 
     def logs(self) -> list[dict[str, Any]]:
         """Returns its log lines so far (JSON)."""
-        return [json.loads(line) for line in list(self._output["stderr"])]
+        return self._json("stderr")
 
     def cycles(self) -> list[dict[str, Any]]:
         """Returns the lines at the end of each cycle."""
@@ -467,7 +474,7 @@ class Running:
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Returns the JSON lines of stdout so far (for `-o -`)."""
-        return [json.loads(line) for line in list(self._output["stdout"])]
+        return self._json("stdout")
 
     def outcomes_of(self, host: str) -> list[dict[str, Any]]:
         """Returns those of one host."""
