@@ -9,83 +9,105 @@
 #             END <id> <exit status> <number of P lines>
 #
 # "-" stands for what the kernel does not tell. Plain POSIX: dash, bash, busybox ash; mawk, gawk, busybox awk.
-# It ends when its standard input ends. It leaves its own helpers (grep, awk, ps) out of the frame: they would be new
-# pids in every sample.
+# It ends when its standard input ends. It leaves its own helpers (awk, ps) out of the frame: they would be new pids in
+# every sample.
 LC_ALL=C
 PATH=$PATH:/usr/bin:/bin:/usr/sbin:/sbin
 export LC_ALL PATH
-# Each of these changes what ps or grep print.
-unset COLUMNS CMD_ENV GREP_OPTIONS LIBPROC_HIDE_KERNEL POSIXLY_CORRECT PS_FORMAT PS_PERSONALITY
-
-memory_keys='^(MemTotal|MemAvailable|SwapTotal|SwapFree):|^oom_kill '
-status_keys="$memory_keys"'|^(Name|Pid|PPid|Uid|VmSize|VmHWM|VmRSS|RssAnon|VmSwap):'
+# Each of these changes what ps prints.
+unset COLUMNS CMD_ENV LIBPROC_HIDE_KERNEL POSIXLY_CORRECT PS_FORMAT PS_PERSONALITY
 
 boot=-
 { cd /proc && read -r boot <sys/kernel/random/boot_id; } 2>/dev/null
 ps_is_busybox=
 
-# One grep over all files. More processes than fit on a command line (126): the same through xargs.
-read_status() {
-    grep -hsE "$status_keys" meminfo vmstat [0-9]*/status 2>/dev/null
-    status=$?
-    if [ $status -eq 126 ]; then
-        # Before xargs runs, or it would be among them.
-        set -- [0-9]*/status
-        grep -hsE "$memory_keys" meminfo vmstat
-        echo "$@" | xargs grep -hsE "$status_keys"
-        status=$?
-    fi
-    echo "S $status"
+# All paths are below /proc. `slurp` takes a whole file as one record, since no \001 is in it: far cheaper than its lines. A process that is gone by
+# now has no file. Numbers are printed with %.0f: mawk 1.3.3 prints those from 2^31 on with an exponent.
+functions='
+function slurp(path, separator) {
+    text = ""
+    separator = RS
+    RS = "\001"
+    if ((getline text <path) > 0) close(path)
+    RS = separator
 }
-
-# The column before the name is right-aligned, so that a name with leading spaces stays whole.
-read_ps() {
-    grep -hsE "$memory_keys" /proc/meminfo /proc/vmstat ||
-        echo "MemTotal: $(($(sysctl -n hw.memsize 2>/dev/null || sysctl -n hw.physmem) / 1024))"
-    sh -c 'echo "X $$"; exec ps axww -o stat= -o pid= -o ppid= -o uid= -o vsz= -o rss= -o comm='
-    echo "S $?"
+function val(key, at) {
+    at = index(text, "\n" key)
+    return at ? sprintf("%.0f", substr(text, at + length(key) + 1, 30)) : "-"
 }
-
-frame='
-function val(key) { return (key in v) ? v[key] : "-" }
 function head() {
-    if (opened++) return
+    print "BEGIN fleetmem/1", id
+    slurp("meminfo")
+    text = "\n" (text == "" ? "MemTotal: " total : text)
     print "M", val("MemTotal:"), val("MemAvailable:"), val("SwapTotal:"), val("SwapFree:")
-    print "K", val("oom_kill"), boot
+    slurp("vmstat")
+    print "K", val("oom_kill "), boot
 }
-# Sizes stay text: mawk 1.3.3 prints numbers from 2^31 on with an exponent.
-function row(pid, ppid, uid, vsz, rss, name) {
-    if (vsz == "") vsz = rss = 0
-    if (ppid == self || pid in own || (which != "all" && vsz == 0)) return
-    print "P", pid, uid, vsz, rss, val("VmHWM:"), val("RssAnon:"), val("VmSwap:"), name
-    rows++
-}
-function record() {
-    if (named) row(v["Pid:"], v["PPid:"], v["Uid:"], v["VmSize:"], v["VmRSS:"], name)
-}
-BEGIN { print "BEGIN fleetmem/1", id }
-$1 == "S" && NF == 2 { record(); status = $2; next }
-kind == "ps" && $1 == "X" { own[$2]; head(); split("", v); next }
-kind == "ps" && opened {
-    match($0, /^ *[^ ]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ ?/)
-    name = substr($0, RLENGTH + 1)
-    if ($1 ~ /^Z/) sub(/ <defunct>$/, "", name)
-    if (RLENGTH > 0) row($2, $3, $4, $5, $6, name)
-    next
-}
-/^Name:/ { if (named++) record(); else head(); split("", v); name = substr($0, 7); next }
-{ v[$1] = $2 }
-END {
-    if (status > 125) print "E", (kind == "ps" ? "ps" : "grep") " cannot be run here"
-    else if (!rows) { print "E", "no process could be read with " kind; status = status ? status : 1 }
-    else if (kind == "status") status = 0
+function end(status) {
+    if (!rows) { print "E", "no process could be read with " kind; status = status ? status : 1 }
     print "END", id, status, rows + 0
 }'
+
+# Kernel threads and zombies have no VmSize, and own no memory.
+from_status="$functions"'
+function row(pid, vsz, rss) {
+    slurp(pid "/status")
+    vsz = val("VmSize:")
+    rss = val("VmRSS:")
+    if (vsz == "-") vsz = rss = 0
+    if (text == "" || (which != "all" && vsz == 0)) return
+    name = substr(text, 7, index(text, "\n") - 7)
+    print "P", pid, val("Uid:"), vsz, rss, val("VmHWM:"), val("RssAnon:"), val("VmSwap:"), name
+    rows++
+}
+BEGIN {
+    head()
+    if (ARGC > 1) for (i = 1; i < ARGC; i++) row(ARGV[i])
+    else while ((getline pid) > 0) row(pid)
+    end(0)
+    exit
+}'
+
+# The column before the name is right-aligned, so that a name with leading spaces stays whole.
+from_ps="$functions"'
+BEGIN { head() }
+$1 == "X" && NF == 2 { own = $2; next }
+$1 == "S" && NF == 2 { status = $2; next }
+{
+    match($0, /^ *[^ ]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ ?/)
+    if (RLENGTH < 0 || $3 == self || $2 == own || (which != "all" && $5 == 0)) next
+    name = substr($0, RLENGTH + 1)
+    if ($1 ~ /^Z/) sub(/ <defunct>$/, "", name)
+    print "P", $2, $4, $5, $6, "- - -", name
+    rows++
+}
+END { end(status) }'
 
 fail() {
     echo "BEGIN fleetmem/1 $1"
     echo "E $3"
     echo "END $1 $2 0"
+}
+
+# Its list of processes is made before awk is started, so awk is not on it.
+sample_status() {
+    set -- [0-9]*
+    awk -v id="$id" -v kind=status -v which="$which" -v boot="$boot" "$from_status" "$@" </dev/null
+    status=$?
+    if [ $status -eq 126 ]; then # more processes than fit on a command line
+        printf '%s\n' "$@" | awk -v id="$id" -v kind=status -v which="$which" -v boot="$boot" "$from_status"
+        status=$?
+    fi
+    return $status
+}
+
+sample_ps() {
+    total=
+    [ -r meminfo ] || total=$(($(sysctl -n hw.memsize 2>/dev/null || sysctl -n hw.physmem) / 1024))
+    {
+        sh -c 'echo "X $$"; exec ps axww -o stat= -o pid= -o ppid= -o uid= -o vsz= -o rss= -o comm='
+        echo "S $?"
+    } | awk -v id="$id" -v kind=ps -v which="$which" -v boot="$boot" -v total="$total" -v self="$$" "$from_ps"
 }
 
 while read -r verb id kind which; do
@@ -106,7 +128,6 @@ while read -r verb id kind which; do
         continue
         ;;
     esac
-    "read_$kind" | awk -v id="$id" -v kind="$kind" -v which="$which" -v boot="$boot" -v self="$$" "$frame"
-    status=$?
-    [ $status -eq 0 ] || fail "$id" $status "awk ended with status $status"
+    # mawk gives up when a process ends between the opening and the reading of its file: once more, and again.
+    "sample_$kind" || { [ $? -lt 126 ] && "sample_$kind"; } || "sample_$kind" || fail "$id" $? "awk ended with status $?"
 done

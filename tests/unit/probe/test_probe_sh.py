@@ -215,10 +215,9 @@ def test_its_own_helpers_are_left_out(tmp_path: Path, shell: str, kind: ProbeKin
 
 
 def test_the_helpers_of_the_fallback_are_left_out(tmp_path: Path) -> None:
-    """Where xargs has to cut the list of files, neither it nor its greps are in the frame."""
-    tools = _tools(tmp_path / "tools", {"fm_grep": "grep", "fm_xargs": "xargs"})
-    _wrapper(tools / "grep", f'[ "$#" -lt 6 ] || [ "$3" != meminfo ] || exit 126; exec {tools}/fm_grep "$@"')
-    _wrapper(tools / "xargs", f'exec {tools}/fm_xargs "$@"')
+    """Where awk gets the list of processes over a pipe, neither it nor what writes the list is in the frame."""
+    tools = _tools(tmp_path / "tools", {"fm_awk": "awk"})
+    _wrapper(tools / "awk", f'[ "$#" -lt 20 ] || exit 126; exec {tools}/fm_awk "$@"')
     output = _run(_sample(ProbeKind.STATUS) * 10, path=tools)
     frames = _split_frames(output)
     assert len(frames) == 10
@@ -280,13 +279,21 @@ def test_a_missing_awk(tmp_path: Path, shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_a_missing_grep(tmp_path: Path, shell: str) -> None:
-    """Without grep likewise."""
+def test_awk_is_all_it_needs(tmp_path: Path, shell: str) -> None:
+    """On a host with a shell and awk, and no other program, there is a frame."""
     tools = _tools(tmp_path / "tools", {"awk": "awk"})
     source = script.source().replace(_SYSTEM_PATH, "")
-    with pytest.raises(HostError, match="grep cannot be run here") as caught:
-        _parse(_run(_sample(ProbeKind.STATUS), shell, tools, source))
-    assert caught.value.kind is Kind.COMMAND_MISSING
+    assert os.getpid() in _by_pid(_parse(_run(_sample(ProbeKind.STATUS), shell, tools, source)))
+
+
+def test_an_awk_that_fails_once(tmp_path: Path) -> None:
+    """mawk breaks off when a process ends while its file is read; the next try gives the whole frame."""
+    tools = _tools(tmp_path / "tools", {"fm_awk": "awk"})
+    broken = "echo BEGIN fleetmem/1 1; echo M 1 2 3 4; echo K - -; exit 2"
+    _wrapper(tools / "awk", f'[ -e {tools}/tried ] && exec {tools}/fm_awk "$@"; : >{tools}/tried; {broken}')
+    snapshot = _parse(_run(_sample(ProbeKind.STATUS), path=tools))
+    assert os.getpid() in _by_pid(snapshot)
+    assert snapshot.memory.total_bytes > 1024
 
 
 def test_an_awk_that_fails(tmp_path: Path) -> None:
@@ -311,7 +318,7 @@ def test_busybox_ps_is_refused(tmp_path: Path, shell: str) -> None:
     assert _parse(output, 2).processes
 
 
-_FAKE_PROCESSES = 7000
+_FAKE_PROCESSES = 12_000
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +336,7 @@ def crowded_proc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("shell", _SHELLS)
 def test_more_processes_than_fit_on_a_command_line(crowded_proc: Path, shell: str) -> None:
-    """One grep cannot be given that many files at once: the same comes through xargs, all of it."""
+    """One awk cannot be given that many at once: the same comes over a pipe, all of it."""
     source = script.source().replace("cd /proc", f"cd {crowded_proc}")
     output = _run(_sample(ProbeKind.STATUS), shell, source=source, stack_bytes=512 * 1024)
     snapshot = _parse(output)
@@ -340,9 +347,9 @@ def test_more_processes_than_fit_on_a_command_line(crowded_proc: Path, shell: st
 
 
 def test_the_fallback_is_needed(crowded_proc: Path) -> None:
-    """The test above tests the fallback: one grep for all files does not start there."""
+    """The test above tests the fallback: one awk for all of them does not start there."""
     started = subprocess.run(
-        ["sh", "-c", "grep -c Name [0-9]*/status"],
+        ["sh", "-c", "awk 'BEGIN { exit }' [0-9]*"],
         cwd=crowded_proc,
         capture_output=True,
         timeout=60,
