@@ -71,7 +71,8 @@ def build_sinks(settings: Settings, names: FleetNames) -> list[Sink]:
     sinks: list[Sink] = []
     statsd, graphite = settings.statsd.address(), settings.graphite.address()
     if statsd:
-        sinks.append(Sink(Format(formats.statsd), UdpTransport(*statsd), names, settings.statsd.retire))
+        transport = UdpTransport(*statsd, settings.statsd.datagrams_per_second)
+        sinks.append(Sink(Format(formats.statsd), transport, names, settings.statsd.retire))
     if graphite:
         # Each point has its own time there, and an absent point is a gap: nothing has to be ended.
         format_ = Format(formats.graphite, formats.graphite_at)

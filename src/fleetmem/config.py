@@ -25,6 +25,7 @@ from fleetmem.errors import ConfigError, reason_of
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.limits import Detail, Limits
 from fleetmem.sinks.naming import check_prefix
+from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
 from fleetmem.sinks.series import Retire
 from fleetmem.units import parse_size
 
@@ -158,6 +159,8 @@ class Statsd(_Backend):
 
     retire: Retire = Retire.ZERO
     """zero sends one final 0 when a process is gone (several servers repeat the last value for ever); none does not"""
+    datagrams_per_second: float = Field(default=STEADY_DATAGRAMS_PER_SECOND, gt=0)
+    """steady pace; raise it for a server with a large receive buffer. Backlogs and higher loads go faster anyway"""
 
 
 class Graphite(_Backend):

@@ -1,6 +1,7 @@
 """`fleetmem collect`: one cycle over all hosts."""
 
 import asyncio
+import os
 import sys
 import time
 from collections import defaultdict
@@ -17,7 +18,7 @@ from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.hints import HINTS
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output, printable
+from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output, printable
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.sinks.runner import Sink
@@ -29,6 +30,7 @@ EXIT_INTERRUPTED = 130
 
 _HOSTS_NAMED = 5
 _DISCONNECT_SECONDS = 1.0
+_WRITE_SECONDS = 0.2
 
 
 @with_settings
@@ -61,13 +63,17 @@ def collect(
     tally = Tally(len(fleet.hosts))
     with open_output(output) as file:
         writer = make_writer(format_, file, rows)
+        if format_ is not OutputFormat.TABLE:
+            writer = BackgroundWriter(writer)
         try:
             collecting = _collect(fleet, at_once, tally, writer, is_quiet=given.verbosity is Verbosity.QUIET)
             problems = run_async(collecting)
+            writer.finish()
         except KeyboardInterrupt:
             print(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done", file=sys.stderr)
+            if isinstance(writer, BackgroundWriter) and writer.is_stalled(_WRITE_SECONDS):
+                os._exit(EXIT_INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        writer.finish()
     if given.verbosity is not Verbosity.QUIET:
         tally.print_failures()
         print(tally.summary(fleet), file=sys.stderr)

@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import queue
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from heapq import nlargest
 from pathlib import Path
@@ -191,6 +193,65 @@ def printable(text: str) -> str:
     if not text:
         return "(no name)"
     return "".join(c if c.isprintable() else f"\\x{ord(c) & 0xFF:02x}" for c in text)
+
+
+class BackgroundWriter:
+    """Writes in a thread of its own: a reader that stalls (`| less`, a full pipe) must not delay the hosts.
+
+    Args:
+        writer: does the writing, and is finished whenever nothing waits.
+        max_waiting: outcomes that may wait for it; what comes on top is lost and counted. 0 is no limit.
+
+    Attributes:
+        lost: outcomes that were not written.
+    """
+
+    def __init__(self, writer: Writer, max_waiting: int = 0) -> None:
+        self.lost = 0
+        self._writer = writer
+        self._problem: OSError | None = None
+        self._waiting: queue.Queue[Outcome | None] = queue.Queue(max_waiting)
+        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread.start()
+
+    def write(self, outcome: Outcome) -> None:
+        """Takes an outcome; returns at once."""
+        try:
+            self._waiting.put_nowait(outcome)
+        except queue.Full:
+            self.lost += 1
+
+    def _run(self) -> None:
+        while (outcome := self._waiting.get()) is not None:
+            try:
+                self._writer.write(outcome)
+                if self._waiting.empty():
+                    self._writer.finish()
+            except OSError as error:
+                self.lost += 1
+                self._problem = self._problem or error
+
+    def finish(self) -> None:
+        """Waits until all is written.
+
+        Raises:
+            OSError: writing failed.
+        """
+        self._waiting.put(None)
+        self._thread.join()
+        if self._problem:
+            raise self._problem
+        self._writer.finish()
+
+    def is_stalled(self, seconds: float) -> bool:
+        """Whether it is still not done after waiting that long. Then nobody else may touch the file: it is locked."""
+        with suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(seconds)
+        if not self._thread.is_alive():
+            return False
+        self.lost += self._waiting.qsize()
+        return True
 
 
 def make_writer(format_: OutputFormat, file: TextIO, rows: int) -> Writer:

@@ -1,6 +1,7 @@
 """`fleetmem run`: every interval, until stopped."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,16 @@ from fleetmem.build import build_fleet
 from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.logs import LogFormat, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import OutputFormat, Writer, make_writer, open_output
+from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.model import Outcome
 
 log = logging.getLogger("fleetmem.run")
+
+EXIT_STALLED = 4
+_MAX_WAITING = 10_000
+_WRITE_SECONDS = 0.5
 
 
 @with_settings
@@ -47,7 +52,13 @@ def run(
         return
     with open_output(output) as file:
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
-        run_async(Daemon(fleet, given.reload, guard.write, guard.finish).run())
+        writer = BackgroundWriter(guard, _MAX_WAITING)
+        run_async(Daemon(fleet, given.reload, writer.write).run())
+        is_stalled = writer.is_stalled(_WRITE_SECONDS)
+        if writer.lost or is_stalled:
+            log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)
+        if is_stalled:
+            os._exit(EXIT_STALLED)
 
 
 class _FullDiskGuard:

@@ -75,9 +75,9 @@ class SnapshotParser:
             rss_bytes=rss_bytes,
             vsz_bytes=kib_to_bytes(int(vsz)),
             mem_percent=percent_of(rss_bytes, self._total_bytes),
-            peak_rss_bytes=_optional_bytes(peak),
-            anon_bytes=_optional_bytes(anon),
-            swap_bytes=_optional_bytes(swap),
+            peak_rss_bytes=None if peak == b"-" else kib_to_bytes(int(peak)),
+            anon_bytes=None if anon == b"-" else kib_to_bytes(int(anon)),
+            swap_bytes=None if swap == b"-" else kib_to_bytes(int(swap)),
         )
 
 

@@ -4,19 +4,32 @@ A Linux socket with the default receive buffer (rmem_default 212992) holds 92 da
 it is full is lost in silence. 40 at once and 250 a second fill it only when the receiver does not read for 200 ms.
 """
 
+import math
+
 BURST_DATAGRAMS = 40
 STEADY_DATAGRAMS_PER_SECOND = 250.0
 CATCH_UP_SECONDS = 4.0
 """A backlog that steady pace would not clear in this time is cleared in it, at whatever pace that takes."""
 
+_LOAD_SECONDS = 10.0  # over which the usual load is averaged
+_LOAD_HEADROOM = 1.25  # or a load above the steady pace would keep a backlog of CATCH_UP_SECONDS for ever
+_SHORTEST_WAIT_SECONDS = 0.01  # at high rates: fewer and longer sleeps
+
 
 class Pace:
-    """A token bucket whose rate grows with the backlog."""
+    """A token bucket whose rate follows the load.
 
-    def __init__(self, now_seconds: float) -> None:
+    Args:
+        now_seconds: a monotonic clock.
+        steady_rate: datagrams per second, when there is neither backlog nor a load above it.
+    """
+
+    def __init__(self, now_seconds: float, steady_rate: float = STEADY_DATAGRAMS_PER_SECOND) -> None:
+        self._steady_rate = steady_rate
         self._tokens = float(BURST_DATAGRAMS)
         self._at = now_seconds
-        self._rate = STEADY_DATAGRAMS_PER_SECOND
+        self._rate = steady_rate
+        self._recent = 0.0  # datagrams sent, each forgotten at the pace of _LOAD_SECONDS
 
     def wait_seconds(self, now_seconds: float, backlog_datagrams: float) -> float:
         """Returns how long to wait before the next datagram, 0 for not at all; then the datagram counts as sent.
@@ -25,13 +38,14 @@ class Pace:
             now_seconds: a monotonic clock.
             backlog_datagrams: about how many are waiting.
         """
-        wanted = max(STEADY_DATAGRAMS_PER_SECOND, backlog_datagrams / CATCH_UP_SECONDS)
+        elapsed = now_seconds - self._at
+        self._at = now_seconds
+        self._recent = self._recent * math.exp(-elapsed / _LOAD_SECONDS) + 1
+        load = self._recent / _LOAD_SECONDS * _LOAD_HEADROOM
+        catching_up = backlog_datagrams / (CATCH_UP_SECONDS - 2 * _SHORTEST_WAIT_SECONDS)
+        wanted = max(self._steady_rate, load, catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
-        self._tokens = min(BURST_DATAGRAMS, self._tokens + (now_seconds - self._at) * rate)
-        self._at = now_seconds
-        self._tokens -= 1
-        if self._tokens >= 0:
-            return 0.0
-        # Wait for a quarter of a burst at once: fewer and longer sleeps.
-        return (BURST_DATAGRAMS / 4 - self._tokens) / rate
+        batch = max(BURST_DATAGRAMS / 4, rate * _SHORTEST_WAIT_SECONDS)
+        self._tokens = min(max(BURST_DATAGRAMS, 2 * batch), self._tokens + elapsed * rate) - 1
+        return 0.0 if self._tokens >= 0 else (batch - self._tokens) / rate

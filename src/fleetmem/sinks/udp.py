@@ -7,7 +7,7 @@ import time
 
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks.formats import cut_lines
-from fleetmem.sinks.pace import Pace
+from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND, Pace
 
 MAX_DATAGRAM_BYTES = 1432
 """Fits an Ethernet frame, and the 1500 bytes beyond which statsite may cut a datagram."""
@@ -17,7 +17,7 @@ _LATE_REFUSAL_SECONDS = 0.2
 
 
 class UdpTransport:
-    """Sends text as datagrams of whole lines, no faster than `Pace` says.
+    """Sends text as datagrams of whole lines, no faster than `Pace` says; its steady rate is in datagrams per second.
 
     UDP tells of a dead receiver only when its host answers with ICMP "port unreachable", and then on a later send; a
     host that is away altogether stays unnoticed.
@@ -27,7 +27,7 @@ class UdpTransport:
         bytes_total: likewise, payload only.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, steady_rate: float = STEADY_DATAGRAMS_PER_SECOND) -> None:
         self.address = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
         self.datagrams_total = 0
         self.bytes_total = 0
@@ -36,7 +36,7 @@ class UdpTransport:
         self._socket: socket.socket | None = None
         self._peer: object = None
         self._looked_up_at = 0.0
-        self._pace = Pace(time.monotonic())
+        self._pace = Pace(time.monotonic(), steady_rate)
 
     async def send(self, text: bytes, backlog_bytes: int) -> None:
         """Sends text.

@@ -1,16 +1,27 @@
 import csv
+import errno
 import io
 import json
 import re
 import sys
+import threading
 from pathlib import Path
+from typing import TextIO, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetmem.cli import output
-from fleetmem.cli.output import OutputFormat, make_writer, open_output, printable, to_json
+from fleetmem.cli.output import (
+    BackgroundWriter,
+    JsonLinesWriter,
+    OutputFormat,
+    make_writer,
+    open_output,
+    printable,
+    to_json,
+)
 from fleetmem.errors import Kind, SinkError, Stage
 from fleetmem.model import Outcome, ProcessMemory
 from fleetmem.shape.limits import Detail, Limits
@@ -33,7 +44,7 @@ def _csv(*outcomes: Outcome) -> list[dict[str, str]]:
 
 
 def test_json_of_a_sample() -> None:
-    """The shape that DESIGN promises: host, memory and processes in bytes; what is unknown is left out."""
+    """The promised shape: host, memory and processes in bytes; what is unknown is left out."""
     (line,) = _written(OutputFormat.JSONL, sample(process(7, "nginx", 4096, 8192))).splitlines()
     assert json.loads(line) == {
         "host": "web01",
@@ -65,7 +76,7 @@ def test_json_of_a_sample() -> None:
     }
 
 
-def test_json_of_a_failure() -> None:
+def test_json_of_failure() -> None:
     """A failed host has its line too: stage, kind and message."""
     (line,) = _written(OutputFormat.JSONL, failure(Kind.AUTH_FAILED, "no", Stage.LOGIN)).splitlines()
     assert json.loads(line) == {
@@ -114,7 +125,7 @@ def test_csv_by_command() -> None:
     assert (row["command"], row["procs"], row["pid"], row["uid"]) == ("nginx", "2", "", "")
 
 
-def test_csv_of_a_failure() -> None:
+def test_csv_of_failure() -> None:
     """A failed host is a row with its error, and no numbers that look like zero."""
     (row,) = _csv(failure(Kind.UNREACHABLE, "no route"))
     assert (row["error_kind"], row["error_message"], row["rss_bytes"]) == ("unreachable", "no route", "")
@@ -216,3 +227,49 @@ def test_a_full_disk() -> None:
     """A disk that is full is an error of the output, not a traceback."""
     with pytest.raises(SinkError, match="output /dev/full: no space left"), open_output(Path("/dev/full")) as file:
         file.write("x")
+
+
+class _Pipe:
+    """A file whose reader has stalled until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.goes_on.wait(20)
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_a_stalled_reader_delays_nobody() -> None:
+    """Outcomes are taken at once; what is over the limit is counted; all the rest is written when reading goes on."""
+    pipe = _Pipe()
+    writer = BackgroundWriter(JsonLinesWriter(cast("TextIO", pipe)), max_waiting=3)
+    for _ in range(10):
+        writer.write(failure())
+    assert writer.is_stalled(0.01)
+    lost = writer.lost
+    assert lost >= 10 - 1 - 3
+    pipe.goes_on.set()
+    writer.finish()
+    assert 3 <= pipe.text.count("\n") <= 10
+
+
+class _FullDisk:
+    """A file on a full disk."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_fills_up_in_the_background() -> None:
+    """The error of the thread that writes comes out where the end is waited for."""
+    writer = BackgroundWriter(JsonLinesWriter(cast("TextIO", _FullDisk())))
+    writer.write(failure())
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    assert writer.lost == 1

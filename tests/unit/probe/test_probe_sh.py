@@ -287,7 +287,7 @@ def test_awk_is_all_it_needs(tmp_path: Path, shell: str) -> None:
 
 
 def test_an_awk_that_fails_once(tmp_path: Path) -> None:
-    """mawk breaks off when a process ends while its file is read; the next try gives the whole frame."""
+    """Mawk breaks off when a process ends while its file is read; the next try gives the whole frame."""
     tools = _tools(tmp_path / "tools", {"fm_awk": "awk"})
     broken = "echo BEGIN fleetmem/1 1; echo M 1 2 3 4; echo K - -; exit 2"
     _wrapper(tools / "awk", f'[ -e {tools}/tried ] && exec {tools}/fm_awk "$@"; : >{tools}/tried; {broken}')

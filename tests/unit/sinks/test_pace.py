@@ -87,3 +87,17 @@ def test_a_backlog_that_shrinks_is_still_cleared_in_time() -> None:
     for left in range(10_000, 0, -1):
         now += pace.wait_seconds(now, left)
     assert now <= CATCH_UP_SECONDS * 1.05
+
+
+@pytest.mark.parametrize("load", [400.0, 4000.0])
+def test_a_load_above_the_steady_pace_leaves_no_backlog_behind(load: float) -> None:
+    """What comes in all the time goes out as fast: no lag that stays, and so nothing to lose at a stop."""
+    pace, now, sent = Pace(0.0), 0.0, 0
+    while now < 90:
+        waiting = now * load - sent
+        if waiting < 0.5:
+            now = (sent + 1) / load
+            continue
+        now += pace.wait_seconds(now, waiting)
+        sent += 1
+    assert now * load - sent <= load / 4

@@ -191,8 +191,8 @@ def test_it_keeps_the_pace(receiver: socket.socket, monkeypatch: pytest.MonkeyPa
     slept: list[float] = []
 
     class Slow:
-        def __init__(self, _now_seconds: float) -> None:
-            pass
+        def __init__(self, _now_seconds: float, steady_rate: float) -> None:
+            assert steady_rate == 700
 
         def wait_seconds(self, _now_seconds: float, backlog_datagrams: float) -> float:
             backlogs.append(backlog_datagrams)
@@ -205,7 +205,7 @@ def test_it_keeps_the_pace(receiver: socket.socket, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(asyncio, "sleep", sleep)
 
     async def main() -> None:
-        transport = UdpTransport("127.0.0.1", _port(receiver))
+        transport = UdpTransport("127.0.0.1", _port(receiver), 700)
         await transport.send(b"x" * 1000 + b"\n" + b"y" * 1000 + b"\n", backlog_bytes=MAX_DATAGRAM_BYTES * 3)
         await transport.close()
 
