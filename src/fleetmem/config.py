@@ -6,6 +6,7 @@ Environment variables are `FLEETMEM_<SECTION>__<KEY>`, as in `FLEETMEM_SSH__USER
 import ipaddress
 import re
 import tomllib
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -203,6 +204,21 @@ class Settings(BaseSettings):
     def _check_prefix(cls, value: str) -> str:
         return check_prefix(value)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns the sources, strongest first: flags, environment, file."""
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+
+_file_values: ContextVar[dict[str, Any]] = ContextVar("_file_values")
+
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:
     """Returns host and port of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `IPV6`.
@@ -243,39 +259,25 @@ def load(path: Path | None, flags: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong value; the message names the key.
     """
-    from_file = _read_toml(path) if path else {}
-
-    class Sources(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, _FileSource(settings_cls, from_file)
-
+    token = _file_values.set(_read_toml(path) if path else {})
     try:
-        loaded = Sources(**flags)
+        return Settings(**flags)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
         raise ConfigError(f"environment: {error} ({error.__cause__})") from error
-    return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+    finally:
+        _file_values.reset(token)
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._values = values
+    """What the configuration file says."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self._values.get(field_name), field_name, False
+        return _file_values.get({}).get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return self._values
+        return _file_values.get({})
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

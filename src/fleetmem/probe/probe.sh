@@ -22,7 +22,7 @@ boot=-
 ps_is_busybox=
 
 # All paths are below /proc. `slurp` takes a whole file as one record, since no \001 is in it: far cheaper than its lines. A process that is gone by
-# now has no file. Numbers are printed with %.0f: mawk 1.3.3 prints those from 2^31 on with an exponent.
+# now has no file. Numbers are printed with OFMT: without it, mawk 1.3.3 prints those from 2^31 on with an exponent.
 functions='
 function slurp(path, separator) {
     text = ""
@@ -32,16 +32,16 @@ function slurp(path, separator) {
     RS = separator
 }
 function val(key, at) {
-    at = index(text, "\n" key)
-    return at ? sprintf("%.0f", substr(text, at + length(key) + 1, 30)) : "-"
+    at = index(text, key)
+    return at ? substr(text, at + length(key), 24) + 0 : "-"
 }
 function head() {
     print "BEGIN fleetmem/1", id
     slurp("meminfo")
     text = "\n" (text == "" ? "MemTotal: " total : text)
-    print "M", val("MemTotal:"), val("MemAvailable:"), val("SwapTotal:"), val("SwapFree:")
+    print "M", val("\nMemTotal:"), val("\nMemAvailable:"), val("\nSwapTotal:"), val("\nSwapFree:")
     slurp("vmstat")
-    print "K", val("oom_kill "), boot
+    print "K", val("\noom_kill "), boot
 }
 function end(status) {
     if (!rows) { print "E", "no process could be read with " kind; status = status ? status : 1 }
@@ -52,15 +52,19 @@ function end(status) {
 from_status="$functions"'
 function row(pid, vsz, rss) {
     slurp(pid "/status")
-    vsz = val("VmSize:")
-    rss = val("VmRSS:")
-    if (vsz == "-") vsz = rss = 0
-    if (text == "" || (which != "all" && vsz == 0)) return
+    size = index(text, "\nVmSize:")
+    if (text == "" || (!size && which != "all")) return
     name = substr(text, 7, index(text, "\n") - 7)
-    print "P", pid, val("Uid:"), vsz, rss, val("VmHWM:"), val("RssAnon:"), val("VmSwap:"), name
+    uid = val("\nUid:")
+    if (size) {
+        text = substr(text, size, 600) # the memory lines stand together, from VmSize to VmSwap
+        peak = val("\nVmHWM:")
+        print "P", pid, uid, val("\nVmSize:"), val("\nVmRSS:"), peak, val("\nRssAnon:"), val("\nVmSwap:"), name
+    } else print "P", pid, uid, 0, 0, "- - -", name
     rows++
 }
 BEGIN {
+    OFMT = CONVFMT = "%.0f"
     head()
     if (ARGC > 1) for (i = 1; i < ARGC; i++) row(ARGV[i])
     else while ((getline pid) > 0) row(pid)
@@ -70,7 +74,7 @@ BEGIN {
 
 # The column before the name is right-aligned, so that a name with leading spaces stays whole.
 from_ps="$functions"'
-BEGIN { head() }
+BEGIN { OFMT = CONVFMT = "%.0f"; head() }
 $1 == "X" && NF == 2 { own = $2; next }
 $1 == "S" && NF == 2 { status = $2; next }
 {

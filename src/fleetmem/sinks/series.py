@@ -131,10 +131,13 @@ class HostSeries:
     def _ended(self, current: Mapping[int | str, _Series]) -> list[tuple[str, str]]:
         if not self._is_retiring:
             return []
+        changed = [series for key, series in self._live.items() if current.get(key) is not series]
+        if not changed:
+            return []
         stems = {series.stem for series in current.values()}
         return [
             (series.stem + measure, "0")
-            for series in self._live.values()
+            for series in changed
             if series.stem not in stems
             for measure in series.measures
         ]
