@@ -6,7 +6,7 @@
 
 Both sides run in turn, several times; a ratio is of two that ran one after the other. All hosts are one sshd on the
 loopback device (measured_host.py), under as many addresses as needed. CPU of a command is what wait4(2) says of it and
-the children it waited for. Exit status 1 when a bound of DESIGN section 8 is missed.
+the children it waited for. Exit status 1 when a bound is missed.
 """
 
 import argparse

@@ -46,6 +46,6 @@ class Pace:
         wanted = max(self._steady_rate, load, catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
-        batch = max(BURST_DATAGRAMS / 4, rate * _SHORTEST_WAIT_SECONDS)
-        self._tokens = min(max(BURST_DATAGRAMS, 2 * batch), self._tokens + elapsed * rate) - 1
-        return 0.0 if self._tokens >= 0 else (batch - self._tokens) / rate
+        burst = max(BURST_DATAGRAMS, rate * _SHORTEST_WAIT_SECONDS)
+        self._tokens = min(burst, self._tokens + elapsed * rate) - 1
+        return 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
