@@ -23,8 +23,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fleetmem.connect.settings import HostKeyPolicy, SshSettings
 from fleetmem.errors import ConfigError, reason_of
+from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
-from fleetmem.shape.limits import Detail, Limits
+from fleetmem.shape.limits import Limits
 from fleetmem.sinks.naming import check_prefix
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
 from fleetmem.sinks.series import Retire

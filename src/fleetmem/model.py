@@ -1,6 +1,8 @@
 """The nouns that stages hand to each other: plain, immutable, in bytes and seconds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from fleetmem.errors import Kind, Stage
@@ -85,6 +87,22 @@ class Snapshot:
     processes: tuple[ProcessMemory, ...]
 
 
+class Detail(StrEnum):
+    """What gets series of its own."""
+
+    PROCESS = "process"
+    COMMAND = "command"
+
+
+class LeftOut(StrEnum):
+    """Why a process has no series of its own."""
+
+    EXCLUDED = "excluded"
+    SMALL = "small"
+    TOP = "top"
+    BUDGET = "budget"
+
+
 @dataclass(frozen=True, slots=True)
 class Shaped:
     """A snapshot after filters and limits: what is worth storing.
@@ -92,18 +110,23 @@ class Shaped:
     Attributes:
         memory: of the host, untouched.
         process_count: processes in the snapshot, before any limit.
+        details: which of the two levels there are.
         processes: those kept one by one (detail `process`).
         commands: those kept by command (detail `command`).
-        other: the sum of what the limits left out, so that totals still add up; None when nothing was left out.
-        is_by_command: whether the detail is `command`.
+        other_processes: the sum of the processes that have no row of their own, so that totals still add up; None when
+            all have one.
+        other_commands: likewise, beside `commands`.
+        left_out: processes without a row of their own at the finest level there is, by reason.
     """
 
     memory: HostMemory
     process_count: int
+    details: frozenset[Detail]
     processes: tuple[ProcessMemory, ...]
     commands: tuple[CommandMemory, ...]
-    other: CommandMemory | None
-    is_by_command: bool
+    other_processes: CommandMemory | None
+    other_commands: CommandMemory | None
+    left_out: Mapping[LeftOut, int]
 
 
 @dataclass(frozen=True, slots=True)

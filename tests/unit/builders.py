@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from fleetmem.errors import Kind, Stage
-from fleetmem.model import CommandMemory, Failure, Host, HostMemory, ProcessMemory, Sample, Shaped, Snapshot
-from fleetmem.shape.limits import Detail, Limits, shape
+from fleetmem.model import CommandMemory, Detail, Failure, Host, HostMemory, ProcessMemory, Sample, Shaped, Snapshot
+from fleetmem.shape.limits import Limits, shape
 from fleetmem.units import percent_of
 
 TOTAL_BYTES = 8 * 1024**3
@@ -64,6 +64,11 @@ def command(name: str = "nginx", procs: int = 2, rss_bytes: int = 8192) -> Comma
 def shaped(processes: Sequence[ProcessMemory] = ()) -> Shaped:
     """Returns what no limits leave of these processes."""
     return shape(snapshot(*processes), Limits())
+
+
+def others(shaped: Shaped) -> list[CommandMemory]:
+    """Returns the sums of what has no row of its own, of each level that has one."""
+    return [other for other in (shaped.other_processes, shaped.other_commands) if other]
 
 
 def command_names() -> st.SearchStrategy[str]:

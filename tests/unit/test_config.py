@@ -14,7 +14,8 @@ from fleetmem.cli.config import sample_toml, to_toml
 from fleetmem.config import Settings, find_path, load, split_address
 from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.errors import ConfigError
-from fleetmem.shape.limits import Detail, Limits
+from fleetmem.model import Detail
+from fleetmem.shape.limits import Limits
 from fleetmem.sinks.series import Retire
 
 

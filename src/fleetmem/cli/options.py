@@ -13,8 +13,8 @@ import typer
 from fleetmem import config
 from fleetmem.cli.logs import Verbosity
 from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind
-from fleetmem.shape.limits import Detail
 
 
 class _Flag(NamedTuple):

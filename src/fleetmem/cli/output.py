@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetmem.errors import SinkError, reason_of
-from fleetmem.model import CommandMemory, Failure, Outcome, ProcessMemory, Sample
+from fleetmem.model import CommandMemory, Detail, Failure, Outcome, ProcessMemory, Sample
 from fleetmem.units import format_size
 
 _PIPE_COLUMNS = 120
@@ -81,12 +81,14 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         ),
         "process_count": shaped.process_count,
     }
-    if shaped.is_by_command:
-        data["commands"] = [_command(command) for command in shaped.commands]
-    else:
+    if Detail.PROCESS in shaped.details:
         data["processes"] = [_without_none(**process._asdict()) for process in shaped.processes]
-    if shaped.other:
-        data["other"] = _command(shaped.other)
+    if Detail.COMMAND in shaped.details:
+        data["commands"] = [_command(command) for command in shaped.commands]
+    if shaped.other_processes:
+        data["other"] = _command(shaped.other_processes)
+    if shaped.other_commands:
+        data["other_commands" if Detail.PROCESS in shaped.details else "other"] = _command(shaped.other_commands)
     return data
 
 
@@ -146,8 +148,10 @@ class CsvWriter:
 def _rows(sample: Sample) -> Iterator[ProcessMemory | CommandMemory]:
     yield from sample.shaped.processes
     yield from sample.shaped.commands
-    if sample.shaped.other:
-        yield sample.shaped.other
+    if sample.shaped.other_processes:
+        yield sample.shaped.other_processes
+    if sample.shaped.other_commands:
+        yield sample.shaped.other_commands
 
 
 class TableWriter:

@@ -2,24 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from heapq import nlargest
 from typing import TypeVar
 
-from fleetmem.model import CommandMemory, ProcessMemory, Shaped, Snapshot
+from fleetmem.model import CommandMemory, Detail, LeftOut, ProcessMemory, Shaped, Snapshot
 from fleetmem.units import percent_of
 
 _Row = TypeVar("_Row", ProcessMemory, CommandMemory)
 
 OTHER = "other"
 """What the sum of everything left out is called."""
-
-
-class Detail(StrEnum):
-    """What gets series of its own."""
-
-    PROCESS = "process"
-    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +34,23 @@ def shape(snapshot: Snapshot, limits: Limits) -> Shaped:
     total_bytes = snapshot.memory.total_bytes
     processes: tuple[ProcessMemory, ...] = ()
     commands: tuple[CommandMemory, ...] = ()
-    rest: Sequence[ProcessMemory | CommandMemory]
+    other_processes = other_commands = None
     if limits.detail is Detail.PROCESS:
-        processes, rest = _keep(snapshot.processes, limits)
+        processes, small_processes = _keep(snapshot.processes, limits)
+        other_processes = _sum(OTHER, small_processes, total_bytes) if small_processes else None
     else:
-        commands, rest = _keep(_by_command(snapshot.processes, total_bytes), limits)
+        commands, small_commands = _keep(_by_command(snapshot.processes, total_bytes), limits)
+        other_commands = _sum(OTHER, small_commands, total_bytes) if small_commands else None
+    other = other_processes or other_commands
     return Shaped(
         memory=snapshot.memory,
         process_count=len(snapshot.processes),
+        details=frozenset({limits.detail}),
         processes=processes,
         commands=commands,
-        other=_sum(OTHER, rest, total_bytes) if rest else None,
-        is_by_command=limits.detail is Detail.COMMAND,
+        other_processes=other_processes,
+        other_commands=other_commands,
+        left_out={LeftOut.SMALL: other.procs} if other else {},
     )
 
 

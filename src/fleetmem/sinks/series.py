@@ -28,7 +28,7 @@ _HOST_MEASURES = (
     "processes",
     "collect_seconds",
 )
-_OTHER_KEY = -1  # beside pids and command names, neither of which it can be
+_OTHER_PROCESSES, _OTHER_COMMANDS = -1, -2  # beside pids and command names, neither of which they can be
 
 
 class Retire(StrEnum):
@@ -119,9 +119,10 @@ class HostSeries:
             if series is None or series.row != command:
                 series = make(command, names.command_stem(command.command), _COMMAND_MEASURES)
             current[command.command] = series
-        if shaped.other:
-            stem = names.other_stem(is_by_command=shaped.is_by_command)
-            current[_OTHER_KEY] = make(shaped.other, stem, _COMMAND_MEASURES)
+        for key, other in ((_OTHER_PROCESSES, shaped.other_processes), (_OTHER_COMMANDS, shaped.other_commands)):
+            if other:
+                stem = names.other_stem(is_by_command=key == _OTHER_COMMANDS)
+                current[key] = make(other, stem, _COMMAND_MEASURES)
         return current
 
     def _make(self, row: ProcessMemory | CommandMemory, stem: str, measures: tuple[str, ...]) -> _Series:

@@ -23,8 +23,8 @@ from fleetmem.cli.output import (
     to_json,
 )
 from fleetmem.errors import Kind, SinkError, Stage
-from fleetmem.model import Outcome, ProcessMemory
-from fleetmem.shape.limits import Detail, Limits
+from fleetmem.model import Detail, Outcome, ProcessMemory
+from fleetmem.shape.limits import Limits
 from unit.builders import command_names, failure, process, sample
 
 _HOSTILE = "\x1b[31m\nevil\r\x9b\u202e\udce9,\"'=1"

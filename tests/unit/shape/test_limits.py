@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import CommandMemory, ProcessMemory, Shaped
-from fleetmem.shape.limits import OTHER, Detail, Limits, shape
+from fleetmem.model import CommandMemory, Detail, ProcessMemory, Shaped
+from fleetmem.shape.limits import OTHER, Limits, shape
 from fleetmem.units import percent_of
-from unit.builders import MEMORY, TOTAL_BYTES, all_limits, process, processes, snapshot
+from unit.builders import MEMORY, TOTAL_BYTES, all_limits, others, process, processes, snapshot
 
 _SMALL, _MIDDLE, _LARGE = process(1, "a", 10, 100), process(2, "b", 20, 200), process(3, "b", 30, 300)
 
@@ -17,7 +17,7 @@ def _shape(limits: Limits) -> Shaped:
 def test_no_limits_keep_everything() -> None:
     """By default every process is kept as it is, and there is no `other`."""
     shaped = _shape(Limits())
-    assert shaped == Shaped(MEMORY, 3, (_SMALL, _MIDDLE, _LARGE), (), None, is_by_command=False)
+    assert shaped == Shaped(MEMORY, 3, frozenset({Detail.PROCESS}), (_SMALL, _MIDDLE, _LARGE), (), None, None, {})
     assert all(kept is given_ for kept, given_ in zip(shaped.processes, (_SMALL, _MIDDLE, _LARGE), strict=True))
 
 
@@ -25,29 +25,29 @@ def test_top_keeps_the_largest() -> None:
     """The largest by RSS come first; the sum of the rest is `other`."""
     shaped = _shape(Limits(top=1))
     assert shaped.processes == (_LARGE,)
-    assert shaped.other == CommandMemory(OTHER, 2, 30, 300, percent_of(30, TOTAL_BYTES))
+    assert shaped.other_processes == CommandMemory(OTHER, 2, 30, 300, percent_of(30, TOTAL_BYTES))
     assert shaped.process_count == 3
 
 
 def test_top_larger_than_the_host() -> None:
     """With fewer processes than asked for nothing is left out."""
     shaped = _shape(Limits(top=3))
-    assert (len(shaped.processes), shaped.other) == (3, None)
+    assert (len(shaped.processes), shaped.other_processes) == (3, None)
 
 
 def test_min_rss_keeps_what_is_as_large() -> None:
     """The limit itself is kept, what is smaller is added up."""
     shaped = _shape(Limits(min_rss_bytes=20))
     assert shaped.processes == (_MIDDLE, _LARGE)
-    assert shaped.other == CommandMemory(OTHER, 1, 10, 100, percent_of(10, TOTAL_BYTES))
+    assert shaped.other_processes == CommandMemory(OTHER, 1, 10, 100, percent_of(10, TOTAL_BYTES))
 
 
 def test_everything_left_out() -> None:
     """A limit that nothing meets leaves `other` alone."""
     shaped = _shape(Limits(min_rss_bytes=10**6))
     assert shaped.processes == ()
-    assert shaped.other is not None
-    assert shaped.other.procs == 3
+    assert shaped.other_processes is not None
+    assert shaped.other_processes.procs == 3
 
 
 def test_both_limits() -> None:
@@ -59,7 +59,7 @@ def test_detail_command() -> None:
     """Processes of one name become one row, in the order in which the names were seen."""
     shaped = _shape(Limits(detail=Detail.COMMAND))
     assert shaped.processes == ()
-    assert shaped.is_by_command
+    assert shaped.details == {Detail.COMMAND}
     assert shaped.commands == (
         CommandMemory("a", 1, 10, 100, percent_of(10, TOTAL_BYTES)),
         CommandMemory("b", 2, 50, 500, percent_of(50, TOTAL_BYTES)),
@@ -70,21 +70,21 @@ def test_limits_of_commands_count_processes() -> None:
     """What is left out by command counts the processes of the commands, not the commands."""
     shaped = shape(snapshot(_SMALL, _MIDDLE, _LARGE, process(4, "c", 1000)), Limits(Detail.COMMAND, top=1))
     assert [row.command for row in shaped.commands] == ["c"]
-    assert shaped.other is not None
-    assert shaped.other.procs == 3
+    assert shaped.other_commands is not None
+    assert shaped.other_commands.procs == 3
 
 
 def test_a_host_without_processes() -> None:
     """Nothing in, nothing out, and no `other` of nothing."""
-    assert shape(snapshot(), Limits(top=1)) == Shaped(MEMORY, 0, (), (), None, is_by_command=False)
+    assert shape(snapshot(), Limits(top=1)) == Shaped(MEMORY, 0, frozenset({Detail.PROCESS}), (), (), None, None, {})
 
 
 def test_equal_rows_are_all_counted() -> None:
     """Rows that are equal in every field are still several."""
     shaped = shape(snapshot(_SMALL, _SMALL, process(1, "a", 10, 100)), Limits(top=2))
     assert len(shaped.processes) == 2
-    assert shaped.other is not None
-    assert shaped.other.procs == 1
+    assert shaped.other_processes is not None
+    assert shaped.other_processes.procs == 1
 
 
 @given(processes(), all_limits())
@@ -92,7 +92,7 @@ def test_totals_add_up(rows: tuple[ProcessMemory, ...], limits: Limits) -> None:
     """Whatever the limits: what is kept and `other` together are the host."""
     shaped = shape(snapshot(*rows), limits)
     kept: list[ProcessMemory | CommandMemory] = [*shaped.processes, *shaped.commands]
-    parts = [*kept, shaped.other] if shaped.other else kept
+    parts = [*kept, *others(shaped)]
     assert sum(part.rss_bytes for part in parts) == sum(row.rss_bytes for row in rows)
     assert sum(part.vsz_bytes for part in parts) == sum(row.vsz_bytes for row in rows)
     assert sum(part.procs for part in parts) == shaped.process_count == len(rows)
@@ -117,5 +117,5 @@ def test_percent_is_of_the_host(detail: Detail, rows: tuple[ProcessMemory, ...],
     """Every row, `other` included, says its share of the host's memory."""
     shaped = shape(snapshot(*rows), Limits(detail, top))
     rows_kept: list[ProcessMemory | CommandMemory] = [*shaped.processes, *shaped.commands]
-    for row in [*rows_kept, shaped.other] if shaped.other else rows_kept:
+    for row in [*rows_kept, *others(shaped)]:
         assert row.mem_percent == percent_of(row.rss_bytes, TOTAL_BYTES)

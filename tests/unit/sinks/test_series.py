@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import Outcome, ProcessMemory
-from fleetmem.shape.limits import Detail, Limits
+from fleetmem.model import Detail, Outcome, ProcessMemory
+from fleetmem.shape.limits import Limits
 from fleetmem.sinks.formats import graphite, statsd
 from fleetmem.sinks.naming import HostNames
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, Text
