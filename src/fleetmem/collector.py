@@ -3,8 +3,8 @@
      inventory ──> connect ──> probe ──> shape ──> sinks
      which hosts   link.ask    parse     limits    put
 
-One `Collector` holds a fleet: for each host a link and a parser. `sample` takes one host all the way, and is the only
-place where the stages follow each other. Every host has exactly one outcome per cycle: a `Sample` or a `Failure`.
+One `Collector` holds a fleet: for each host a link, a parser and a shaper. `sample` takes one host all the way, and is
+the only place where the stages follow each other. A host has exactly one outcome per cycle: a `Sample` or a `Failure`.
 
 It is built from plain values and callables (see `build`), touches no signal, no global and no terminal.
 """
@@ -18,7 +18,7 @@ from fleetmem.connect.link import Link
 from fleetmem.errors import HostError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
-from fleetmem.shape.limits import Limits, shape
+from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.runner import Sink
 
 
@@ -35,7 +35,7 @@ class Collector:
         make_link: makes the connection to a host; nothing is connected before its first sample.
         make_parser: makes the parser of a host's frames.
         make_request: makes the line that asks the probe for a frame, for a request id.
-        limits: what is kept of a snapshot.
+        make_shaper: makes what a host's snapshots are shaped by.
         sinks: where outcomes go.
     """
 
@@ -44,15 +44,16 @@ class Collector:
         make_link: Callable[[Host], Link],
         make_parser: Callable[[], SnapshotParser],
         make_request: Callable[[int], bytes],
-        limits: Limits,
+        make_shaper: Callable[[Host], Shaper],
         sinks: Iterable[Sink],
     ) -> None:
         self.sinks = list(sinks)
         self._make_link = make_link
         self._make_parser = make_parser
         self._make_request = make_request
-        self._limits = limits
+        self._make_shaper = make_shaper
         self._members: dict[Host, _Member] = {}
+        self._shapers: dict[Host, Shaper] = {}
 
     @property
     def connects_total(self) -> int:
@@ -62,11 +63,12 @@ class Collector:
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
         member = self._member(host)
+        shaper = self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
         begun_unix_seconds, begun = time.time(), time.monotonic()
         outcome: Outcome
         try:
             answer = await member.link.ask(self._make_request)
-            shaped = shape(member.parser.parse(answer.frame), self._limits)
+            shaped = shaper.shape(member.parser.parse(answer.frame), answer.asked_unix_seconds)
             seconds = time.monotonic() - begun
             outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
         except HostError as error:
@@ -110,6 +112,13 @@ class Collector:
             if member:
                 self._members[host] = member
 
+    def adopt_shapers(self, other: "Collector", hosts: Iterable[Host]) -> None:
+        """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
+        for host in hosts:
+            shaper = other._shapers.pop(host, None)
+            if shaper:
+                self._shapers[host] = shaper
+
     def _member(self, host: Host) -> _Member:
         if host not in self._members:
             self._members[host] = _Member(self._make_link(host), self._make_parser())
@@ -117,12 +126,14 @@ class Collector:
 
     async def forget(self, host: Host) -> None:
         """Disconnects from a host; its probe ends."""
-        member = self._members.pop(host, None)
+        member, shaper = self._members.pop(host, None), self._shapers.pop(host, None)
+        if shaper:
+            shaper.close()
         if member:
             await member.link.close()
 
     async def close(self) -> None:
         """Disconnects from all hosts."""
         async with asyncio.TaskGroup() as group:
-            for host in list(self._members):
+            for host in {*self._members, *self._shapers}:
                 group.create_task(self.forget(host))
