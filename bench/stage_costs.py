@@ -17,7 +17,7 @@ from fleetmem.probe.script import ProbeKind
 from fleetmem.shape.limits import Limits, shape
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.series import HostSeries, Retire
+from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
 
 _FRAMES = 300
@@ -48,7 +48,7 @@ class _Laps:
 def stage_ms(frame: bytes, host: Host, changed_share: float) -> dict[str, float]:
     """Returns the CPU of each stage in ms per frame."""
     reader, parser, limits = FrameReader(), SnapshotParser(ProbeKind.STATUS), Limits()
-    series = HostSeries(FleetNames("fleetmem", [host.name]).host(host.name), formats.statsd, Retire.ZERO)
+    series = SeriesEncoding(formats.statsd_plain, Retire.ZERO).host(FleetNames("fleetmem", [host.name]), host)
     request_id = int(frame.split(b"\n", 1)[0].rsplit(b" ", 1)[1])
     laps = _Laps()
     for variant in _variants(frame, changed_share):

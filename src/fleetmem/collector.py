@@ -19,7 +19,7 @@ from fleetmem.errors import HostError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.limits import Limits, shape
-from fleetmem.sinks.runner import Sink
+from fleetmem.sinks.sink import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,18 @@ class Collector:
         self._make_request = make_request
         self._limits = limits
         self._members: dict[Host, _Member] = {}
+        self._gone_handshakes = self._gone_reconnects = 0
 
     @property
-    def connects_total(self) -> int:
-        """Connections tried so far, to the hosts that are held now."""
-        return sum(member.link.connects_total for member in self._members.values())
+    def handshakes_total(self) -> int:
+        """Connections tried so far."""
+        return self._gone_handshakes + sum(member.link.connects_total for member in self._members.values())
+
+    @property
+    def reconnects_total(self) -> int:
+        """Connections tried so far to hosts that had been tried before."""
+        again = sum(max(0, member.link.connects_total - 1) for member in self._members.values())
+        return self._gone_reconnects + again
 
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
@@ -105,6 +112,7 @@ class Collector:
 
     def adopt(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over the connections of another collector, for these hosts; the other one keeps the rest."""
+        self._gone_handshakes, self._gone_reconnects = other._gone_handshakes, other._gone_reconnects
         for host in hosts:
             member = other._members.pop(host, None)
             if member:
@@ -119,6 +127,8 @@ class Collector:
         """Disconnects from a host; its probe ends."""
         member = self._members.pop(host, None)
         if member:
+            self._gone_handshakes += member.link.connects_total
+            self._gone_reconnects += max(0, member.link.connects_total - 1)
             await member.link.close()
 
     async def close(self) -> None:
