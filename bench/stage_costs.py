@@ -19,7 +19,7 @@ from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.series import HostSeries, Retire
+from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
 
 _FRAMES = 300
@@ -52,7 +52,7 @@ def stage_ms(frame: bytes, host: Host, changed_share: float) -> dict[str, float]
     """Returns the CPU of each stage in ms per frame."""
     reader, parser = FrameReader(), SnapshotParser(ProbeKind.STATUS)
     shaper = Shaper(host, Limits(), HostBudget(_SERIES_ROOM, SeriesPool()))
-    series = HostSeries(FleetNames("fleetmem", [host.name]).host(host.name), formats.statsd, Retire.ZERO)
+    series = SeriesEncoding(formats.statsd_plain, Retire.ZERO).host(FleetNames("fleetmem", [host.name]), host)
     request_id = int(frame.split(b"\n", 1)[0].rsplit(b" ", 1)[1])
     laps = _Laps()
     for variant in _variants(frame, changed_share):

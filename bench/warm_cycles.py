@@ -20,7 +20,7 @@ from fleetmem.connect.link import Link
 from fleetmem.model import Host, Outcome, ProcessMemory, Sample
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
-from fleetmem.sinks.runner import Sink
+from fleetmem.sinks.sink import Sink
 from stage_costs import stage_ms
 
 _WARM_UP_CYCLES = 3
@@ -86,7 +86,7 @@ async def measure(task: Task) -> Result:
         cpu_ms=cpu_ms,
         processes=sum(sample.shaped.process_count for sample in outcomes) / len(outcomes),
         changed_share=changed_share,
-        datagrams_total=sum(sink.transport.datagrams_total for sink in sinks),
+        datagrams_total=sum(sink.stats().datagrams_sent_total for sink in sinks),
         stages_ms=stage_ms(frame, fleet.hosts[0], changed_share),
         stages_all_changed_ms=stage_ms(frame, fleet.hosts[0], 1.0),
     )

@@ -19,8 +19,9 @@ from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.runner import Format, Sink
-from fleetmem.sinks.series import Retire
+from fleetmem.sinks.runner import Options, QueuedSink
+from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import Sink
 from fleetmem.sinks.tcp import CarbonTransport
 from fleetmem.sinks.udp import UdpTransport
 
@@ -104,9 +105,11 @@ def build_sinks(settings: Settings, names: FleetNames) -> list[Sink]:
     statsd, graphite = settings.statsd.address(), settings.graphite.address()
     if statsd:
         transport = UdpTransport(*statsd, settings.statsd.datagrams_per_second)
-        sinks.append(Sink(Format(formats.statsd), transport, names, settings.statsd.retire))
+        encoding = SeriesEncoding(formats.statsd_plain, settings.statsd.retire)
+        sinks.append(QueuedSink("statsd", encoding, transport, names))
     if graphite:
         # Each point has its own time there, and an absent point is a gap: nothing has to be ended.
-        format_ = Format(formats.graphite, formats.graphite_at)
-        sinks.append(Sink(format_, CarbonTransport(*graphite), names, Retire.NONE))
+        carbon = SeriesEncoding(formats.carbon_plain, Retire.NONE, formats.with_time)
+        options = Options(max_late_seconds=None)
+        sinks.append(QueuedSink("graphite", carbon, CarbonTransport(*graphite), names, options))
     return sinks

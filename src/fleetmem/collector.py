@@ -5,25 +5,23 @@
 
 One `Collector` holds a fleet: for each host a link, a parser and a shaper. `sample` takes one host all the way, and is
 the only place where the stages follow each other. A host has exactly one outcome per cycle: a `Sample` or a `Failure`.
-
 It is built from plain values and callables (see `build`), touches no signal, no global and no terminal.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
-from fleetmem.sinks.runner import Sink
+from fleetmem.sinks.sink import Sink
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     link: Link
     parser: SnapshotParser
 
@@ -54,11 +52,18 @@ class Collector:
         self._make_shaper = make_shaper
         self._members: dict[Host, _Member] = {}
         self._shapers: dict[Host, Shaper] = {}
+        self._gone_handshakes = self._gone_reconnects = 0
 
     @property
-    def connects_total(self) -> int:
-        """Connections tried so far, to the hosts that are held now."""
-        return sum(member.link.connects_total for member in self._members.values())
+    def handshakes_total(self) -> int:
+        """Connections tried so far."""
+        return self._gone_handshakes + sum(member.link.connects_total for member in self._members.values())
+
+    @property
+    def reconnects_total(self) -> int:
+        """Connections tried so far to hosts that had been tried before."""
+        again = sum(max(0, member.link.connects_total - 1) for member in self._members.values())
+        return self._gone_reconnects + again
 
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
@@ -107,17 +112,12 @@ class Collector:
 
     def adopt(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over the connections of another collector, for these hosts; the other one keeps the rest."""
-        for host in hosts:
-            member = other._members.pop(host, None)
-            if member:
-                self._members[host] = member
+        self._gone_handshakes, self._gone_reconnects = other._gone_handshakes, other._gone_reconnects
+        self._members |= {host: other._members.pop(host) for host in hosts if host in other._members}
 
     def adopt_shapers(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
-        for host in hosts:
-            shaper = other._shapers.pop(host, None)
-            if shaper:
-                self._shapers[host] = shaper
+        self._shapers |= {host: other._shapers.pop(host) for host in hosts if host in other._shapers}
 
     def _member(self, host: Host) -> _Member:
         if host not in self._members:
@@ -126,10 +126,11 @@ class Collector:
 
     async def forget(self, host: Host) -> None:
         """Disconnects from a host; its probe ends."""
-        member, shaper = self._members.pop(host, None), self._shapers.pop(host, None)
-        if shaper:
+        if shaper := self._shapers.pop(host, None):
             shaper.close()
-        if member:
+        if member := self._members.pop(host, None):
+            self._gone_handshakes += member.link.connects_total
+            self._gone_reconnects += max(0, member.link.connects_total - 1)
             await member.link.close()
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from fleetmem.errors import Kind, SinkError, Stage, UsageError
 from fleetmem.model import Failure, Host, Outcome
 from fleetmem.schedule import Schedule
 from fleetmem.selfstats import CycleStats, SelfStats
-from fleetmem.sinks.runner import Sink
+from fleetmem.sinks.sink import Sink
 
 log = logging.getLogger("fleetmem.daemon")
 
@@ -73,6 +73,7 @@ class Daemon:
         self._on_outcome = on_outcome
         self._failures = FailureLog()
         self._cycle_stats = CycleStats()
+        self._cycle_begun = 0.0
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Event()
 
@@ -125,7 +126,7 @@ class Daemon:
             await asyncio.sleep(slot.at_seconds - time.monotonic())
             late_seconds = time.monotonic() - slot.at_seconds
             outcome = await self._fleet.collector.sample(host)
-            self._cycle_stats.add(outcome, late_seconds)
+            self._cycle_stats.add(outcome, late_seconds, time.monotonic() - self._cycle_begun)
             self._failures.add(outcome)
             self._on_outcome(outcome)
             slot, missed = schedule.next_slot(slot, time.monotonic())
@@ -134,14 +135,21 @@ class Daemon:
     async def _report_cycles(self, start: float, interval: float) -> None:
         """At the end of each interval: one line of what it came to, and the collector's own counters to the sinks."""
         for cycle in range(1, 2**62):
+            self._cycle_begun = start + (cycle - 1) * interval
             await asyncio.sleep(start + cycle * interval - time.monotonic())
             stats, self._cycle_stats = self._cycle_stats, CycleStats()
-            sinks = self._fleet.collector.sinks
-            self.stats.add(stats, sinks, self._fleet.collector.connects_total)
             log.info("%s", stats.line(), extra=stats.facts())
-            points = self.stats.points(self._fleet.names.prefix)
-            for sink in sinks:
-                sink.put_points(points, time.time())
+            collector = self._fleet.collector
+            shipped = self.stats.add(
+                stats,
+                collector.sinks,
+                handshakes_total=collector.handshakes_total,
+                reconnects_total=collector.reconnects_total,
+                names_kept_apart=self._fleet.names.kept_apart,
+                unix_seconds=time.time(),
+            )
+            for sink in collector.sinks:
+                sink.put_stats(shipped)
 
     async def _reload(self, running: dict[Sink, asyncio.Task[None]], group: asyncio.TaskGroup) -> None:
         """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
@@ -157,6 +165,7 @@ class Daemon:
             if sink in new.collector.sinks:
                 sink.replace_hosts(new.names, set(new.hosts), time.time())
             else:
+                sink.replace_hosts(new.names, set(), time.time())  # their series end there
                 await self._end_sink(sink, running.pop(sink))
         for sink in new.collector.sinks:
             if sink not in running:
@@ -186,7 +195,7 @@ class Daemon:
         except (SinkError, TimeoutError) as error:
             log.warning(
                 "%s: not everything was delivered: %s",
-                sink.transport.address,
+                sink.address,
                 error if isinstance(error, SinkError) else "no time left",
             )
         task.cancel()

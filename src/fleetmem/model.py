@@ -178,3 +178,32 @@ class Failure:
 
 
 Outcome = Sample | Failure
+
+
+class Counter(NamedTuple):
+    """One of the collector's own counters.
+
+    Attributes:
+        sink: the sink that it is about, empty where it is about the collector.
+        measure: what is counted, with its unit, as in docs/metrics.md; ends in `_total` when it only grows.
+        value: never negative.
+    """
+
+    sink: str
+    measure: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStats:
+    """The collector's own counters at one moment.
+
+    Attributes:
+        collector: which collector, as a legal name.
+        taken_unix_seconds: when.
+        counters: all of them.
+    """
+
+    collector: str
+    taken_unix_seconds: float
+    counters: tuple[Counter, ...]

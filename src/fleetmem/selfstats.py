@@ -1,17 +1,17 @@
 """The collector's own counters. Their names and units are in docs/metrics.md."""
 
 import socket
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from fleetmem.errors import Kind
-from fleetmem.model import Outcome, Sample
+from fleetmem.model import CollectorStats, Counter, LeftOut, Outcome, Sample
 from fleetmem.sinks.naming import NameTable
-from fleetmem.sinks.runner import Sink
-from fleetmem.units import format_number, format_size
+from fleetmem.sinks.sink import Sink
+from fleetmem.units import format_size
 
-_ID_BYTES = 40
+_ID_BYTES = 24  # leaves room for prefix, sink and measure
 
 
 class CycleStats:
@@ -19,35 +19,38 @@ class CycleStats:
 
     Attributes:
         missed: slots of hosts that were skipped because the sample before was not over.
+        seconds: from the begin of the interval to its last outcome.
     """
 
     def __init__(self) -> None:
         self.missed = 0
+        self.seconds = 0.0
         self.samples = 0
-        self.failures: Counter[Kind] = Counter()
+        self.failures: Tally[Kind] = Tally()
         self.processes = 0
+        self.left_out: Tally[LeftOut] = Tally()
         self.received_bytes = 0
-        self._late_seconds: list[float] = []
+        self.late_seconds: list[float] = []
+        self.host_seconds: list[float] = []
 
-    def add(self, outcome: Outcome, late_seconds: float) -> None:
-        """Counts an outcome, and how long after its slot it was begun."""
-        self._late_seconds.append(late_seconds)
+    def add(self, outcome: Outcome, late_seconds: float, cycle_seconds: float) -> None:
+        """Counts an outcome.
+
+        Args:
+            outcome: of a host.
+            late_seconds: how long after its slot it was begun.
+            cycle_seconds: how long after the begin of the interval it came.
+        """
+        self.late_seconds.append(max(0.0, late_seconds))
+        self.host_seconds.append(outcome.collect_seconds)
+        self.seconds = cycle_seconds
         if isinstance(outcome, Sample):
             self.samples += 1
             self.processes += outcome.shaped.process_count
             self.received_bytes += outcome.received_bytes
+            self.left_out.update(outcome.shaped.left_out)
         else:
             self.failures[outcome.kind] += 1
-
-    @property
-    def late_p50_seconds(self) -> float:
-        """Median of how late samples were begun."""
-        return max(0.0, median(self._late_seconds)) if self._late_seconds else 0.0
-
-    @property
-    def late_max_seconds(self) -> float:
-        """The same, of the one that was begun latest."""
-        return max([0.0, *self._late_seconds])
 
     def line(self) -> str:
         """Returns one line for people."""
@@ -58,36 +61,60 @@ class CycleStats:
 
     def facts(self) -> dict[str, object]:
         """Returns the rest of it, for logs."""
-        facts: dict[str, object] = {"late_p50_ms": round(self.late_p50_seconds * 1000, 1), "missed": self.missed}
+        late_p50_seconds = median(self.late_seconds) if self.late_seconds else 0.0
+        facts: dict[str, object] = {"late_p50_ms": round(late_p50_seconds * 1000, 1), "missed": self.missed}
         return facts | {str(kind): count for kind, count in self.failures.items()}
 
 
 class SelfStats:
-    """The counters as they are shipped: `<prefix>.collector.<id>.<measure>`."""
+    """The counters as they are shipped, through every sink.
+
+    Attributes:
+        collector: what this collector is called in them.
+    """
 
     def __init__(self) -> None:
-        self._id = NameTable(_ID_BYTES).name(socket.gethostname())
+        self.collector = NameTable(_ID_BYTES).name(socket.gethostname())
         self._missed_total = 0
-        self._values: dict[str, float] = {}
 
-    def add(self, stats: CycleStats, sinks: Sequence[Sink], connects_total: int) -> None:
-        """Takes an interval's counters, and the state of sinks and links."""
+    def add(
+        self,
+        stats: CycleStats,
+        sinks: Sequence[Sink],
+        *,
+        handshakes_total: int,
+        reconnects_total: int,
+        names_kept_apart: int,
+        unix_seconds: float,
+    ) -> CollectorStats:
+        """Takes an interval's counters, and the state of sinks, links and names; returns what is to be shipped."""
         self._missed_total += stats.missed
-        self._values = {
+        values: dict[str, float] = {
             "hosts_up": stats.samples,
             "hosts_failed": sum(stats.failures.values()),
+            **{f"hosts_failed_{kind}": stats.failures[kind] for kind in Kind},
             "processes": stats.processes,
+            **{f"processes_{reason}": stats.left_out[reason] for reason in LeftOut},
             "received_bytes": stats.received_bytes,
-            "late_p50_seconds": stats.late_p50_seconds,
-            "late_highest_seconds": stats.late_max_seconds,
+            "cycle_seconds": stats.seconds,
+            **_spread("host", stats.host_seconds),
+            **_spread("late", stats.late_seconds),
             "cycles_missed_total": self._missed_total,
-            "connects_total": connects_total,
-            "points_sent_total": sum(sink.points_sent_total for sink in sinks),
-            "points_dropped_total": sum(sink.points_dropped_total for sink in sinks),
-            "sink_retries_total": sum(sink.retries_total for sink in sinks),
-            "datagrams_sent_total": sum(sink.transport.datagrams_total for sink in sinks),
+            "handshakes_total": handshakes_total,
+            "reconnects_total": reconnects_total,
+            "names_kept_apart": names_kept_apart,
         }
+        counters = [Counter("", measure, value) for measure, value in values.items()]
+        for sink in sinks:
+            counters += [Counter(sink.name, measure, value) for measure, value in sink.stats()._asdict().items()]
+        return CollectorStats(self.collector, unix_seconds, tuple(counters))
 
-    def points(self, prefix: str) -> list[tuple[str, str]]:
-        """Returns names and values."""
-        return [(f"{prefix}.collector.{self._id}.{name}", format_number(value)) for name, value in self._values.items()]
+
+def _spread(name: str, seconds: Iterable[float]) -> dict[str, float]:
+    """Returns median, 99th percentile (nearest rank) and the highest of durations, 0 where there are none."""
+    ordered = sorted(seconds) or [0.0]
+    return {
+        f"{name}_p50_seconds": median(ordered),
+        f"{name}_p99_seconds": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        f"{name}_highest_seconds": ordered[-1],
+    }

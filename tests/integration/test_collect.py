@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from fleetmem.sinks.formats import statsd_plain
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.units import format_number
 
@@ -21,9 +22,9 @@ def process_gauges(outcomes: dict[str, dict[str, object]]) -> dict[str, float]:
         assert isinstance(processes, list)
         names = fleet.host(host)
         for process in processes:  # first all of them: two that fold to one name both get a hash
-            names.process_stem(process["command"], process["pid"])
+            names.process(process["command"], process["pid"])
         for process in processes:
-            stem = names.process_stem(process["command"], process["pid"])
+            stem = statsd_plain("fleetmem", names.process(process["command"], process["pid"])).head
             for measure in MEASURES:
                 gauges[stem + measure] = float(format_number(process[measure]))
     return gauges

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleetmem.sinks.formats import statsd_plain
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.units import format_number
 
@@ -67,9 +68,9 @@ def test_graphite_gets_the_json_output_line_by_line(fleet: Sshd, carbon: LineSer
     for host, outcome in outcomes.items():
         host_names = names.host(host)
         for process in outcome["processes"]:  # first all of them: two that fold to one name both get a hash
-            host_names.process_stem(process["command"], process["pid"])
+            host_names.process(process["command"], process["pid"])
         for process in outcome["processes"]:
-            stem = host_names.process_stem(process["command"], process["pid"])
+            stem = statsd_plain("fleetmem", host_names.process(process["command"], process["pid"])).head
             for measure in MEASURES:
                 expected[stem + measure] = format_number(process[measure])
                 times[stem + measure] = int(outcome["taken_unix_seconds"])

@@ -14,7 +14,7 @@ from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
-from fleetmem.sinks.runner import Sink
+from fleetmem.sinks.sink import Sink
 
 _FRAME = b"BEGIN fleetmem/1 1\nM 1000 500 0 0\nK 0 b\nP 1 0 8 4 4 4 0 init\nP 2 0 8 6 4 4 0 big\nEND 1 0 2\n"
 _HOSTS = [Host(name, name) for name in ("a", "b", "c", "d")]
@@ -153,7 +153,7 @@ def test_links_and_parsers_are_kept() -> None:
     assert isinstance(second, Sample)
     assert second.shaped.processes[0] is first.shaped.processes[0]
     assert fleet.links[_HOSTS[0]].requests == [b"sample 1 status user\n", b"sample 2 status user\n"]
-    assert fleet.collector.connects_total == 2
+    assert fleet.collector.handshakes_total == 2
 
 
 def test_a_cycle_has_one_outcome_for_each_host() -> None:
@@ -168,7 +168,7 @@ def test_a_cycle_has_one_outcome_for_each_host() -> None:
         "d": True,
     }
     assert [link.closed for link in fleet.links.values()] == [1] * 4
-    assert fleet.collector.connects_total == 0
+    assert fleet.collector.handshakes_total == 8
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(1, 1), (3, 3), (10, 4)])

@@ -9,6 +9,7 @@ import pytest
 from fleetmem import model
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import series
+from fleetmem.sinks.sink import SinkStats
 
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
@@ -23,17 +24,17 @@ def documented(heading: str) -> set[str]:
 
 def test_every_process_measure_is_documented() -> None:
     """metrics.md lists the measures of a process, and no others."""
-    assert documented("Processes") == set(series._ROW_MEASURES)
+    assert documented("Processes") == set(series.PROCESS_MEASURES)
 
 
 def test_every_command_measure_is_documented() -> None:
     """metrics.md lists the measures of a command, and no others."""
-    assert documented("Commands") == set(series._COMMAND_MEASURES)
+    assert documented("Commands") == set(series.COMMAND_MEASURES)
 
 
 def test_every_host_measure_is_documented() -> None:
     """metrics.md lists the measures of a host, and no others."""
-    assert documented("Hosts") == {"up", *series._HOST_MEASURES}
+    assert documented("Hosts") == set(series.HOST_MEASURES)
 
 
 def test_a_budget_counts_the_series_that_there_are() -> None:
@@ -50,9 +51,15 @@ def test_every_reason_is_documented() -> None:
 
 def test_every_counter_of_the_collector_is_documented() -> None:
     """metrics.md lists the collector's own counters, and no others."""
-    stats = SelfStats()
-    stats.add(CycleStats(), [], 0)
-    assert documented("The collector") == {name.rpartition(".")[2] for name, _value in stats.points("fleetmem")}
+    shipped = SelfStats().add(
+        CycleStats(), [], handshakes_total=0, reconnects_total=0, names_kept_apart=0, unix_seconds=0.0
+    )
+    assert documented("The collector") == {counter.measure for counter in shipped.counters}
+
+
+def test_every_counter_of_a_sink_is_documented() -> None:
+    """metrics.md lists the counters of a sink, and no others."""
+    assert documented("Sinks") == set(SinkStats._fields)
 
 
 def steps() -> list[str]:

@@ -1,51 +1,72 @@
 import re
 import socket
+from typing import cast
 
 import pytest
 
 from fleetmem.errors import Kind
+from fleetmem.model import CollectorStats
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames
-from fleetmem.sinks.runner import Format, Sink
-from fleetmem.sinks.series import Retire
-from fleetmem.sinks.udp import UdpTransport
+from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import Sink, SinkStats
 from unit.builders import failure, process, sample
 
 
-def _sink(sent: int, dropped: int, retries: int, datagrams: int) -> Sink:
-    sink = Sink(Format(formats.statsd), UdpTransport("127.0.0.1", 1), FleetNames("p", []), Retire.ZERO)
-    sink.points_sent_total, sink.points_dropped_total, sink.retries_total = sent, dropped, retries
-    sink.transport.datagrams_total = datagrams
-    return sink
+class _Sink:
+    def __init__(self, name: str, stats: SinkStats) -> None:
+        self.name = name
+        self._stats = stats
+
+    def stats(self) -> SinkStats:
+        """Returns what it was given."""
+        return self._stats
 
 
-def _values(stats: SelfStats) -> dict[str, str]:
-    return {name.rpartition(".")[2]: value for name, value in stats.points("p")}
+def _add(stats: SelfStats, cycle: CycleStats, *sinks: _Sink) -> CollectorStats:
+    return stats.add(
+        cycle,
+        cast("list[Sink]", sinks),
+        handshakes_total=7,
+        reconnects_total=2,
+        names_kept_apart=3,
+        unix_seconds=5.0,
+    )
 
 
-def test_every_counter_moves() -> None:
-    """An interval with something of everything: no counter stays at 0, and each says what happened."""
+def _values(stats: CollectorStats) -> dict[str, float]:
+    return {f"{counter.sink}.{counter.measure}".lstrip("."): counter.value for counter in stats.counters}
+
+
+def test_an_interval() -> None:
+    """An interval with something of everything, and the state of two sinks."""
     cycle = CycleStats()
     for late_seconds in (0.1, 0.2, 0.9):
-        cycle.add(sample(process(1), process(2)), late_seconds)
-    cycle.add(failure(), 0.4)
+        cycle.add(sample(process(1), process(2)), late_seconds, 3.0)
+    cycle.add(failure(Kind.AUTH_FAILED), 0.4, 3.5)
     cycle.missed += 5
-    stats = SelfStats()
-    stats.add(cycle, [_sink(1, 2, 3, 4), _sink(10, 20, 30, 40)], connects_total=7)
-    assert _values(stats) == {
-        "hosts_up": "3",
-        "hosts_failed": "1",
-        "processes": "6",
-        "received_bytes": "1500",
-        "late_p50_seconds": "0.3",
-        "late_highest_seconds": "0.9",
-        "cycles_missed_total": "5",
-        "connects_total": "7",
-        "points_sent_total": "11",
-        "points_dropped_total": "22",
-        "sink_retries_total": "33",
-        "datagrams_sent_total": "44",
+    sinks = _Sink("statsd", SinkStats(points_sent_total=1)), _Sink("graphite", SinkStats(queue_points=2))
+    values = _values(_add(SelfStats(), cycle, *sinks))
+    assert {name: value for name, value in values.items() if value} == {
+        "hosts_up": 3,
+        "hosts_failed": 1,
+        "hosts_failed_auth_failed": 1,
+        "processes": 6,
+        "received_bytes": 1500,
+        "cycle_seconds": 3.5,
+        "host_p50_seconds": 0.125,
+        "host_p99_seconds": 0.5,
+        "host_highest_seconds": 0.5,
+        "late_p50_seconds": pytest.approx(0.3),
+        "late_p99_seconds": 0.9,
+        "late_highest_seconds": 0.9,
+        "cycles_missed_total": 5,
+        "handshakes_total": 7,
+        "reconnects_total": 2,
+        "names_kept_apart": 3,
+        "statsd.points_sent_total": 1,
+        "graphite.queue_points": 2,
     }
 
 
@@ -54,44 +75,48 @@ def test_totals_grow_and_the_others_start_anew() -> None:
     stats = SelfStats()
     for _ in range(2):
         cycle = CycleStats()
-        cycle.add(sample(), 0.5)
+        cycle.add(sample(), 0.5, 1.0)
         cycle.missed += 2
-        stats.add(cycle, [], 0)
-    values = _values(stats)
-    assert (values["cycles_missed_total"], values["hosts_up"]) == ("4", "1")
-    stats.add(CycleStats(), [], 0)
-    values = _values(stats)
-    assert (values["cycles_missed_total"], values["hosts_up"], values["late_highest_seconds"]) == ("4", "0", "0")
-
-
-def test_nothing_before_the_first_interval() -> None:
-    """What was not measured is not sent."""
-    assert SelfStats().points("p") == []
+        values = _values(_add(stats, cycle))
+    assert (values["cycles_missed_total"], values["hosts_up"]) == (4, 1)
+    values = _values(_add(stats, CycleStats()))
+    assert (values["cycles_missed_total"], values["hosts_up"], values["late_highest_seconds"]) == (4, 0, 0)
 
 
 @pytest.mark.parametrize("hostname", ["collector-1.example.com", "x" * 64, "1", "_"])
 def test_names(monkeypatch: pytest.MonkeyPatch, hostname: str) -> None:
-    """Whatever this machine is called: every name is legal and fits, with the longest prefix."""
+    """Whatever this machine is called: every name is legal and fits, with the longest prefix and a sink's name."""
     monkeypatch.setattr(socket, "gethostname", lambda: hostname)
-    stats = SelfStats()
-    stats.add(CycleStats(), [], 0)
-    for name, _value in stats.points("p" * 40):
-        assert re.fullmatch(r"p{40}\.collector\.[A-Za-z0-9_]+\.[a-z0-9_]+", name)
+    shipped = _add(SelfStats(), CycleStats(), _Sink("prometheus", SinkStats()))
+    encoding = SeriesEncoding(formats.statsd_plain, Retire.NONE)
+    text = encoding.stats(FleetNames("p" * 40, []), shipped)
+    lines = text.text.decode().splitlines()
+    assert len(lines) == text.points == len(shipped.counters)
+    for line in lines:
+        name = line.partition(":")[0]
+        assert re.fullmatch(r"p{40}\.collector\.[A-Za-z0-9_]+(\.prometheus)?\.[a-z0-9_]+", name)
         assert len(name) <= MAX_NAME_BYTES
+
+
+def test_no_measure_ends_as_an_aggregation_rule_does() -> None:
+    """Graphite's usual rules add up, or take the lowest of, what ends so."""
+    for counter in _add(SelfStats(), CycleStats(), _Sink("x", SinkStats())).counters:
+        assert not re.search(r"(count|sum|min|max|lower|upper)$", counter.measure)
 
 
 def test_early_is_not_late() -> None:
     """A timer that fires a little early gives no negative value: that would be a relative gauge."""
     cycle = CycleStats()
-    cycle.add(sample(), -0.001)
-    assert (cycle.late_p50_seconds, cycle.late_max_seconds) == (0.0, 0.0)
+    cycle.add(sample(), -0.001, 0.5)
+    values = _values(_add(SelfStats(), cycle))
+    assert (values["late_p50_seconds"], values["late_highest_seconds"]) == (0.0, 0.0)
 
 
 def test_the_line_and_facts_of_an_interval() -> None:
     """One line for people, the rest beside it, failures by kind."""
     cycle = CycleStats()
-    cycle.add(sample(process(1)), 0.0125)
-    cycle.add(failure(Kind.AUTH_FAILED), 0.0125)
-    cycle.add(failure(Kind.AUTH_FAILED), 0.0125)
+    cycle.add(sample(process(1)), 0.0125, 1.0)
+    cycle.add(failure(Kind.AUTH_FAILED), 0.0125, 1.0)
+    cycle.add(failure(Kind.AUTH_FAILED), 0.0125, 1.0)
     assert cycle.line() == "1 hosts ok, 2 failed, 1 processes, 500 B"
     assert cycle.facts() == {"late_p50_ms": 12.5, "missed": 0, "auth_failed": 2}

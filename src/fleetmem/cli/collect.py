@@ -21,7 +21,7 @@ from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output, printable
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
-from fleetmem.sinks.runner import Sink
+from fleetmem.sinks.sink import Sink
 from fleetmem.units import format_size
 
 EXIT_SOME_FAILED = 1
@@ -131,10 +131,10 @@ class Tally:
             f"{format_size(self.received_bytes)} received",
         ]
         for sink in fleet.collector.sinks:
-            transport = sink.transport
-            datagrams = f" in {transport.datagrams_total} datagrams" if transport.datagrams_total else ""
-            lost = f", {sink.points_dropped_total} NOT delivered" if sink.points_dropped_total else ""
-            parts.append(f"{sink.points_sent_total} points{datagrams} to {transport.address}{lost}")
+            stats = sink.stats()
+            datagrams = f" in {stats.datagrams_sent_total} datagrams" if stats.datagrams_sent_total else ""
+            lost = f", {stats.points_dropped_total} NOT delivered" if stats.points_dropped_total else ""
+            parts.append(f"{stats.points_sent_total} points{datagrams} to {sink.address}{lost}")
         parts.append(f"{time.monotonic() - self._begun_at:.1f} s")
         return ", ".join(parts)
 

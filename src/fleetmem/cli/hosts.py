@@ -5,9 +5,15 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.build import build_fleet
+from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat
+from fleetmem.model import Host
+from fleetmem.sinks.formats import statsd_plain
+
+
+def _stem(fleet: Fleet, host: Host) -> str:
+    return statsd_plain(fleet.names.prefix, fleet.names.host(host.name).host).head
 
 
 @with_settings
@@ -20,7 +26,7 @@ def hosts(
     Example: fleetmem hosts -i web[01-50].example.com
     """
     fleet = build_fleet(given.settings, ask_passphrase)
-    rows = [(host, fleet.reach.target(host), fleet.names.host(host.name).host_stem) for host in fleet.hosts]
+    rows = [(host, fleet.reach.target(host), _stem(fleet, host)) for host in fleet.hosts]
     if format_ is OutputFormat.JSONL:
         for host, target, stem in rows:
             line = {

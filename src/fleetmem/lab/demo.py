@@ -18,6 +18,9 @@ from fleetmem.lab.directory import Directory
 from fleetmem.lab.render import Graphite, Series
 from fleetmem.lab.state import State
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample
+from fleetmem.sinks.formats import statsd_plain
+from fleetmem.sinks.runner import QueuedSink
+from fleetmem.sinks.series import SeriesEncoding
 from fleetmem.sinks.udp import UdpTransport
 
 GRAPHITE_PREFIX = "stats.gauges."
@@ -93,8 +96,8 @@ class Watch:
     def _rows(self, sample: Sample) -> Iterable[Row]:
         names = self._names[sample.host]
         for process in sample.shaped.processes:
-            stem = names.process_stem(process.command, process.pid)
-            yield Row(sample.host.name, process, f"{GRAPHITE_PREFIX}{stem}rss_bytes")
+            wrap = statsd_plain(self._fleet.names.prefix, names.process(process.command, process.pid))
+            yield Row(sample.host.name, process, f"{GRAPHITE_PREFIX}{wrap.head}rss_bytes")
 
 
 def build_recording_fleet(directory: Directory, state: State) -> tuple[Fleet, RecordingTransport]:
@@ -108,7 +111,8 @@ def build_recording_fleet(directory: Directory, state: State) -> tuple[Fleet, Re
     if address is None or len(fleet.collector.sinks) != 1:
         raise UsageError("the demo sends to its own StatsD only: unset FLEETMEM_GRAPHITE__* and FLEETMEM_STATSD__*")
     transport = RecordingTransport(*address)
-    fleet.collector.sinks[0].transport = transport
+    encoding = SeriesEncoding(statsd_plain, fleet.settings.statsd.retire)
+    fleet.collector.sinks[:] = [QueuedSink("statsd", encoding, transport, fleet.names)]
     return fleet, transport
 
 

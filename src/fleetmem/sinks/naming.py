@@ -7,6 +7,7 @@ a whole name fits 127 bytes, where collectd cuts (DATA_MAX_NAME_LEN in its daemo
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 MAX_NAME_BYTES = 127
 MAX_PREFIX_BYTES = 40
@@ -55,10 +56,12 @@ class NameTable:
 
     Attributes:
         generation: grows when a name given out earlier changed; callers that keep names look them up again then.
+        hashed: names that have a hash so that no other thing has the same; those that are only too long included.
     """
 
     def __init__(self, max_bytes: int, reserved: Iterable[str] = ()) -> None:
         self.generation = 0
+        self.hashed = 0
         self._max_bytes = max_bytes
         self._names: dict[str, str] = {}
         self._reserved = frozenset(reserved)
@@ -97,51 +100,83 @@ class NameTable:
     def _hold(self, name: str, original: str) -> str:
         self._holders[name] = original
         self._names[original] = name
+        self.hashed += name != original and bool(_LOOKS_HASHED.fullmatch(name))
         return name
 
     def _hashed(self, original: str, digits: int = _HASH_DIGITS) -> str:
         return _with_hash(_fold(original, self._max_bytes), original, self._max_bytes, digits)
 
 
+class Place(NamedTuple):
+    """What a series is of, in legal components: `process`, and host `web01`, command `nginx`, pid `7`.
+
+    Attributes:
+        family: `process`, `command`, `host` or `collector`.
+        labels: what tells it from others of its family, in the order in which plain names have them.
+    """
+
+    family: str
+    labels: tuple[tuple[str, str], ...]
+
+
 class FleetNames:
-    """The names of a fleet's series, from a prefix and all host names at once."""
+    """The names of a fleet's series, from a prefix and all host names at once. Sinks share them."""
 
     def __init__(self, prefix: str, hosts: Iterable[str]) -> None:
         self.prefix = check_prefix(prefix)
         max_bytes = MAX_NAME_BYTES - len(prefix) - _FIXED_BYTES - _COMMAND_BYTES
-        table = NameTable(max_bytes)
+        self._table = NameTable(max_bytes)
         hosts = list(hosts)
         for host in hosts:  # first all of them, so that the order makes no difference
-            table.name(host)
-        self._hosts = {host: table.name(host) for host in hosts}
+            self._table.name(host)
+        self._hosts = {host: HostNames(self._table.name(host)) for host in hosts}
 
     def host(self, host: str) -> "HostNames":
         """Returns the names of one host of the fleet."""
-        return HostNames(self.prefix, self._hosts[host])
+        return self._hosts[host]
+
+    @property
+    def kept_apart(self) -> int:
+        """Hosts and commands that have a hash in their name, as they would share it with another otherwise."""
+        return self._table.hashed + sum(names.kept_apart for names in self._hosts.values())
 
 
 class HostNames:
-    """Stems of the series of one host: everything up to the measure, the last dot included."""
+    """The places of one host's series.
 
-    def __init__(self, prefix: str, host: str) -> None:
-        self.host_stem = f"{prefix}.host.{host}."
-        self._process_stem = f"{prefix}.process.{host}."
-        self._command_stem = f"{prefix}.command.{host}."
+    Args:
+        host: the host's legal name.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._label = ("host", host)
         self._commands = NameTable(_COMMAND_BYTES, reserved=["other"])
+        self.host = Place("host", (self._label,))
 
     @property
     def generation(self) -> int:
         """Grows when a command's name changed because another one folds to the same."""
         return self._commands.generation
 
-    def process_stem(self, command: str, pid: int) -> str:
-        """Returns the stem of a process."""
-        return f"{self._process_stem}{self._commands.name(command)}.{pid}."
+    @property
+    def kept_apart(self) -> int:
+        """Commands that have a hash in their name."""
+        return self._commands.hashed
 
-    def command_stem(self, command: str) -> str:
-        """Returns the stem of a command."""
-        return f"{self._command_stem}{self._commands.name(command)}."
+    def process(self, command: str, pid: int) -> Place:
+        """Returns the place of a process."""
+        return Place("process", (self._label, ("command", self._commands.name(command)), ("pid", str(pid))))
 
-    def other_stem(self, *, is_by_command: bool) -> str:
-        """Returns the stem of what the limits left out. No process has pid 0; a command called `other` gets a hash."""
-        return f"{self._command_stem}other." if is_by_command else f"{self._process_stem}other.0."
+    def command(self, command: str) -> Place:
+        """Returns the place of a command."""
+        return Place("command", (self._label, ("command", self._commands.name(command))))
+
+    @property
+    def other_processes(self) -> Place:
+        """The place of processes without series of their own. No process has pid 0; a command `other` gets a hash."""
+        return Place("process", (self._label, ("command", "other"), ("pid", "0")))
+
+    @property
+    def other_commands(self) -> Place:
+        """The place of commands without series of their own."""
+        return Place("command", (self._label, ("command", "other")))

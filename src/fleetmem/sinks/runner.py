@@ -1,26 +1,36 @@
-"""One sink: outcomes in, text out. Owns the queue, the retries and the counters; a stuck sink delays nobody."""
+"""The sink runner: outcomes in, text out. Owns queue, spool, retries and counters; a stuck backend delays nobody.
+
+                   queue in memory ────────────────> transport
+put ──> encoding ──┤  while the backend is away:  ├
+                   └──> spool on disk, in order ──┘
+"""
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from fleetmem.errors import SinkError
-from fleetmem.model import Host, Outcome
+from fleetmem.model import CollectorStats, Host, Outcome
+from fleetmem.sinks.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.disk import DiskQueue, Spool
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.series import Encode, HostSeries, Retire, Text
+from fleetmem.sinks.series import Text
+from fleetmem.sinks.sink import SinkStats
 
 log = logging.getLogger("fleetmem.sinks")
 
 GIVE_UP_SECONDS = 5.0
-"""A backend that refuses for longer loses points: gauges have no time of their own, late ones would be false."""
+"""Gauges without a time of their own are false when they come later; a command that ends waits no longer, either."""
 
-_RETRY_SECONDS = 0.5
+_FIRST_RETRY_SECONDS = 0.5
+_LAST_RETRY_SECONDS = 5.0
+_SPOOL_EVERY_SECONDS = 0.5  # what would be lost if the collector were killed
 # Without a refusal in between: UDP reports one a datagram late, be that a cycle later, and one success proves nothing.
 _RECOVERED_AFTER_SECONDS = 2.0
-_MAX_QUEUE_BYTES = 64 * 1024 * 1024
+_BATCH_BYTES = 64 * 1024
 
 
 class Transport(Protocol):
@@ -36,147 +46,314 @@ class Transport(Protocol):
     async def flush(self) -> None:
         """Makes sure that what was sent is on its way. Raises SinkError."""
 
+    def unconfirmed(self) -> list[bytes]:
+        """Returns what was sent, but may be lost with the connection; each text is returned once."""
+
     async def close(self) -> None:
         """Lets go of sockets."""
 
 
-class Format(NamedTuple):
-    """How points become text, and how text gets its time where the protocol carries one."""
+class HostEncoding(Protocol):
+    """Turns the outcomes of one host into text."""
 
-    encode: Encode
-    at: Callable[[bytes, float], bytes] | None = None
+    def update(self, outcome: Outcome) -> Text:
+        """Returns the text of an outcome."""
+
+    def retire(self) -> Text:
+        """Returns the text that ends everything of a host that is sampled no more."""
+
+    @property
+    def count(self) -> int:
+        """Series, or rows, that live now."""
 
 
-class Sink:
-    """Formats outcomes and delivers them.
+class Encoding(Protocol):
+    """Turns outcomes into a sink's text."""
+
+    def host(self, names: FleetNames, host: Host) -> HostEncoding:
+        """Returns the encoding of one host's outcomes."""
+
+    def is_same_host(self, old: FleetNames, new: FleetNames, host: Host) -> bool:
+        """Whether a host's encoding can stay when the fleet changes."""
+
+    def stats(self, names: FleetNames, stats: CollectorStats) -> Text:
+        """Returns the text of the collector's own counters."""
+
+    def at(self, text: bytes, unix_seconds: float) -> bytes:
+        """Returns the text with its time, where it has one."""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Since when the backend is away, and since when it seems to be back."""
+
+    since: float
+    answering_since: float | None = None
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class _Totals:
+    sent: int = 0
+    full: int = 0
+    late: int = 0
+    retries: int = 0
+    retired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a sink behaves.
 
     Attributes:
-        points_sent_total: delivered as far as the protocol tells.
-        points_dropped_total: given up because the backend was away or the queue full.
-        retries_total: deliveries that were tried again.
-        problem: what is wrong with the backend now, None when nothing is.
+        max_late_seconds: points that could not be delivered for so long are dropped, None keeps them.
+        takes: which hosts are its own, by name: where there are several servers, each has its share.
+        bounds: of the queue in memory.
     """
 
-    def __init__(self, format_: Format, transport: Transport, names: FleetNames, retire: Retire) -> None:
-        self.transport = transport
-        self.points_sent_total = 0
-        self.points_dropped_total = 0
-        self.retries_total = 0
+    max_late_seconds: float | None = GIVE_UP_SECONDS
+    takes: Callable[[str], bool] = lambda _name: True
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+class QueuedSink:
+    """Formats outcomes and delivers them.
+
+    Args:
+        name: of the sink, in counters.
+        encoding: the sink's format.
+        transport: to its backend.
+        names: of the fleet.
+        options: bounds, and which hosts are its own.
+        spool: where points wait while the backend is away, None for in memory.
+
+    Attributes:
+        problem: what is wrong with the backend now, None when nothing is.
+        options: as given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encoding: Encoding,
+        transport: Transport,
+        names: FleetNames,
+        options: Options | None = None,
+        spool: Spool | None = None,
+    ) -> None:
+        self.name = name
         self.problem: SinkError | None = None
-        self._format = format_
+        self.options = options or Options()
+        self._encoding = encoding
+        self._transport = transport
         self._names = names
-        self._retire = retire
-        self._series: dict[Host, HostSeries] = {}
-        self._queue: deque[Text] = deque()
-        self._queue_bytes = 0
+        self._disk = DiskQueue(spool, transport.address) if spool else None
+        self._is_spooling = bool(spool and spool.points)
+        self._hosts: dict[Host, HostEncoding] = {}
+        self._backlog = Backlog(self.options.bounds)
+        self._totals = _Totals()
+        self._trouble: _Trouble | None = None
+        self._is_draining = False
         self._changed = asyncio.Event()
         self._is_idle = asyncio.Event()
-        self._is_idle.set()
-        self._failing_since: float | None = None
-        self._answering_since: float | None = None
+        if self._is_spooling:
+            self._changed.set()
+        else:
+            self._is_idle.set()
+
+    @property
+    def address(self) -> str:
+        """Where to."""
+        return self._transport.address
 
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome of a host; returns at once."""
-        series = self._series.get(outcome.host)
-        if series is None:
-            names = self._names.host(outcome.host.name)
-            series = HostSeries(names, self._format.encode, self._retire)
-            self._series[outcome.host] = series
-        self._enqueue(series.update(outcome), outcome.taken_unix_seconds)
+        host = outcome.host
+        encoding = self._hosts.get(host)
+        if encoding is None:
+            if not self.options.takes(host.name):
+                return
+            encoding = self._hosts[host] = self._encoding.host(self._names, host)
+        self._enqueue(encoding.update(outcome), outcome.taken_unix_seconds)
 
-    def put_points(self, points: list[tuple[str, str]], unix_seconds: float) -> None:
-        """Takes points that belong to no host: the collector's own counters."""
-        self._enqueue(Text(self._format.encode(points), len(points)), unix_seconds)
+    def put_stats(self, stats: CollectorStats) -> None:
+        """Takes the collector's own counters."""
+        if self.options.takes(stats.collector):
+            self._enqueue(self._encoding.stats(self._names, stats), stats.taken_unix_seconds)
 
-    def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
+    def replace_hosts(
+        self, names: FleetNames, hosts: set[Host], unix_seconds: float, options: Options | None = None
+    ) -> None:
         """Changes the fleet: the series of hosts that left it, or are called otherwise now, end."""
-        for host in list(self._series):
-            is_same = host in hosts and names.host(host.name).host_stem == self._names.host(host.name).host_stem
-            if not is_same:
-                self._enqueue(self._series.pop(host).retire(), unix_seconds)
+        self.options = options or self.options
+        for host in list(self._hosts):
+            is_ours = host in hosts and self.options.takes(host.name)
+            if not is_ours or not self._encoding.is_same_host(self._names, names, host):
+                self._enqueue(self._hosts.pop(host).retire(), unix_seconds)
         self._names = names
 
-    def _enqueue(self, item: Text, unix_seconds: float) -> None:
-        if not item.points:
+    def stats(self) -> SinkStats:
+        """Returns its counters."""
+        totals, backlog, disk = self._totals, self._backlog, self._disk
+        return SinkStats(
+            points_sent_total=totals.sent,
+            points_dropped_full_total=totals.full,
+            points_dropped_late_total=totals.late,
+            retries_total=totals.retries,
+            sent_bytes_total=self._transport.bytes_total,
+            datagrams_sent_total=self._transport.datagrams_total,
+            series_retired_total=totals.retired,
+            series=sum(encoding.count for encoding in self._hosts.values()),
+            queue_points=backlog.points,
+            queue_bytes=backlog.text_bytes,
+            queue_age_seconds=backlog.age_seconds(time.monotonic()),
+            spool_points=disk.points if disk else 0,
+            spool_bytes=disk.text_bytes if disk else 0,
+            spool_age_seconds=disk.age_seconds if disk else 0.0,
+            failing=int(self.problem is not None),
+        )
+
+    def _enqueue(self, text: Text, unix_seconds: float) -> None:
+        if not text.points:
             return
-        if self._format.at:
-            item = Text(self._format.at(item.text, unix_seconds), item.points)
-        self._queue.append(item)
-        self._queue_bytes += len(item.text)
-        while self._queue_bytes > _MAX_QUEUE_BYTES:
-            self.points_dropped_total += self._take().points
+        self._totals.retired += text.ended
+        item = Item(self._encoding.at(text.text, unix_seconds), text.points, unix_seconds)
+        self._drop_full(self._backlog.put(item, time.monotonic()))
         self._is_idle.clear()
         self._changed.set()
 
-    def _take(self) -> Text:
-        item = self._queue.popleft()
-        self._queue_bytes -= len(item.text)
-        return item
+    def _drop_full(self, points: int) -> None:
+        if points and not self._totals.full:
+            log.warning("%s: more points wait than may; the oldest are dropped and counted from here on", self.address)
+        self._totals.full += points
 
     async def run(self) -> None:
         """Delivers what comes in, until cancelled."""
         while True:
             await self._changed.wait()
-            while self._queue:
-                await self._deliver(self._take())
             self._changed.clear()
+            while self._backlog or self._is_spooling:
+                disk = self._disk if self._is_spooling else None
+                is_delivered = await (self._deliver_spooled(disk) if disk else self._deliver_queued())
+                if not is_delivered and self._trouble and not await self._back_off(self._trouble):
+                    break
             self._is_idle.set()
 
-    async def _deliver(self, item: Text) -> None:
-        while True:
-            try:
-                await self.transport.send(item.text, self._queue_bytes)
-            except SinkError as error:
-                if self._has_given_up(error):
-                    self.points_dropped_total += item.points
-                    return
-                self.retries_total += 1
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                self.points_sent_total += item.points
-                self._note_success()
-                return
+    async def _deliver_queued(self) -> bool:
+        taken = self._backlog.take(_BATCH_BYTES)
+        is_sent = False
+        try:
+            is_sent = await self._send(b"".join(item.text for _at, item in taken), self._backlog.text_bytes)
+        finally:  # also when it is cancelled: what is in the queue at the end goes to the spool
+            if not is_sent:
+                self._backlog.put_back(taken)
+        self._totals.sent += sum(item.points for _at, item in taken) if is_sent else 0
+        self._is_spooling = self._disk is not None and not is_sent
+        return is_sent
 
-    def _has_given_up(self, error: SinkError) -> bool:
-        now = time.monotonic()
-        self._answering_since = None
-        if self._failing_since is None:
-            self._failing_since = now
+    async def _deliver_spooled(self, disk: DiskQueue) -> bool:
+        await self._fill(disk)
+        found = await disk.first()
+        if not found:
+            self._is_spooling = False
+            return True
+        if not await self._send(b"".join(item.text for _key, item in found), disk.text_bytes):
+            return False
+        self._totals.sent += sum(item.points for _key, item in found)
+        await disk.remove(found[-1][0])
+        return True
+
+    async def _fill(self, disk: DiskQueue) -> None:
+        dropped = await disk.take_over(self._backlog)
+        self._drop_full(dropped.full)
+        self._totals.late += dropped.late
+
+    async def _send(self, text: bytes, backlog_bytes: int) -> bool:
+        try:
+            await self._transport.send(text, backlog_bytes)
+        except SinkError as error:
+            self._note_failure(error)
+            return False
+        self._note_success()
+        return True
+
+    async def _back_off(self, trouble: _Trouble) -> bool:
+        """Waits for the next try; returns whether there is to be one."""
+        next_try = time.monotonic() + min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(trouble.tries, 10))
+        trouble.tries += 1
+        while True:
+            if self._disk:
+                await self._fill(self._disk)
+                if self._is_draining:
+                    return False
+            else:
+                self._drop_late(trouble)
+                if not self._backlog:
+                    return True
+            left = next_try - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.sleep(min(left, _SPOOL_EVERY_SECONDS))
+        self._totals.retries += 1
+        return True
+
+    def _drop_late(self, trouble: _Trouble) -> None:
+        now, most = time.monotonic(), self.options.max_late_seconds
+        if self._is_draining and now - trouble.since >= GIVE_UP_SECONDS:
+            self._totals.late += self._backlog.expire(now)
+        elif most is not None:
+            self._totals.late += self._backlog.expire(now - most)
+
+    def _note_failure(self, error: SinkError) -> None:
+        if self._trouble is None:
+            self._trouble = _Trouble(time.monotonic())
+        self._trouble.answering_since = None
         if self.problem is None or str(self.problem) != str(error):
             log.warning("%s; trying again", error)
         self.problem = error
-        return now - self._failing_since >= GIVE_UP_SECONDS
 
     def _note_success(self) -> None:
-        if self._failing_since is None:
+        trouble = self._trouble
+        if trouble is None:
             return
         now = time.monotonic()
-        if self._answering_since is None:
-            self._answering_since = now
-        elif now - self._answering_since > _RECOVERED_AFTER_SECONDS:
+        trouble.tries = 0
+        if trouble.answering_since is None:
+            trouble.answering_since = now
+        if now - trouble.answering_since > _RECOVERED_AFTER_SECONDS:
             log.warning(
                 "%s answers again after %.0f s; %d points were dropped since the start",
-                self.transport.address,
-                self._answering_since - self._failing_since,
-                self.points_dropped_total,
+                self.address,
+                trouble.answering_since - trouble.since,
+                self.stats().points_dropped_total,
             )
-            self._failing_since = self._answering_since = self.problem = None
+            self._trouble = self.problem = None
 
     async def drain(self) -> None:
-        """Waits until everything is delivered or given up.
+        """Waits until everything is delivered, given up or safe on disk.
 
         Raises:
             SinkError: points were given up.
         """
+        self._is_draining = True
         await self._is_idle.wait()
         try:
-            await self.transport.flush()
+            await self._transport.flush()
         except SinkError as error:
-            self._has_given_up(error)
-            raise
-        if self.problem and self.points_dropped_total:
-            raise SinkError(f"{self.problem} ({self.points_dropped_total} points were not delivered)")
+            self._note_failure(error)
+            if not self._disk:
+                raise
+        if not self._disk and self.problem and self.stats().points_dropped_total:
+            dropped = self.stats().points_dropped_total
+            raise SinkError(f"{self.problem} ({dropped} points were not delivered)")
 
     async def close(self) -> None:
-        """Lets go of the transport."""
-        await self.transport.close()
+        """Lets go of transport and spool; what is not delivered stays on disk where there is a spool."""
+        if self._disk:
+            for text in self._transport.unconfirmed():
+                self._backlog.put(Item(text, text.count(b"\n"), time.time()), time.monotonic())
+            await self._fill(self._disk)
+            if self._disk.points:
+                log.warning("%s: %d points wait on disk for the next start", self.address, self._disk.points)
+            await self._disk.close()
+        await self._transport.close()

@@ -59,6 +59,10 @@ class CarbonTransport:
             writer.transport.abort()
             raise SinkError(f"graphite {self.address}: connection broke: {_reason(error)}") from error
 
+    def unconfirmed(self) -> list[bytes]:
+        """Nothing is kept."""
+        return []
+
     async def close(self) -> None:
         """Drops the connection, with what carbon has not taken: a stuck one would hold text and socket for ever."""
         if self._writer:

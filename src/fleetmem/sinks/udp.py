@@ -78,6 +78,10 @@ class UdpTransport:
         if code:
             raise self._failed(OSError(code, errno.errorcode.get(code, "")))
 
+    def unconfirmed(self) -> list[bytes]:
+        """Nothing is kept."""
+        return []
+
     async def close(self) -> None:
         """Closes the socket."""
         if self._socket:

@@ -7,6 +7,7 @@ from fleetmem.cli.collect import Tally
 from fleetmem.cli.hints import HINTS
 from fleetmem.errors import Kind
 from fleetmem.model import Host
+from fleetmem.sinks.sink import SinkStats
 from unit.builders import failure, process, sample
 
 
@@ -64,17 +65,14 @@ def test_what_a_host_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
     assert r"\x1b[2Jall fine\x0a0 failed\x9b" in text
 
 
-class _Transport:
-    def __init__(self, datagrams: int) -> None:
-        self.datagrams_total = datagrams
-        self.address = f"h:{datagrams}"
-
-
 class _Sink:
     def __init__(self, datagrams: int, dropped: int) -> None:
-        self.transport = _Transport(datagrams)
-        self.points_sent_total = 10
-        self.points_dropped_total = dropped
+        self.address = f"h:{datagrams}"
+        self._stats = SinkStats(points_sent_total=10, points_dropped_late_total=dropped, datagrams_sent_total=datagrams)
+
+    def stats(self) -> SinkStats:
+        """Returns what it was given."""
+        return self._stats
 
 
 class _Collector:

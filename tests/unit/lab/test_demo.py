@@ -7,6 +7,7 @@ import pytest
 from fleetmem.lab.demo import GRAPHITE_PREFIX, Fetch, Mismatch, Verdict, parse_gauges, verify
 from fleetmem.lab.render import Datapoint, Series
 from fleetmem.sinks import formats
+from fleetmem.sinks.naming import HostNames
 
 ENDED = 100.0
 
@@ -32,8 +33,9 @@ def _verdict(sent: Mapping[str, str], *answers: Mapping[str, Series], seconds: f
 
 def test_what_was_sent_is_read_from_the_text_on_the_wire() -> None:
     """The sink's own text gives back names and values, the last one of each."""
-    text = formats.statsd([("a.b", "1"), ("c", "0.5"), ("a.b", "2")])
-    assert parse_gauges(text) == {"a.b": "2", "c": "0.5"}
+    template = formats.statsd_plain("p", HostNames("web01").process("nginx", 7)).template(["a", "b", "a"])
+    text = (template % ("1", "0.5", "2")).encode()
+    assert parse_gauges(text) == {"p.process.web01.nginx.7.a": "2", "p.process.web01.nginx.7.b": "0.5"}
 
 
 def test_all_found() -> None:

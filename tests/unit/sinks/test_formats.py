@@ -1,32 +1,62 @@
+import re
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.sinks.formats import cut_lines, graphite, graphite_at, statsd
+from fleetmem.sinks.formats import (
+    STATSD,
+    Dialect,
+    Format,
+    carbon_plain,
+    carbon_tagged,
+    cut_lines,
+    with_time,
+)
+from fleetmem.sinks.naming import HostNames
+from unit.builders import command_names
 
-_POINTS = [("a.b", "1"), ("a.c", "0.5")]
+_PLACE = HostNames("web01").process("nginx", 7)
 
 
-def test_statsd() -> None:
-    """One gauge a line, nothing behind the `g`, a newline at the end of each."""
-    assert statsd(_POINTS) == b"a.b:1|g\na.c:0.5|g\n"
-    assert statsd([]) == b""
+@pytest.mark.parametrize(
+    ("dialect", "line"),
+    [
+        (Dialect.PLAIN, "p.process.web01.nginx.7.rss_bytes:1|g\n"),
+        (Dialect.DOGSTATSD, "p.process.rss_bytes:1|g|#host:web01,command:nginx,pid:7\n"),
+        (Dialect.INFLUX, "p.process.rss_bytes,host=web01,command=nginx,pid=7:1|g\n"),
+        (Dialect.GRAPHITE, "p.process.rss_bytes;host=web01;command=nginx;pid=7:1|g\n"),
+    ],
+)
+def test_statsd(dialect: Dialect, line: str) -> None:
+    """One gauge a line, in each receiver's way to say host, command and pid."""
+    assert STATSD[dialect]("p", _PLACE).template(["rss_bytes"]) % 1 == line
 
 
-def test_graphite() -> None:
+def test_every_dialect_has_a_format() -> None:
+    """None is only a word in the configuration."""
+    assert set(STATSD) == set(Dialect)
+
+
+def test_carbon() -> None:
     """Name, value, whole seconds: exactly three fields."""
-    assert graphite_at(graphite(_POINTS), 1_700_000_000.99) == b"a.b 1 1700000000\na.c 0.5 1700000000\n"
-    assert graphite([]) == b""
+    text = (carbon_plain("p", _PLACE).template(["a", "b"]) % (1, 0.5)).encode()
+    assert with_time(text, 1_700_000_000.99) == (
+        b"p.process.web01.nginx.7.a 1 1700000000\np.process.web01.nginx.7.b 0.5 1700000000\n"
+    )
+    tagged = (carbon_tagged("p", _PLACE).template(["a"]) % 1).encode()
+    assert with_time(tagged, 5) == b"p.process.a;host=web01;command=nginx;pid=7 1 5\n"
 
 
-def test_other_text_than_ascii_is_a_bug() -> None:
-    """Names are folded before; what is not ASCII here never reaches a receiver."""
-    with pytest.raises(UnicodeEncodeError):
-        statsd([("é", "1")])
-    with pytest.raises(UnicodeEncodeError):
-        graphite([("é", "1")])
+@given(command_names(), st.sampled_from([*STATSD.values(), carbon_plain, carbon_tagged]))
+def test_no_name_breaks_a_line(command: str, format_: Format) -> None:
+    """Whatever a process is called: one ASCII line, its signs where the protocol has them and nowhere else."""
+    ours, plain = (format_("p", HostNames("web01").process(name, 7)) for name in (command, "x"))
+    line, usual = (wrap.template(["rss_bytes"]) for wrap in (ours, plain))
+    assert line.isascii()
+    signs = re.compile(r"[A-Za-z0-9_]+")
+    assert signs.sub("", line) == signs.sub("", usual)
 
 
 _LINES = st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=60)

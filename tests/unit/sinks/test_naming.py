@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleetmem.sinks import naming
-from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames, HostNames, NameTable, check_prefix
+from fleetmem.sinks.formats import statsd_plain
+from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames, HostNames, NameTable, Place, check_prefix
 from unit.builders import command_names
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_]+")
@@ -102,6 +103,10 @@ def test_nobody_takes_the_hashed_name_of_another(first: int) -> None:
     assert names["a.b"] == _hashed("a.b")
 
 
+def _plain(prefix: str, place: Place) -> str:
+    return statsd_plain(prefix, place).head
+
+
 def _with_another_order(names: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[list[str], list[str]]]:
     lists = st.lists(names, min_size=1, max_size=12, unique=True)
     return lists.flatmap(lambda originals: st.tuples(st.just(originals), st.permutations(originals)))
@@ -140,14 +145,9 @@ def test_a_whole_name_fits(prefix: str, hosts: list[str], command: str, pid: int
     fleet = FleetNames(prefix, hosts)
     for host in hosts:
         names = fleet.host(host)
-        stems = [
-            names.process_stem(command, pid),
-            names.command_stem(command),
-            names.other_stem(is_by_command=True),
-            names.other_stem(is_by_command=False),
-        ]
-        whole = [stem + measure for stem in stems for measure in _MEASURES]
-        whole.append(names.host_stem + "mem_available_bytes")
+        places = [names.process(command, pid), names.command(command), names.other_commands, names.other_processes]
+        whole = [_plain(prefix, place) + measure for place in places for measure in _MEASURES]
+        whole.append(_plain(prefix, names.host) + "mem_available_bytes")
         for name in whole:
             assert len(name) <= MAX_NAME_BYTES
             assert all(_COMPONENT.fullmatch(part) for part in name.split("."))
@@ -157,7 +157,7 @@ def test_a_whole_name_fits(prefix: str, hosts: list[str], command: str, pid: int
 def test_the_longest_name_uses_the_room() -> None:
     """The bound is met, not missed by a wide margin: names are not cut for nothing."""
     names = FleetNames("p" * 40, ["h" * 200]).host("h" * 200)
-    assert len(names.process_stem("c" * 99, 10**10 - 1) + "mem_percent") == MAX_NAME_BYTES
+    assert len(_plain("p" * 40, names.process("c" * 99, 10**10 - 1)) + "mem_percent") == MAX_NAME_BYTES
 
 
 @given(_with_another_order(_HOST | st.sampled_from(["a.b", "a-b", "a_b"])))
@@ -165,29 +165,39 @@ def test_hosts_keep_apart_in_any_order(orders: tuple[list[str], list[str]]) -> N
     """Two hosts never share a stem, and the order of the inventory does not matter."""
     hosts, shuffled = orders
     first, second = FleetNames("p", hosts), FleetNames("p", shuffled)
-    stems = {host: first.host(host).host_stem for host in hosts}
-    assert len(set(stems.values())) == len(hosts)
-    assert {host: second.host(host).host_stem for host in hosts} == stems
+    places = {host: first.host(host).host for host in hosts}
+    assert len(set(places.values())) == len(hosts)
+    assert {host: second.host(host).host for host in hosts} == places
 
 
-def test_stems() -> None:
+def test_plain_names() -> None:
     """The shape of every name, as docs/metrics.md promises it."""
-    names = HostNames("p", "web01")
-    assert names.host_stem == "p.host.web01."
-    assert names.process_stem("redis-server", 7) == "p.process.web01.redis_server.7."
-    assert names.command_stem("redis-server") == "p.command.web01.redis_server."
-    assert names.other_stem(is_by_command=True) == "p.command.web01.other."
-    assert names.other_stem(is_by_command=False) == "p.process.web01.other.0."
-    assert names.command_stem("other") != names.other_stem(is_by_command=True)
+    names = HostNames("web01")
+    assert _plain("p", names.host) == "p.host.web01."
+    assert _plain("p", names.process("redis-server", 7)) == "p.process.web01.redis_server.7."
+    assert _plain("p", names.command("redis-server")) == "p.command.web01.redis_server."
+    assert _plain("p", names.other_commands) == "p.command.web01.other."
+    assert _plain("p", names.other_processes) == "p.process.web01.other.0."
+    assert names.command("other") != names.other_commands
 
 
 def test_generation_is_that_of_the_commands() -> None:
     """A host's names say when one of them moved."""
-    names = HostNames("p", "web01")
-    names.command_stem("a.b")
-    assert names.generation == 0
-    names.process_stem("a-b", 1)
-    assert names.generation == 1
+    names = HostNames("web01")
+    names.command("a.b")
+    assert (names.generation, names.kept_apart) == (0, 0)
+    names.process("a-b", 1)
+    assert (names.generation, names.kept_apart) == (1, 2)
+
+
+def test_names_kept_apart_are_counted() -> None:
+    """Hosts and commands that would share a name with another; not those that are only long."""
+    fleet = FleetNames("p", ["a.b", "a-b", "c"])
+    assert fleet.kept_apart == 2
+    fleet.host("c").command("d/0")
+    fleet.host("c").command("d:0")
+    fleet.host("c").command("e f")
+    assert fleet.kept_apart == 4
 
 
 def test_a_host_that_makes_up_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from fleetmem.errors import SinkError
-from fleetmem.model import Host
+from fleetmem.model import CollectorStats, Counter, Host
 from fleetmem.sinks import formats, runner
+from fleetmem.sinks.backlog import Bounds
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.runner import Format, Sink
-from fleetmem.sinks.series import Retire
+from fleetmem.sinks.runner import Options, QueuedSink
+from fleetmem.sinks.series import Retire, SeriesEncoding
 from unit.builders import WEB, failure, process, sample
 
 _DB = Host("db1", "10.0.0.2")
@@ -49,6 +51,10 @@ class ScriptedTransport:
         if self.flush_error:
             raise self.flush_error
 
+    def unconfirmed(self) -> list[bytes]:
+        """Nothing is kept."""
+        return []
+
     async def close(self) -> None:
         """Remembers it."""
         self.is_closed = True
@@ -82,15 +88,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def _sink(transport: ScriptedTransport, retire: Retire = Retire.ZERO, *, is_graphite: bool = False) -> Sink:
-    format_ = Format(formats.graphite, formats.graphite_at) if is_graphite else Format(formats.statsd)
-    return Sink(format_, transport, FleetNames("p", ["web01", "db1"]), retire)
+def _sink(transport: ScriptedTransport, options: Options | None = None, *, is_graphite: bool = False) -> QueuedSink:
+    encoding = SeriesEncoding(formats.statsd_plain, Retire.ZERO)
+    if is_graphite:
+        encoding = SeriesEncoding(formats.carbon_plain, Retire.NONE, formats.with_time)
+    return QueuedSink("x", encoding, transport, FleetNames("p", ["web01", "db1"]), options)
 
 
-def _run(make: Callable[[], ScriptedTransport], use: Callable[[Sink, ScriptedTransport], Awaitable[None]]) -> Sink:
+def _stats(measure: str = "hosts_up", unix_seconds: float = 1.0, sink: str = "") -> CollectorStats:
+    return CollectorStats("x", unix_seconds, (Counter(sink, measure, 1),))
+
+
+def _totals(sink: QueuedSink) -> tuple[int, int, int]:
+    """Returns points sent, points dropped, retries."""
+    stats = sink.stats()
+    return stats.points_sent_total, stats.points_dropped_total, stats.retries_total
+
+
+def _run(
+    make: Callable[[], ScriptedTransport], use: Callable[[QueuedSink, ScriptedTransport], Awaitable[None]]
+) -> QueuedSink:
     """Runs a sink while it is used."""
 
-    async def main() -> Sink:
+    async def main() -> QueuedSink:
         transport = make()
         sink = _sink(transport)
         async with asyncio.TaskGroup() as group:
@@ -106,24 +126,33 @@ def _run(make: Callable[[], ScriptedTransport], use: Callable[[Sink, ScriptedTra
 def test_outcomes_arrive_in_order() -> None:
     """What is put is sent, in order, and counted; drain waits for all of it."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         sink.put(sample(process(7)))
         sink.put(failure(host=_DB))
-        sink.put_points([("p.collector.x.hosts_up", "1")], 1.0)
+        sink.put_stats(_stats())
         await sink.drain()
-        assert [text.split(b":")[0] for text in transport.sent] == [
-            b"p.process.web01.nginx.7.rss_bytes",
-            b"p.host.db1.up",
-            b"p.collector.x.hosts_up",
-        ]
-        assert transport.backlogs == [len(text) + len(transport.sent[2]) for text in transport.sent[1:2]] + [
-            len(transport.sent[2]),
-            0,
-        ]
+        names = [line.split(b":")[0] for line in b"".join(transport.sent).splitlines()]
+        assert names[0] == b"p.process.web01.nginx.7.rss_bytes"
+        assert names[-2:] == [b"p.host.db1.up", b"p.collector.x.hosts_up"]
 
     sink = _run(ScriptedTransport, use)
-    assert (sink.points_sent_total, sink.points_dropped_total, sink.retries_total) == (12, 0, 0)
+    assert _totals(sink) == (12, 0, 0)
     assert sink.problem is None
+    assert sink.stats().series == 10
+
+
+def test_the_transport_knows_the_backlog() -> None:
+    """It is told how many bytes wait behind what it sends: a long queue may be sent faster."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        for _ in range(5000):
+            sink.put(failure())
+        await sink.drain()
+        assert len(transport.sent) > 1
+        rest = [len(b"".join(transport.sent[number + 1 :])) for number in range(len(transport.sent))]
+        assert transport.backlogs == rest
+
+    _run(ScriptedTransport, use)
 
 
 def test_text_gets_the_time_of_the_sample() -> None:
@@ -133,38 +162,38 @@ def test_text_gets_the_time_of_the_sample() -> None:
         transport = ScriptedTransport()
         sink = _sink(transport, is_graphite=True)
         sink.put(failure())
-        sink.put_points([("a", "1")], 5.9)
+        sink.put_stats(_stats(unix_seconds=5.9, sink="y"))
         running = asyncio.create_task(sink.run())
         await sink.drain()
         running.cancel()
         return transport.sent
 
-    assert asyncio.run(main()) == [b"p.host.web01.up 0 1700000000\n", b"a 1 5\n"]
+    assert asyncio.run(main()) == [b"p.host.web01.up 0 1700000000\np.collector.x.y.hosts_up 1 5\n"]
 
 
 def test_a_refused_text_is_tried_again(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Two refusals, then success: nothing is lost, the trouble is logged once."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         sink.put(failure())
         await sink.drain()
         assert transport.tried == [b"p.host.web01.up:0|g\n"] * 3
 
     sink = _run(lambda: ScriptedTransport(_REFUSED, _REFUSED), use)
-    assert (sink.points_sent_total, sink.points_dropped_total, sink.retries_total) == (1, 0, 2)
+    assert _totals(sink) == (1, 0, 2)
     assert caplog.messages == ["statsd x:1: refused; trying again"]
-    assert clock.now_seconds == 1001.0
+    assert clock.now_seconds == 1000 + 0.5 + 1  # twice as long each time
 
 
 def test_another_problem_is_logged_too(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """When the reason changes, that is news."""
     other = SinkError("statsd x:1: no route")
 
-    async def use(sink: Sink, _transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, _transport: ScriptedTransport) -> None:
         sink.put(failure())
         await sink.drain()
 
-    _run(lambda: ScriptedTransport(_REFUSED, other, other, _REFUSED), use)
+    _run(lambda: ScriptedTransport(_REFUSED, other, _REFUSED), use)
     assert [message.partition(";")[0] for message in caplog.messages] == [str(_REFUSED), str(other), str(_REFUSED)]
     assert clock.now_seconds > 1000
 
@@ -172,13 +201,13 @@ def test_another_problem_is_logged_too(clock: Clock, caplog: pytest.LogCaptureFi
 def test_it_gives_up_and_recovers(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """After 5 s of refusals points are dropped and counted; back again, it is said once."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         transport.always = _REFUSED
         for _ in range(3):
             sink.put(failure())
         with pytest.raises(SinkError, match=r"refused \(3 points were not delivered\)"):
             await sink.drain()
-        assert sink.points_dropped_total == 3
+        assert _totals(sink)[1] == 3
         assert clock.now_seconds == 1000 + runner.GIVE_UP_SECONDS
         assert sink.problem is _REFUSED
         transport.always = None
@@ -190,29 +219,29 @@ def test_it_gives_up_and_recovers(clock: Clock, caplog: pytest.LogCaptureFixture
         await sink.drain()
 
     sink = _run(ScriptedTransport, use)
-    assert (sink.points_sent_total, sink.points_dropped_total) == (4, 3)
-    assert sink.retries_total == runner.GIVE_UP_SECONDS / 0.5
+    assert _totals(sink)[:2] == (4, 3)
+    assert _totals(sink)[2] == 3  # after 0.5, 1.5 and 3.5 s; not all of the next wait is left
     recovered = [message for message in caplog.messages if "answers again" in message]
     assert recovered == ["x:1 answers again after 5 s; 3 points were dropped since the start"]
 
 
-async def _delivered(sink: Sink) -> None:
+async def _delivered(sink: QueuedSink) -> None:
     await sink._is_idle.wait()
 
 
 def test_one_success_proves_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """UDP reports a refusal one datagram late: success and refusal in turn are one trouble, given up after 5 s."""
+    """UDP reports a refusal one datagram late: success and refusal in turn are one trouble."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         for _ in range(20):
             transport.script = [None, _REFUSED]
             sink.put(failure())
+            await _delivered(sink)
             sink.put(failure())
             await _delivered(sink)
         assert sink.problem is _REFUSED
 
-    sink = _run(ScriptedTransport, use)
-    assert sink.points_dropped_total > 0
+    _run(ScriptedTransport, use)
     assert caplog.messages == ["statsd x:1: refused; trying again"]
     assert clock.now_seconds >= 1005
 
@@ -220,7 +249,7 @@ def test_one_success_proves_nothing(clock: Clock, caplog: pytest.LogCaptureFixtu
 def test_one_success_after_a_pause_proves_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A single datagram that nobody refused, however late, is no recovery: the refusal follows it."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         transport.script = [_REFUSED]
         for _ in range(5):
             sink.put(failure())
@@ -235,48 +264,72 @@ def test_one_success_after_a_pause_proves_nothing(clock: Clock, caplog: pytest.L
     assert caplog.messages == ["statsd x:1: refused; trying again"]
 
 
-def test_a_full_queue_drops_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue is bounded: what is dropped is the oldest, and it is counted."""
-    monkeypatch.setattr(runner, "_MAX_QUEUE_BYTES", 50)
+def test_a_full_queue_drops_the_oldest(caplog: pytest.LogCaptureFixture) -> None:
+    """The queue is bounded: what is dropped is the oldest, it is counted, and said once."""
 
     async def main() -> None:
         transport = ScriptedTransport()
-        sink = _sink(transport)
+        sink = _sink(transport, Options(bounds=Bounds(max_bytes=100)))
         for number in range(10):
-            sink.put_points([(f"point{number}", "1")], 0)  # 11 bytes each as text
-        assert sink.points_dropped_total == 6
+            sink.put_stats(_stats(f"point{number}"))  # 25 bytes each as text
+        assert _totals(sink)[1] == 6
         running = asyncio.create_task(sink.run())
         await sink._is_idle.wait()
         running.cancel()
-        assert [text[:6] for text in transport.sent] == [b"point6", b"point7", b"point8", b"point9"]
-        assert sink.points_sent_total == 4
+        assert re.findall(rb"point\d", b"".join(transport.sent)) == [b"point6", b"point7", b"point8", b"point9"]
+        assert _totals(sink)[0] == 4
 
     asyncio.run(main())
+    assert len(caplog.messages) == 1
 
 
-def test_a_stuck_transport_does_not_hold_up_put(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_is_bounded_in_points_too() -> None:
+    """Many short lines are no way around the bound."""
+    sink = _sink(ScriptedTransport(), Options(bounds=Bounds(max_points=3)))
+    for _ in range(10):
+        sink.put_stats(_stats())
+    assert (sink.stats().queue_points, sink.stats().points_dropped_full_total) == (3, 7)
+
+
+def test_a_stuck_transport_does_not_hold_up_put() -> None:
     """While a send hangs, outcomes are taken at once and memory stays bounded."""
-    monkeypatch.setattr(runner, "_MAX_QUEUE_BYTES", 1000)
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def main() -> None:
+        transport = ScriptedTransport()
+        sink = _sink(transport, Options(bounds=Bounds(max_bytes=1000)))
+        running = asyncio.create_task(sink.run())
         transport.gate.clear()
         sink.put(failure())
         await transport.began.wait()
         for _ in range(1000):
             sink.put(failure())
         assert len(transport.tried) == 1
-        assert sink._queue_bytes <= 1000
+        assert sink.stats().queue_bytes <= 1000
         transport.gate.set()
         await sink._is_idle.wait()
-        assert sink.points_sent_total + sink.points_dropped_total == 1001
+        assert sum(_totals(sink)) == 1001
+        assert _totals(sink)[1] > 900
+        running.cancel()
 
-    assert _run(ScriptedTransport, use).points_dropped_total > 900
+    asyncio.run(main())
+
+
+def test_outcomes_that_wait_travel_together() -> None:
+    """What came while the sink was busy is one send: fuller datagrams, fewer writes."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        for _ in range(50):
+            sink.put(failure())
+        await sink.drain()
+        assert len(transport.sent) == 1
+
+    assert _totals(_run(ScriptedTransport, use)) == (50, 0, 0)
 
 
 def test_drain_tells_a_late_refusal() -> None:
     """What flush finds out is an error of the drain, and a problem of the sink."""
 
-    async def use(sink: Sink, _transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, _transport: ScriptedTransport) -> None:
         sink.put(failure())
         with pytest.raises(SinkError, match="refused"):
             await sink.drain()
@@ -287,16 +340,16 @@ def test_drain_tells_a_late_refusal() -> None:
 def test_drain_of_an_idle_sink() -> None:
     """Nothing put, nothing to wait for."""
 
-    async def use(sink: Sink, _transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, _transport: ScriptedTransport) -> None:
         await sink.drain()
 
-    assert _run(ScriptedTransport, use).points_sent_total == 0
+    assert _totals(_run(ScriptedTransport, use)) == (0, 0, 0)
 
 
 def test_hosts_that_leave_are_ended() -> None:
     """A host that left, or is called otherwise now, has its series ended; others go on untouched."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         sink.put(sample(process(7)))
         sink.put(sample(process(8), host=_DB))
         await sink.drain()
@@ -310,8 +363,7 @@ def test_hosts_that_leave_are_ended() -> None:
         sink.replace_hosts(FleetNames("q", ["web01"]), {WEB}, 0)
         sink.put(failure())
         await sink.drain()
-        assert b"p.host.web01.up:0|g\n" in transport.sent[0]
-        assert transport.sent[1:] == [b"q.host.web01.up:0|g\n"]
+        assert transport.sent[0].endswith(b"p.host.web01.up:0|g\nq.host.web01.up:0|g\n")
 
     _run(ScriptedTransport, use)
 
@@ -319,7 +371,7 @@ def test_hosts_that_leave_are_ended() -> None:
 def test_a_host_that_never_answered_leaves_without_a_word() -> None:
     """Where only `up` was ever sent there is nothing to end."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         sink.put(failure(host=_DB))
         await sink.drain()
         transport.sent.clear()
@@ -347,7 +399,7 @@ def test_a_bug_in_a_transport_surfaces() -> None:
 def test_close_closes_the_transport() -> None:
     """The transport is the sink's to let go of."""
 
-    async def use(sink: Sink, transport: ScriptedTransport) -> None:
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
         await sink.close()
         assert transport.is_closed
 

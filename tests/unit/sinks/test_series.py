@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from fleetmem.model import Detail, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
-from fleetmem.sinks.formats import graphite, statsd
-from fleetmem.sinks.naming import HostNames
-from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, Text
-from unit.builders import MEMORY, all_limits, command_names, failure, process, sample
+from fleetmem.sinks.formats import carbon_plain, statsd_plain
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, SeriesEncoding, Text
+from unit.builders import MEMORY, WEB, all_limits, command_names, failure, process, sample
 
 _NGINX, _REDIS = process(7, "nginx", 4096, 8192), process(8, "redis-server", 1024, 2048)
 
 
 def _series(retire: Retire = Retire.ZERO) -> HostSeries:
-    return HostSeries(HostNames("p", "web01"), statsd, retire)
+    return SeriesEncoding(statsd_plain, retire).host(FleetNames("p", ["web01"]), WEB)
 
 
 def _values(text: Text) -> dict[str, str]:
@@ -89,7 +89,7 @@ def test_what_the_kernel_does_not_tell_is_not_sent() -> None:
 
 def test_the_graphite_format() -> None:
     """The format is the sink's; series are the same."""
-    text = HostSeries(HostNames("p", "web01"), graphite, Retire.NONE).update(sample(_NGINX))
+    text = SeriesEncoding(carbon_plain, Retire.NONE).host(FleetNames("p", ["web01"]), WEB).update(sample(_NGINX))
     assert b"p.process.web01.nginx.7.rss_bytes 4096 \0\n" in text.text
     assert text.text.count(b"\n") == text.points
 

@@ -1,0 +1,118 @@
+"""A spool for the event loop: its blocking calls in one thread, its trouble said once."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol, TypeVar
+
+from fleetmem.errors import SinkError
+from fleetmem.sinks.backlog import Backlog, Item
+
+log = logging.getLogger("fleetmem.sinks")
+
+_BATCH_BYTES = 64 * 1024
+
+_T = TypeVar("_T")
+
+
+class Spool(Protocol):
+    """Points that wait on disk. Blocks."""
+
+    points: int
+    text_bytes: int
+    oldest_unix_seconds: float | None
+
+    def append(self, items: list[Item]) -> int:
+        """Takes items; returns how many points, the oldest, were dropped for them. Raises SinkError."""
+
+    def first(self, max_bytes: int) -> list[tuple[int, Item]]:
+        """Returns the oldest items, each with its key. Raises SinkError."""
+
+    def remove(self, up_to_key: int) -> None:
+        """Forgets items. Raises SinkError."""
+
+    def expire(self, now_unix_seconds: float) -> int:
+        """Forgets what is too old; returns how many points that is. Raises SinkError."""
+
+    def close(self) -> None:
+        """Closes the file. Raises SinkError."""
+
+
+class Dropped(NamedTuple):
+    """Points that were dropped for want of room, and for their age."""
+
+    full: int
+    late: int
+
+
+class DiskQueue:
+    """What waits on disk. A disk that does not work is reported, and points stay in memory, as far as they fit.
+
+    Args:
+        spool: the file.
+        address: of the backend, for logs.
+    """
+
+    def __init__(self, spool: Spool, address: str) -> None:
+        self._spool = spool
+        self._address = address
+        self._thread = ThreadPoolExecutor(1, "spool")  # one: one thing after the other
+        self._problem: str | None = None
+
+    @property
+    def points(self) -> int:
+        """Points that wait."""
+        return self._spool.points
+
+    @property
+    def text_bytes(self) -> int:
+        """Their size as text."""
+        return self._spool.text_bytes
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago the oldest of them was taken, 0 when none waits."""
+        oldest = self._spool.oldest_unix_seconds
+        return max(0.0, time.time() - oldest) if oldest else 0.0
+
+    async def take_over(self, backlog: Backlog) -> Dropped:
+        """Moves what waits in memory to the disk."""
+        late = await self._call(lambda: self._spool.expire(time.time())) or 0
+        full = 0
+        while backlog:
+            taken = backlog.take(_BATCH_BYTES)
+            items = [item for _at, item in taken]
+            dropped = await self._call(lambda items=items: self._spool.append(items))  # type: ignore[misc]
+            if dropped is None:
+                backlog.put_back(taken)
+                break
+            full += dropped
+        return Dropped(full, late)
+
+    async def first(self) -> list[tuple[int, Item]]:
+        """Returns the oldest items, each with its key; none when the disk does not work."""
+        return await self._call(lambda: self._spool.first(_BATCH_BYTES)) or []
+
+    async def remove(self, up_to_key: int) -> None:
+        """Forgets items that were delivered."""
+        await self._call(lambda: self._spool.remove(up_to_key))
+
+    async def close(self) -> None:
+        """Closes the file."""
+        await self._call(self._spool.close)
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, work: Callable[[], _T]) -> _T | None:
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except SinkError as error:
+            if self._problem != str(error):
+                log.error("%s; points wait in memory, as far as they fit", error)
+                self._problem = str(error)
+            return None
+        if self._problem:
+            log.warning("%s: the spool works again", self._address)
+            self._problem = None
+        return answer

@@ -1,0 +1,84 @@
+"""What every sink can do, and what it tells about itself."""
+
+from typing import NamedTuple, Protocol
+
+from fleetmem.errors import SinkError
+from fleetmem.model import CollectorStats, Host, Outcome
+from fleetmem.sinks.naming import FleetNames
+
+
+class SinkStats(NamedTuple):
+    """Counters of one sink. The fields are measures of docs/metrics.md; `_total` counts from the start of the sink.
+
+    Attributes:
+        points_sent_total: delivered as far as the protocol tells.
+        points_dropped_full_total: the oldest ones, to stay in the bounds of queue or spool.
+        points_dropped_late_total: not delivered within the time that makes sense for the protocol, or the spool keeps.
+        retries_total: deliveries tried again.
+        sent_bytes_total: payload.
+        datagrams_sent_total: handed to the kernel.
+        series_retired_total: series that got their final 0.
+        series: that live now.
+        queue_points: that wait in memory.
+        queue_bytes: likewise.
+        queue_age_seconds: how long the oldest of them has waited.
+        spool_points: that wait on disk.
+        spool_bytes: likewise, text only.
+        spool_age_seconds: how long ago the oldest of them was taken.
+        failing: 1 while the backend is away.
+    """
+
+    points_sent_total: int = 0
+    points_dropped_full_total: int = 0
+    points_dropped_late_total: int = 0
+    retries_total: int = 0
+    sent_bytes_total: int = 0
+    datagrams_sent_total: int = 0
+    series_retired_total: int = 0
+    series: int = 0
+    queue_points: int = 0
+    queue_bytes: int = 0
+    queue_age_seconds: float = 0.0
+    spool_points: int = 0
+    spool_bytes: int = 0
+    spool_age_seconds: float = 0.0
+    failing: int = 0
+
+    @property
+    def points_dropped_total(self) -> int:
+        """Dropped for whatever reason."""
+        return self.points_dropped_full_total + self.points_dropped_late_total
+
+
+class Sink(Protocol):
+    """Takes outcomes and the collector's own counters somewhere. `put` and `put_stats` return at once."""
+
+    name: str
+    """short, legal in metric names, of its own among the sinks"""
+    problem: SinkError | None
+    """what is wrong with the backend now"""
+
+    @property
+    def address(self) -> str:
+        """Where to."""
+
+    def put(self, outcome: Outcome) -> None:
+        """Takes the outcome of a host."""
+
+    def put_stats(self, stats: CollectorStats) -> None:
+        """Takes the collector's own counters."""
+
+    def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
+        """Changes the fleet: the series of hosts that left it, or are called otherwise now, end."""
+
+    def stats(self) -> SinkStats:
+        """Returns its counters."""
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+
+    async def drain(self) -> None:
+        """Waits until all is delivered, given up or safe on disk. Raises SinkError when points were given up."""
+
+    async def close(self) -> None:
+        """Lets go of sockets and files."""
