@@ -1,6 +1,7 @@
 """What a budget does to the series of hosts over time."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,15 @@ def test_a_reused_pid_has_to_wait_again() -> None:
     assert host.pids(*_rows(1, 2, 3), reused) == [1, 2, 3, 4]
 
 
+def test_after_a_reboot_everybody_has_to_wait_again() -> None:
+    """At a tight budget a process of another boot is no settled one, though pid and command were there before."""
+    host = BudgetedHost(4 * SERIES_PER_PROCESS)
+    host.pids(*_rows(1, 2, 3))
+    host.pids(*_rows(1, 2, 3, 4))
+    rebooted = Snapshot(replace(MEMORY, boot_id="next"), tuple(_rows(1, 2, 3, 4)))
+    assert [len(host.shaper.shape(rebooted, 100.0).processes) for _ in range(2)] == [3, 4]
+
+
 def test_an_ended_series_counts_for_an_hour() -> None:
     """A file stays: only an hour after its process there is room for another."""
     host = BudgetedHost(2 * SERIES_PER_PROCESS)
@@ -152,6 +162,15 @@ def test_a_series_that_comes_back_is_free() -> None:
         assert host.pids(process(1, "a", 100), process(2, "b", 200)) == [2]
         assert host.pids(process(1, "a", 400), process(2, "b", 200)) == [1]
         assert host.budget.used == 6
+
+
+def test_a_series_that_came_back_counts_on() -> None:
+    """The hour of its first end means nothing once it is back."""
+    host = BudgetedHost(4 * SERIES_PER_PROCESS, Limits(top=1))
+    sizes = [100, 300, 100, 100, 100, 100, 100]
+    kept = [host.pids(process(1, "a", 200), process(2, "b", size), seconds=900)[0] for size in sizes]
+    assert kept == [1, 2, 1, 1, 1, 1, 1]
+    assert host.budget.used == SERIES_PER_PROCESS
 
 
 def test_what_top_left_out_an_hour_ago_has_no_place() -> None:
@@ -256,6 +275,9 @@ def test_a_storm(
         shaped = host.sample([*storm, *stable], interval_seconds)
         assert host.storage.series(host.seconds) <= host.budget.used <= room
         assert {row.pid for row in stable} <= {row.pid for row in shaped.processes}
+    level = host.shaper._processes
+    assert level is not None
+    assert len(level._ended) <= (top or 0)  # of the dead only their number is remembered
     kept = host.sample(stable).processes
     assert len(kept) == 20
     assert host.storage.series(host.seconds) <= host.budget.used <= room

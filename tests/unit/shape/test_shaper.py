@@ -246,6 +246,12 @@ def test_a_host_that_was_rebooted() -> None:
     history.pids(edge)
     assert history.pids(edge, rival) == {2}
     assert history.pids(edge, rival, boot_id="next") == {3}
+    grown, other = process(2, "a", 500), process(3, "c", 600)
+    assert History(Limits(top=1, top_by=TopBy.GROWTH)).pids(grown, other) == {3}
+    for boot_id, pids in (("boot", {2}), ("next", {3})):
+        history = History(Limits(top=1, top_by=TopBy.GROWTH))
+        history.sample(edge, other)
+        assert history.pids(grown, other, boot_id=boot_id) == pids
 
 
 def test_a_clock_that_is_set_back() -> None:
