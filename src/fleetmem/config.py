@@ -8,7 +8,7 @@ import re
 import tomllib
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -25,7 +26,8 @@ from fleetmem.connect.settings import HostKeyPolicy, SshSettings
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
-from fleetmem.shape.limits import Limits
+from fleetmem.shape.budget import reserved_series
+from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.sinks.naming import check_prefix
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
 from fleetmem.sinks.series import Retire
@@ -53,7 +55,25 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_all(value: object) -> object:
+    """Returns the parts of several comma-separated texts, as a flag gives them that can be repeated."""
+    parts = [_split(part) for part in value] if isinstance(value, list | tuple) else [_split(value)]
+    if not all(isinstance(part, list) for part in parts):
+        return value
+    return list(dict.fromkeys(word for part in parts if isinstance(part, list) for word in part))
+
+
+def _check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:  # the latter two: a{99999999999}, ten thousand brackets
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
 _Path = Annotated[Path, AfterValidator(_check_home)]
+_Pattern = Annotated[str, AfterValidator(_check_pattern)]
+_Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class Inventory(_Section):
@@ -116,24 +136,86 @@ class Probe(_Section):
     """user leaves out kernel threads and zombies, which own no memory; all keeps them"""
 
 
-class Shape(_Section):
-    """What is worth storing."""
+class ShapeGroup(_Section):
+    """A rule that gives many processes one name."""
 
-    detail: Detail = Detail.PROCESS
-    """process: a series per process; command: one per command and host"""
+    match: _Pattern
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str, info: ValidationInfo) -> str:
+        if "match" in info.data:  # else that is wrong, and told
+            Group(re.compile(info.data["match"]), value)
+        return value
+
+
+class Shape(_Section):
+    """What is worth storing. Whatever is left out is added up in `other`."""
+
+    detail: Annotated[tuple[Detail, ...], BeforeValidator(_split_all), Field(min_length=1)] = (Detail.PROCESS,)
+    """process: a series per process; command: one per command and host; or both"""
     top: int | None = Field(default=None, ge=1, examples=[20])
-    """keep that many per host, the largest by RSS; the rest is added up in `other`"""
+    """keep that many per host and level of detail"""
+    top_by: TopBy = TopBy.RSS
+    """what is large: rss; swap; growth, RSS less its average over ten minutes"""
     min_rss: int = Field(default=0, ge=0)
-    """leave out what is smaller (64k, 10MiB); it is added up in `other`"""
+    """leave out what is smaller (64k, 10MiB)"""
+    include_commands: _Patterns = Field(default=(), examples=[("^postgres", "^nginx$")])
+    """leave out all but these; regular expressions, found anywhere in the kernel's name of a process (15 bytes)"""
+    exclude_commands: _Patterns = Field(default=(), examples=[("^systemd", "^sshd")])
+    """leave out these commands, also where they are included"""
+    include_users: _Patterns = Field(default=(), examples=[("^0$", "^1[0-9]{3}$")])
+    """leave out all but these; regular expressions on the user id in decimal: hosts send numbers, not names"""
+    exclude_users: _Patterns = Field(default=(), examples=[("^0$",)])
+    """leave out these users"""
+    include_hosts: _Patterns = Field(default=(), examples=[("^db",)])
+    """leave out the processes of all other hosts; regular expressions on the name in the inventory"""
+    exclude_hosts: _Patterns = Field(default=(), examples=[("^test",)])
+    """leave out the processes of these hosts"""
+    groups: tuple[ShapeGroup, ...] = Field(
+        default=(),
+        examples=[({"match": "^postgres", "name": "postgres"}, {"match": "^(?P<app>[a-z]+)-[0-9]+", "name": "{app}"})],
+    )
+    """names for processes, also as [[shape.groups]]; the first rule whose regular expression is found in the command"""
+    max_series_per_host: int = Field(default=10_000, ge=0)
+    """for `run`: series of a host, also those that ended within the hour; 0 is no limit"""
+    max_series: int = Field(default=0, ge=0)
+    """for `run`: the same for all hosts together; 0 is no limit"""
 
     @field_validator("min_rss", mode="before")
     @classmethod
     def _parse_min_rss(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
+    @field_validator("max_series_per_host")
+    @classmethod
+    def _check_max_series_per_host(cls, value: int, info: ValidationInfo) -> int:
+        least = reserved_series(info.data.get("detail", ()))
+        if 0 < value < least:
+            raise ValueError(f"a host has {least} series of its own and of `other`: {least} or more, 0 for no limit")
+        return value
+
     def limits(self) -> Limits:
         """Returns the plain values that `shape` takes."""
-        return Limits(detail=self.detail, top=self.top, min_rss_bytes=self.min_rss)
+        return Limits(
+            detail=frozenset(self.detail),
+            top=self.top,
+            min_rss_bytes=self.min_rss,
+            top_by=self.top_by,
+            commands=_filter(self.include_commands, self.exclude_commands),
+            users=_filter(self.include_users, self.exclude_users),
+            hosts=_filter(self.include_hosts, self.exclude_hosts),
+            groups=tuple(Group(re.compile(group.match), group.name) for group in self.groups),
+        )
+
+    def without_budget(self) -> Self:
+        """Returns the same for a single cycle: a budget is about series over time."""
+        return self.model_copy(update={"max_series_per_host": 0, "max_series": 0})
+
+
+def _filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Filter:
+    return Filter(tuple(map(re.compile, include)), tuple(map(re.compile, exclude)))
 
 
 class _Backend(_Section):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetmem import model
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import series
 from fleetmem.sinks.sink import SinkStats
@@ -34,6 +35,18 @@ def test_every_command_measure_is_documented() -> None:
 def test_every_host_measure_is_documented() -> None:
     """metrics.md lists the measures of a host, and no others."""
     assert documented("Hosts") == set(series.HOST_MEASURES)
+
+
+def test_a_budget_counts_the_series_that_there_are() -> None:
+    """The measures that a budget reckons with are those that are documented, and so those that sinks make."""
+    documented_ = [documented(heading) for heading in ("Processes", "Commands", "Hosts")]
+    assert documented_ == [set(model.PROCESS_MEASURES), set(model.COMMAND_MEASURES), set(model.HOST_MEASURES)]
+
+
+def test_every_reason_is_documented() -> None:
+    """metrics.md lists why a process may be left out, in the order in which it is asked."""
+    section = METRICS.split("## `other`", 1)[1].split("\n## ", 1)[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(model.LeftOut)
 
 
 def test_every_counter_of_the_collector_is_documented() -> None:

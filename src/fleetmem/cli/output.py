@@ -89,6 +89,8 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         data["other"] = _command(shaped.other_processes)
     if shaped.other_commands:
         data["other_commands" if Detail.PROCESS in shaped.details else "other"] = _command(shaped.other_commands)
+    if shaped.left_out:
+        data["left_out"] = dict(shaped.left_out)
     return data
 
 
@@ -107,7 +109,10 @@ def _without_none(**values: Any) -> dict[str, Any]:
 
 
 class CsvWriter:
-    """One row per process or command; one row with `error_kind` for a host that failed."""
+    """One row per process or command; one row with `error_kind` for a host that failed.
+
+    With both levels a host's memory is there twice, once with the one and once with the other `detail`.
+    """
 
     _COLUMNS = (
         "taken_unix_seconds",
@@ -118,6 +123,7 @@ class CsvWriter:
         *(field for field in ProcessMemory._fields if field != "command"),
         "error_kind",
         "error_message",
+        "detail",
     )
 
     def __init__(self, file: TextIO) -> None:
@@ -135,27 +141,32 @@ class CsvWriter:
         if isinstance(outcome, Failure):
             self._writer.writerow(head | {"error_kind": outcome.kind, "error_message": printable(outcome.message)})
             return
-        for row in _rows(outcome):
-            values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
-            command = printable(row.command) if row.command else ""
-            self._writer.writerow(head | _without_none(**values) | {"command": command, "procs": row.procs})
+        for detail in Detail:
+            for row in _rows(outcome, detail):
+                values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
+                command = printable(row.command) if row.command else ""
+                shown = {"command": command, "procs": row.procs, "detail": detail}
+                self._writer.writerow(head | _without_none(**values) | shown)
 
     def finish(self) -> None:
         """Flushes."""
         self._file.flush()
 
 
-def _rows(sample: Sample) -> Iterator[ProcessMemory | CommandMemory]:
-    yield from sample.shaped.processes
-    yield from sample.shaped.commands
-    if sample.shaped.other_processes:
-        yield sample.shaped.other_processes
-    if sample.shaped.other_commands:
-        yield sample.shaped.other_commands
+def _rows(sample: Sample, detail: Detail) -> Iterator[ProcessMemory | CommandMemory]:
+    """Yields the rows of a level, none where there is no such level."""
+    shaped = sample.shaped
+    yield from shaped.processes if detail is Detail.PROCESS else shaped.commands
+    other = shaped.other_processes if detail is Detail.PROCESS else shaped.other_commands
+    if other:
+        yield other
 
 
 class TableWriter:
-    """The biggest processes of the fleet, largest RSS first. Keeps no more rows than it shows."""
+    """The biggest processes of the fleet, largest RSS first; commands where that is all there is: nothing counts twice.
+
+    Keeps no more rows than it shows.
+    """
 
     def __init__(self, file: TextIO, rows: int) -> None:
         self._file = file
@@ -165,7 +176,9 @@ class TableWriter:
     def write(self, outcome: Outcome) -> None:
         """Takes the processes of a host."""
         if isinstance(outcome, Sample):
-            candidates = [*self._biggest, *((outcome.host.name, row) for row in _rows(outcome))]
+            details = outcome.shaped.details
+            finest = Detail.PROCESS if Detail.PROCESS in details else Detail.COMMAND
+            candidates = [*self._biggest, *((outcome.host.name, row) for row in _rows(outcome, finest))]
             self._biggest = nlargest(self._rows, candidates, key=lambda candidate: candidate[1].rss_bytes)
 
     def finish(self) -> None:
