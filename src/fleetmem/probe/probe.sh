@@ -16,7 +16,7 @@
 #
 #   requests -> feed -> pipe -> answer, which starts awk -> frames
 #
-# They are in the frame like any other process. What a request for ps starts is not: it would be new pids in every sample.
+# They are in the frame like any other process. What a request for ps starts is not: it would be new pids every time.
 LC_ALL=C
 PATH=$PATH:/usr/bin:/bin:/usr/sbin:/sbin
 export LC_ALL PATH
@@ -29,7 +29,8 @@ ps_is_busybox=
 half=$(printf %2047s '')
 
 # All paths are below /proc. `slurp` takes a whole file as one record, since no \001 is in it: far cheaper than its
-# lines. A process that is gone by now has no file. Numbers are printed with OFMT: without it, mawk 1.3.3 prints those from 2^31 on with an exponent.
+# lines. A process that is gone by now has no file. Numbers are printed with OFMT: without it, mawk 1.3.3 prints those
+# from 2^31 on with an exponent.
 functions='
 function slurp(file, separator) {
     text = ""
