@@ -22,7 +22,7 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.runner import Options, QueuedSink
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import Sink
-from fleetmem.sinks.tcp import CarbonTransport
+from fleetmem.sinks.tcp import CARBON_LINES, TcpTransport
 from fleetmem.sinks.udp import UdpTransport
 
 
@@ -111,5 +111,5 @@ def build_sinks(settings: Settings, names: FleetNames) -> list[Sink]:
         # Each point has its own time there, and an absent point is a gap: nothing has to be ended.
         carbon = SeriesEncoding(formats.carbon_plain, Retire.NONE, formats.with_time)
         options = Options(max_late_seconds=None)
-        sinks.append(QueuedSink("graphite", carbon, CarbonTransport(*graphite), names, options))
+        sinks.append(QueuedSink("graphite", carbon, TcpTransport(CARBON_LINES, *graphite), names, options))
     return sinks
