@@ -7,8 +7,9 @@ import ipaddress
 import re
 import tomllib
 from contextvars import ContextVar
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +29,7 @@ from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.budget import reserved_series
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.sinks.formats import Dialect
 from fleetmem.sinks.naming import check_prefix
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
 from fleetmem.sinks.series import Retire
@@ -36,6 +38,7 @@ from fleetmem.units import parse_size
 DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/config.toml"))
 _ENV_PREFIX = "FLEETMEM_"
 _SSH_CONFIG = Path("~/.ssh/config")
+_STATSD_PORT = 8125
 
 
 class _Section(BaseModel):
@@ -74,6 +77,7 @@ def _check_pattern(text: str) -> str:
 _Path = Annotated[Path, AfterValidator(_check_home)]
 _Pattern = Annotated[str, AfterValidator(_check_pattern)]
 _Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+_Size = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 
 class Inventory(_Section):
@@ -159,7 +163,7 @@ class Shape(_Section):
     """keep that many per host and level of detail"""
     top_by: TopBy = TopBy.RSS
     """what is large: rss; swap; growth, RSS less its average over ten minutes"""
-    min_rss: int = Field(default=0, ge=0)
+    min_rss: _Size = Field(default=0, ge=0)
     """leave out what is smaller (64k, 10MiB)"""
     include_commands: _Patterns = Field(default=(), examples=[("^postgres", "^nginx$")])
     """leave out all but these; regular expressions, found anywhere in the kernel's name of a process (15 bytes)"""
@@ -182,11 +186,6 @@ class Shape(_Section):
     """for `run`: series of a host, also those that ended within the hour; 0 is no limit"""
     max_series: int = Field(default=0, ge=0)
     """for `run`: the same for all hosts together; 0 is no limit"""
-
-    @field_validator("min_rss", mode="before")
-    @classmethod
-    def _parse_min_rss(cls, value: object) -> object:
-        return parse_size(value) if isinstance(value, str) else value
 
     @field_validator("max_series_per_host")
     @classmethod
@@ -218,39 +217,85 @@ def _filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Filter:
     return Filter(tuple(map(re.compile, include)), tuple(map(re.compile, exclude)))
 
 
-class _Backend(_Section):
-    default_port: ClassVar[int]
+class Server(NamedTuple):
+    """Where a server listens.
 
-    server: str | None = Field(default=None, examples=["graphite.example.com"])
-    """HOST or HOST:PORT; nothing is sent where it is not set"""
+    Attributes:
+        scheme: udp, tcp or unix.
+        host: name or address; the path of the socket for unix.
+        port: 0 for unix.
+    """
 
-    @field_validator("server")
-    @classmethod
-    def _check_server(cls, value: str | None) -> str | None:
-        if value is not None:
-            split_address(value, cls.default_port)
-        return value
-
-    def address(self) -> tuple[str, int] | None:
-        """Returns host and port, None where there is no server."""
-        return split_address(self.server, self.default_port) if self.server else None
+    scheme: str
+    host: str
+    port: int
 
 
-class Statsd(_Backend):
-    """StatsD over UDP."""
+class Statsd(_Section):
+    """StatsD."""
 
-    default_port = 8125
-
+    server: Annotated[tuple[str, ...], BeforeValidator(_split_all)] = Field(
+        default=(), examples=[["graphite.example.com"]]
+    )
+    """HOST[:PORT] for UDP, tcp://HOST[:PORT], unix:///PATH; of several, each host always has the same one"""
+    dialect: Dialect = Dialect.PLAIN
+    """plain has host, command and pid in the name; dogstatsd, influx (Telegraf) and graphite have them as tags"""
     retire: Retire = Retire.ZERO
     """zero sends one final 0 when a process is gone (several servers repeat the last value for ever); none does not"""
     datagrams_per_second: float = Field(default=STEADY_DATAGRAMS_PER_SECOND, gt=0)
     """steady pace; raise it for a server with a large receive buffer. Backlogs and higher loads go faster anyway"""
 
+    @field_validator("server")
+    @classmethod
+    def _check_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        servers = [split_server(text) for text in value]
+        if len(set(servers)) < len(servers):
+            raise ValueError("a server is there twice")
+        return value
 
-class Graphite(_Backend):
-    """Carbon's plaintext protocol over TCP, with the sample's own time."""
+    def servers(self) -> list[Server]:
+        """Returns the servers, none where nothing is to be sent."""
+        return [split_server(text) for text in self.server]
 
-    default_port = 2003
+
+class CarbonProtocol(StrEnum):
+    """How carbon takes points."""
+
+    LINE = "line"
+    PICKLE = "pickle"
+
+
+_CARBON_PORTS = {CarbonProtocol.LINE: 2003, CarbonProtocol.PICKLE: 2004}
+
+
+class Graphite(_Section):
+    """Carbon over TCP, with the sample's own time. What it does not take waits on disk (in run)."""
+
+    server: str | None = Field(default=None, examples=["graphite.example.com"])
+    """HOST or HOST:PORT; nothing is sent where it is not set. Default port 2003, 2004 for pickle"""
+    protocol: CarbonProtocol = CarbonProtocol.LINE
+    """line, or pickle, which costs carbon less"""
+    tags: bool = False
+    """host, command and pid as Graphite's tags instead of parts of the name; better with detail command"""
+    spool: bool = True
+    """whether points wait on disk while carbon is away; in memory otherwise"""
+    spool_dir: _Path | None = Field(default=None, examples=["/var/lib/fleetmem"])
+    """where; by default $STATE_DIRECTORY, $XDG_STATE_HOME/fleetmem or ~/.local/state/fleetmem"""
+    spool_max_size: _Size = Field(default=1024**3, gt=0)
+    """the oldest points are dropped, and counted, beyond that size"""
+    spool_max_age_seconds: float = Field(default=86_400.0, gt=0)
+    """and beyond that age"""
+
+    @field_validator("server")
+    @classmethod
+    def _check_server(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value, _CARBON_PORTS[CarbonProtocol.LINE])
+        return value
+
+    def address(self) -> tuple[str, int] | None:
+        """Returns host and port, None where there is no server."""
+        return split_address(self.server, _CARBON_PORTS[self.protocol]) if self.server else None
 
 
 class Run(_Section):
@@ -282,6 +327,15 @@ class Settings(BaseSettings):
     graphite: Graphite = Graphite()
     run: Run = Run()
 
+    def for_one_cycle(self) -> Self:
+        """Returns the same for a command that samples once: without budget and spool, which are about time."""
+        graphite = self.graphite.model_copy(update={"spool": False})
+        return self.model_copy(update={"shape": self.shape.without_budget(), "graphite": graphite})
+
+    def without_sinks(self) -> Self:
+        """Returns the same with nowhere to send to."""
+        return self.model_copy(update={"statsd": Statsd(), "graphite": Graphite()})
+
     @field_validator("prefix")
     @classmethod
     def _check_prefix(cls, value: str) -> str:
@@ -301,6 +355,24 @@ class Settings(BaseSettings):
 
 
 _file_values: ContextVar[dict[str, Any]] = ContextVar("_file_values")
+
+
+def split_server(text: str) -> Server:
+    """Returns what `HOST[:PORT]`, `udp://HOST[:PORT]`, `tcp://HOST[:PORT]` or `unix:///PATH` says.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    scheme, sign, rest = text.partition("://")
+    if not sign:
+        return Server("udp", *split_address(text, _STATSD_PORT))
+    if scheme == "unix":
+        if not rest.startswith("/"):
+            raise ValueError(f"{text!r}: the path of the socket begins with /, as in unix:///run/statsd.sock")
+        return Server("unix", rest, 0)
+    if scheme not in ("udp", "tcp"):
+        raise ValueError(f"{text!r} is not HOST[:PORT], udp://HOST[:PORT], tcp://HOST[:PORT] or unix:///PATH")
+    return Server(scheme, *split_address(rest, _STATSD_PORT))
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:

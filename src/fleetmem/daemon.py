@@ -157,7 +157,7 @@ class Daemon:
         old = self._fleet
         try:
             new = build_fleet(self._load_settings(), _ask_nobody, old)
-        except UsageError as error:
+        except (UsageError, SinkError) as error:
             log.error("configuration not taken, the old one stays: %s", error)
             return
         self._fleet = new

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fleetmem import config
 from fleetmem.cli.config import sample_toml, to_toml
-from fleetmem.config import Settings, find_path, load, split_address
+from fleetmem.config import Server, Settings, find_path, load, split_address, split_server
 from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
@@ -31,7 +31,7 @@ def test_defaults() -> None:
     """Without file, environment and flags everything has a value, and nothing is sent anywhere."""
     settings = load(None, {})
     assert (settings.prefix, settings.inventory.hosts, settings.run.interval_seconds) == ("fleetmem", (), 10.0)
-    assert (settings.statsd.address(), settings.graphite.address()) == (None, None)
+    assert (settings.statsd.servers(), settings.graphite.address()) == ([], None)
     assert settings.shape.limits() == Limits(frozenset([Detail.PROCESS]))
 
 
@@ -162,6 +162,12 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[shape]\nmin_rss = -1", "shape.min_rss", "greater than or equal to 0"),
         ("[statsd]\nserver = 'a b'", "statsd.server", "'a b' is not HOST or HOST:PORT"),
         ("[statsd]\nretire = 'soon'", "statsd.retire", "'zero' or 'none'"),
+        ("[statsd]\nserver = 'http://a'", "statsd.server", "'http://a' is not HOST"),
+        ("[statsd]\nserver = 'unix://a'", "statsd.server", "begins with /"),
+        ("[statsd]\nserver = ['a', 'udp://a:8125']", "statsd.server", "there twice"),
+        ("[statsd]\ndialect = 'librato'", "statsd.dialect", "'plain', 'dogstatsd', 'influx' or 'graphite'"),
+        ("[graphite]\nprotocol = 'udp'", "graphite.protocol", "'line' or 'pickle'"),
+        ("[graphite]\nspool_max_size = 'big'", "graphite.spool_max_size", "not a size"),
         ("[graphite]\nserver = 'a:0'", "graphite.server", "port 0 is not between 1 and 65535"),
         ("[run]\ninterval_seconds = 0.01", "run.interval_seconds", "greater than or equal to 0.1"),
         ("[run]\ninterval_seconds = inf", "run.interval_seconds", "finite number"),
@@ -378,4 +384,41 @@ def test_show_leaves_out_what_is_not_set() -> None:
     text = to_toml(load(None, {"statsd": {"retire": Retire.NONE}}))
     assert 'retire = "none"' in text
     assert "\nuser = " not in text
-    assert tomllib.loads(text)["graphite"] == {}
+    assert "server" not in tomllib.loads(text)["graphite"]
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("h", Server("udp", "h", 8125)),
+        ("udp://h:1", Server("udp", "h", 1)),
+        ("tcp://[::1]", Server("tcp", "::1", 8125)),
+        ("unix:///run/statsd.sock", Server("unix", "/run/statsd.sock", 0)),
+    ],
+)
+def test_split_server(text: str, server: Server) -> None:
+    """UDP unless it says otherwise."""
+    assert split_server(text) == server
+
+
+def test_several_servers() -> None:
+    """A list in the file, comma-separated in the environment and in a flag, which can be repeated."""
+    for value in (["a", "tcp://b"], "a,tcp://b", ["a,tcp://b"]):
+        assert load(None, {"statsd": {"server": value}}).statsd.servers() == [
+            Server("udp", "a", 8125),
+            Server("tcp", "b", 8125),
+        ]
+
+
+def test_the_port_of_carbon_is_that_of_its_protocol() -> None:
+    """2003 takes lines, 2004 pickles."""
+    assert load(None, {"graphite": {"server": "h"}}).graphite.address() == ("h", 2003)
+    assert load(None, {"graphite": {"server": "h", "protocol": "pickle"}}).graphite.address() == ("h", 2004)
+
+
+def test_a_single_cycle_has_no_budget_and_no_spool() -> None:
+    """Both are about time; everything else stays as it is."""
+    settings = load(None, {"graphite": {"server": "h"}, "shape": {"top": 3}}).for_one_cycle()
+    assert not settings.graphite.spool
+    assert (settings.shape.max_series_per_host, settings.shape.top, settings.graphite.server) == (0, 3, "h")
+    assert load(None, {"graphite": {"server": "h"}}).without_sinks().graphite.server is None

@@ -57,8 +57,7 @@ def collect(
       fleetmem collect -i @hosts.txt --format jsonl -o memory.jsonl
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
-    shape = given.settings.shape.without_budget()
-    fleet = build_fleet(given.settings.model_copy(update={"shape": shape}), ask_passphrase)
+    fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     at_once = 1 if single else raise_file_limit(len(fleet.hosts))
     format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)
     tally = Tally(len(fleet.hosts))

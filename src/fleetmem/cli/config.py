@@ -66,10 +66,12 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, BaseModel | dict):
         return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in dict(value).items())} }}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Enum):
         return json.dumps(value.value)
     if isinstance(value, str | Path):

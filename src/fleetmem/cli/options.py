@@ -126,12 +126,12 @@ _FLAGS = {
         str, "shape.min_rss", "--min-rss", help_="Leave out smaller ones: 64k, 10MiB.", panel=_SHAPE, metavar="SIZE"
     ),
     "statsd": _flag(
-        str,
+        list[str],
         "statsd.server",
         "-g",
         "--statsd",
         "--graphite-host",
-        help_="StatsD server, UDP. [default port: 8125]",
+        help_="StatsD server, UDP; or tcp://HOST, unix:///PATH. Repeatable. [default port: 8125]",
         panel=_SINKS,
         metavar="HOST[:PORT]",
     ),
@@ -139,7 +139,7 @@ _FLAGS = {
         str,
         "graphite.server",
         "--graphite",
-        help_="Carbon's plaintext port, TCP. [default port: 2003]",
+        help_="Carbon, TCP. [default port: 2003]",
         panel=_SINKS,
         metavar="HOST[:PORT]",
     ),

@@ -41,12 +41,14 @@ class DatagramTransport(ABC):
     Attributes:
         datagrams_total: handed to the kernel without an error.
         bytes_total: likewise, payload only.
+        refuses_late: an error tells of a datagram before; not where the receiver holds up the sender.
     """
 
     def __init__(self, address: str, max_datagram_bytes: int, pace: Pace | None) -> None:
         self.address = address
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.refuses_late = pace is not None
         self._max_datagram_bytes = max_datagram_bytes
         self._pace = pace
         self._socket: socket.socket | None = None

@@ -64,6 +64,7 @@ class TcpTransport:
         self.address = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.refuses_late = False
         self._receiver = receiver
         self._host = host
         self._port = port
@@ -247,4 +248,3 @@ def _unread_bytes(sock: socket.socket) -> int:
 def _reason(error: OSError, when_slow: str) -> str:
     is_limit = isinstance(error, TimeoutError) and error.errno is None  # ours; ETIMEDOUT is the same class
     return f"{when_slow} {_LIMIT_SECONDS:g} s" if is_limit else reason_of(error)
-

@@ -1,0 +1,89 @@
+"""The composition root's other half: from configuration to sinks."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from fleetmem.config import CarbonProtocol, Graphite, Server, Settings, Statsd
+from fleetmem.rendezvous import owner
+from fleetmem.sinks import formats, tcp
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.runner import Options, QueuedSink, Transport
+from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import Sink, take_all
+from fleetmem.sinks.spool import Spool
+from fleetmem.sinks.udp import UdpTransport
+from fleetmem.sinks.unix import UnixTransport
+
+Spec = tuple[object, ...]
+"""What a sink is made from; equal ones make the same sink."""
+
+
+def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]) -> dict[Spec, Sink]:
+    """Returns the sinks that a configuration names, each with what it is made from.
+
+    Args:
+        settings: the configuration.
+        names: of the fleet.
+        current: sinks that are there already; those that are made from the same stay.
+
+    Raises:
+        UsageError: a port or file cannot be used.
+        SinkError: likewise.
+    """
+    wanted: dict[Spec, Callable[[], Sink]] = {}
+    servers = settings.statsd.servers()
+    for server in servers:
+        wanted["statsd", server, settings.statsd.model_copy(update={"server": ()})] = partial(
+            _statsd, settings.statsd, server, names
+        )
+    if settings.graphite.server:
+        wanted["graphite", settings.graphite] = partial(_graphite, settings.graphite, names)
+    made = {spec: current.get(spec) or make() for spec, make in wanted.items()}
+    _share_out(servers, [sink for spec, sink in made.items() if spec[0] == "statsd"])
+    return made
+
+
+def _share_out(servers: Sequence[Server], sinks: Sequence[Sink]) -> None:
+    """Gives each StatsD server its hosts: always the same ones, whatever the order of the servers."""
+    addresses = [str(server) for server in servers]
+    for number, (address, sink) in enumerate(zip(addresses, sinks, strict=True), 1):
+        sink.name = "statsd" if number == 1 else f"statsd_{number}"
+        sink.takes = partial(_is_owner, address, addresses) if len(addresses) > 1 else take_all
+
+
+def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
+    return owner(key, addresses) == address
+
+
+def _statsd(settings: Statsd, server: Server, names: FleetNames) -> Sink:
+    transport: Transport
+    if server.scheme == "unix":
+        transport = UnixTransport(Path(server.host))
+    elif server.scheme == "tcp":
+        transport = tcp.TcpTransport(tcp.STATSD, server.host, server.port)
+    else:
+        transport = UdpTransport(server.host, server.port, settings.datagrams_per_second)
+    return QueuedSink("statsd", SeriesEncoding(formats.STATSD[settings.dialect], settings.retire), transport, names)
+
+
+def _graphite(settings: Graphite, names: FleetNames) -> Sink:
+    host, port = settings.address() or ("", 0)
+    receiver = tcp.CARBON_PICKLE if settings.protocol is CarbonProtocol.PICKLE else tcp.CARBON_LINES
+    format_ = formats.carbon_tagged if settings.tags else formats.carbon_plain
+    # Each point has its own time there, and an absent point is a gap: nothing has to be ended, nothing is too late.
+    encoding = SeriesEncoding(format_, Retire.NONE, formats.with_time)
+    spool = None
+    if settings.spool:
+        path = (settings.spool_dir or _state_dir()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
+        spool = Spool(path, settings.spool_max_size, settings.spool_max_age_seconds)
+    transport = tcp.TcpTransport(receiver, host, port)
+    return QueuedSink("graphite", encoding, transport, names, Options(max_late_seconds=None), spool)
+
+
+def _state_dir() -> Path:
+    """Returns where state is kept: what systemd says, then the XDG base directory specification."""
+    if "STATE_DIRECTORY" in os.environ:
+        return Path(os.environ["STATE_DIRECTORY"].partition(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
