@@ -159,6 +159,7 @@ def test_the_file_is_bounded(path: Path, size: int, count: int) -> None:
         while dropped < 20 * max_bytes / max(size, 50) * 3:
             dropped += spool.append([_item(batches, size)] * count)
             batches += 1
+            assert path.stat().st_size <= max_bytes + 256 * 1024  # room is made first, then filled
             assert _disk_bytes(path) <= 1.3 * max_bytes + MEBIBYTE
         assert dropped + spool.points == batches * count * 3
         assert spool.text_bytes + spool.points // 3 * 30 > 0.5 * max_bytes
@@ -360,6 +361,23 @@ def test_a_damaged_file_is_put_aside(path: Path, damage: str, caplog: pytest.Log
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert f"spool {path} is damaged" in record.getMessage()
     assert f"it is {aside} now" in record.getMessage()
+
+
+def test_a_damaged_file_of_a_process_that_was_killed(path: Path, tmp_path: Path) -> None:
+    """What SQLite had not yet moved into the file must not end up in the new one."""
+    copy = tmp_path / "copy"
+    with closing(Spool(path, 64 * MEBIBYTE, DAY_SECONDS)) as spool:
+        for _ in range(5):
+            spool.append([_item(1, 14_000)] * 50)
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    _scribble(copy, 4096)
+    with closing(Spool(copy, MEBIBYTE, DAY_SECONDS)) as spool:
+        assert _all(spool) == []
+        spool.append([_item(2)])
+    with closing(Spool(copy, MEBIBYTE, DAY_SECONDS)) as spool:
+        assert _all(spool) == [_item(2)]
+    assert len(_aside(copy)) == 1
 
 
 @pytest.mark.parametrize("use", ["first", "append", "remove", "expire"])
