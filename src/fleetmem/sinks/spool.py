@@ -284,7 +284,7 @@ class Spool:
         aside = f"{self._path}.corrupt-{time.time():.0f}"
         for old in self._path.parent.glob(f"{self._path.name}.corrupt-*"):
             old.unlink()
-        for suffix in ("",):
+        for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").replace(f"{aside}{suffix}")
         log.error("%s is damaged (%s); it is %s now, and a new one was begun", self._name, error, aside)
