@@ -70,7 +70,7 @@ def test_carbon_away_and_fleetmem_restarted(
     address = carbon_cache.line_address if protocol == "line" else carbon_cache.pickle_address
     outputs = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     options = ("-i", HOSTS, "-p", fleet.port, "-k", fleet.key, "--graphite", address, "--interval", 1)
-    settings = {"FLEETMEM_GRAPHITE__PROTOCOL": protocol}
+    settings = {"FLEETMEM_GRAPHITE__PROTOCOL": protocol, "FLEETMEM_SHAPE__MAX_SERIES_PER_HOST": "0"}
     with cli.run(*options, "-o", outputs[0], **settings) as running:
         wait_for("3 cycles", lambda: len(running.cycles()) >= 3)
         carbon_cache.stop()
