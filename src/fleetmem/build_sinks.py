@@ -5,10 +5,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from fleetmem.config import CarbonProtocol, Graphite, Server, Settings, Statsd
+from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd
 from fleetmem.rendezvous import owner
 from fleetmem.sinks import formats, tcp
+from fleetmem.sinks.archive import Rotation
+from fleetmem.sinks.files import FileTransport
 from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.prometheus import PrometheusSink
+from fleetmem.sinks.records import RecordEncoding
 from fleetmem.sinks.runner import Options, QueuedSink, Transport
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import Sink, take_all
@@ -29,8 +33,8 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
         current: sinks that are there already; those that are made from the same stay.
 
     Raises:
-        UsageError: a port or file cannot be used.
-        SinkError: likewise.
+        UsageError: a port cannot be listened on, a package is missing.
+        SinkError: the spool cannot be used.
     """
     wanted: dict[Spec, Callable[[], Sink]] = {}
     servers = settings.statsd.servers()
@@ -40,6 +44,14 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
         )
     if settings.graphite.server:
         wanted["graphite", settings.graphite] = partial(_graphite, settings.graphite, names)
+    listen = settings.prometheus.address()
+    if listen:
+        has_port = any(spec[:2] == ("prometheus", listen) for spec in current)
+        wanted["prometheus", listen, settings.prefix] = partial(
+            _prometheus, *listen, settings.prefix, has_port=has_port
+        )
+    if settings.file.path:
+        wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
     made = {spec: current.get(spec) or make() for spec, make in wanted.items()}
     _share_out(servers, [sink for spec, sink in made.items() if spec[0] == "statsd"])
     return made
@@ -87,3 +99,18 @@ def _state_dir() -> Path:
     if "STATE_DIRECTORY" in os.environ:
         return Path(os.environ["STATE_DIRECTORY"].partition(":")[0])
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
+
+
+def _prometheus(host: str, port: int, prefix: str, *, has_port: bool) -> Sink:
+    sink = PrometheusSink(host, port, prefix)
+    if not has_port:  # else it is our own until the sink before has ended, and `run` takes it then
+        sink.listen()
+    return sink
+
+
+def _file(settings: File, path: Path, names: FleetNames) -> Sink:
+    encoding = RecordEncoding(settings.format)
+    rotation = Rotation(settings.rotate_size or None, settings.rotate_seconds or None, settings.keep, settings.compress)
+    # A record has its own time, so it is never too late.
+    options = Options(max_late_seconds=None)
+    return QueuedSink("file", encoding, FileTransport(path, encoding.header, rotation), names, options)

@@ -29,9 +29,11 @@ from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.budget import reserved_series
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.sinks.archive import Compression
 from fleetmem.sinks.formats import Dialect
 from fleetmem.sinks.naming import check_prefix
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
+from fleetmem.sinks.records import RecordFormat
 from fleetmem.sinks.series import Retire
 from fleetmem.units import parse_size
 
@@ -39,6 +41,7 @@ DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/con
 _ENV_PREFIX = "FLEETMEM_"
 _SSH_CONFIG = Path("~/.ssh/config")
 _STATSD_PORT = 8125
+_PROMETHEUS_PORT = 9877
 
 
 class _Section(BaseModel):
@@ -298,6 +301,45 @@ class Graphite(_Section):
         return split_address(self.server, _CARBON_PORTS[self.protocol]) if self.server else None
 
 
+class Prometheus(_Section):
+    """A page for Prometheus to scrape (in run)."""
+
+    listen: str | None = Field(default=None, examples=["127.0.0.1:9877"])
+    """PORT (of 127.0.0.1) or HOST:PORT, 0.0.0.0:PORT for all addresses; everyone who can connect reads the fleet"""
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _check_listen(cls, value: object) -> object:
+        if value is None:
+            return None
+        text = str(value)
+        split_address(f"127.0.0.1:{text}" if text.isdigit() else text, _PROMETHEUS_PORT)
+        return text
+
+    def address(self) -> tuple[str, int] | None:
+        """Returns address and port to listen on, None where there is to be no page."""
+        if self.listen is None:
+            return None
+        return split_address(f"127.0.0.1:{self.listen}" if self.listen.isdigit() else self.listen, _PROMETHEUS_PORT)
+
+
+class File(_Section):
+    """Every outcome, and the collector's own counters, in a file."""
+
+    path: _Path | None = Field(default=None, examples=["/var/log/fleetmem/memory.jsonl"])
+    """nothing is written where it is not set"""
+    format: RecordFormat = RecordFormat.JSONL
+    """jsonl, one object per host, or csv, one row per process"""
+    rotate_size: _Size = Field(default=100 * 1024**2, ge=0)
+    """begin a new file at that size; 0 never"""
+    rotate_seconds: float = Field(default=86_400.0, ge=0)
+    """begin a new file at each multiple of it (UTC); 0 never"""
+    keep: int = Field(default=14, ge=0)
+    """how many old files stay; 0 all"""
+    compress: Compression = Compression.GZIP
+    """what becomes of old files: gzip, zstd (needs fleetmem[zstd]) or none"""
+
+
 class Run(_Section):
     """For `fleetmem run`."""
 
@@ -325,16 +367,20 @@ class Settings(BaseSettings):
     shape: Shape = Shape()
     statsd: Statsd = Statsd()
     graphite: Graphite = Graphite()
+    prometheus: Prometheus = Prometheus()
+    file: File = File()
     run: Run = Run()
 
     def for_one_cycle(self) -> Self:
-        """Returns the same for a command that samples once: without budget and spool, which are about time."""
+        """Returns the same for a command that samples once: without budget, spool and page, which are about time."""
         graphite = self.graphite.model_copy(update={"spool": False})
-        return self.model_copy(update={"shape": self.shape.without_budget(), "graphite": graphite})
+        changes = {"shape": self.shape.without_budget(), "graphite": graphite, "prometheus": Prometheus()}
+        return self.model_copy(update=changes)
 
     def without_sinks(self) -> Self:
         """Returns the same with nowhere to send to."""
-        return self.model_copy(update={"statsd": Statsd(), "graphite": Graphite()})
+        nowhere = {"statsd": Statsd(), "graphite": Graphite(), "prometheus": Prometheus(), "file": File()}
+        return self.model_copy(update=nowhere)
 
     @field_validator("prefix")
     @classmethod

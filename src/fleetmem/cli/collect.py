@@ -18,9 +18,10 @@ from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.hints import HINTS
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output, printable
+from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.sinks.records import printable
 from fleetmem.sinks.sink import Sink
 from fleetmem.units import format_size
 

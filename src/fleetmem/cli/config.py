@@ -26,7 +26,7 @@ def show(given: Given) -> None:
 @with_settings
 def check(given: Given) -> None:
     """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
-    fleet = build_fleet(given.settings, ask_passphrase)
+    fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     print(f"ok: {len(fleet.hosts)} hosts, {len(fleet.collector.sinks)} sinks")
 
 

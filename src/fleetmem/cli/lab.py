@@ -19,7 +19,6 @@ from rich.text import Text
 
 from fleetmem.cli.event_loop import run_async
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
-from fleetmem.cli.output import printable
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError, UsageError
 from fleetmem.lab.addresses import MAX_HOSTS
@@ -30,6 +29,7 @@ from fleetmem.lab.process import Limit
 from fleetmem.lab.render import Graphite
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
+from fleetmem.sinks.records import printable
 from fleetmem.units import format_size
 
 EXIT_FAILED = 1

@@ -143,6 +143,14 @@ _FLAGS = {
         panel=_SINKS,
         metavar="HOST[:PORT]",
     ),
+    "prometheus": _flag(
+        str,
+        "prometheus.listen",
+        "--prometheus",
+        help_="Serve /metrics there (for run). [default host: 127.0.0.1]",
+        panel=_SINKS,
+        metavar="[HOST:]PORT",
+    ),
     "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default fleetmem)", panel=_SINKS),
     "interval": _flag(
         float,

@@ -1,7 +1,5 @@
 """Outcomes as JSON lines, CSV and a table."""
 
-import csv
-import json
 import os
 import queue
 import sys
@@ -11,14 +9,15 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from heapq import nlargest
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fleetmem.errors import SinkError, reason_of
-from fleetmem.model import CommandMemory, Detail, Failure, Outcome, ProcessMemory, Sample
+from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
+from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, json_line, printable, rows_of, to_json
 from fleetmem.units import format_size
 
 _PIPE_COLUMNS = 120
@@ -50,62 +49,11 @@ class JsonLinesWriter:
 
     def write(self, outcome: Outcome) -> None:
         """Writes a line."""
-        self._file.write(json.dumps(to_json(outcome), separators=(",", ":")) + "\n")
+        self._file.write(json_line(to_json(outcome)))
 
     def finish(self) -> None:
         """Flushes."""
         self._file.flush()
-
-
-def to_json(outcome: Outcome) -> dict[str, Any]:
-    """Returns an outcome as the JSON output has it; sizes in bytes, a key is left out where the kernel has no value."""
-    head: dict[str, Any] = {
-        "host": outcome.host.name,
-        "address": outcome.host.address,
-        "taken_unix_seconds": round(outcome.taken_unix_seconds, 3),
-    }
-    if isinstance(outcome, Failure):
-        error = {"stage": outcome.stage, "kind": outcome.kind, "message": outcome.message}
-        return head | {"ok": False, "error": error}
-    memory, shaped = outcome.shaped.memory, outcome.shaped
-    data = head | {
-        "ok": True,
-        "collect_seconds": round(outcome.collect_seconds, 6),
-        "memory": _without_none(
-            total_bytes=memory.total_bytes,
-            available_bytes=memory.available_bytes,
-            swap_total_bytes=memory.swap_total_bytes,
-            swap_free_bytes=memory.swap_free_bytes,
-            oom_kills_total=memory.oom_kills_total,
-            boot_id=memory.boot_id,
-        ),
-        "process_count": shaped.process_count,
-    }
-    if Detail.PROCESS in shaped.details:
-        data["processes"] = [_without_none(**process._asdict()) for process in shaped.processes]
-    if Detail.COMMAND in shaped.details:
-        data["commands"] = [_command(command) for command in shaped.commands]
-    if shaped.other_processes:
-        data["other"] = _command(shaped.other_processes)
-    if shaped.other_commands:
-        data["other_commands" if Detail.PROCESS in shaped.details else "other"] = _command(shaped.other_commands)
-    if shaped.left_out:
-        data["left_out"] = dict(shaped.left_out)
-    return data
-
-
-def _command(command: CommandMemory) -> dict[str, Any]:
-    return {
-        "command": command.command,
-        "procs": command.procs,
-        "rss_bytes": command.rss_bytes,
-        "vsz_bytes": command.vsz_bytes,
-        "mem_percent": command.mem_percent,
-    }
-
-
-def _without_none(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
 
 
 class CsvWriter:
@@ -114,52 +62,17 @@ class CsvWriter:
     With both levels a host's memory is there twice, once with the one and once with the other `detail`.
     """
 
-    _COLUMNS = (
-        "taken_unix_seconds",
-        "host",
-        "address",
-        "command",
-        "procs",
-        *(field for field in ProcessMemory._fields if field != "command"),
-        "error_kind",
-        "error_message",
-        "detail",
-    )
-
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._writer = csv.DictWriter(file, self._COLUMNS, restval="")
-        self._writer.writeheader()
+        self._file.write(csv_header(CSV_COLUMNS))
 
     def write(self, outcome: Outcome) -> None:
         """Writes the rows of a host."""
-        head = {
-            "taken_unix_seconds": f"{outcome.taken_unix_seconds:.3f}",
-            "host": outcome.host.name,
-            "address": outcome.host.address,
-        }
-        if isinstance(outcome, Failure):
-            self._writer.writerow(head | {"error_kind": outcome.kind, "error_message": printable(outcome.message)})
-            return
-        for detail in Detail:
-            for row in _rows(outcome, detail):
-                values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
-                command = printable(row.command) if row.command else ""
-                shown = {"command": command, "procs": row.procs, "detail": detail}
-                self._writer.writerow(head | _without_none(**values) | shown)
+        self._file.write(csv_rows(outcome))
 
     def finish(self) -> None:
         """Flushes."""
         self._file.flush()
-
-
-def _rows(sample: Sample, detail: Detail) -> Iterator[ProcessMemory | CommandMemory]:
-    """Yields the rows of a level, none where there is no such level."""
-    shaped = sample.shaped
-    yield from shaped.processes if detail is Detail.PROCESS else shaped.commands
-    other = shaped.other_processes if detail is Detail.PROCESS else shaped.other_commands
-    if other:
-        yield other
 
 
 class TableWriter:
@@ -178,7 +91,7 @@ class TableWriter:
         if isinstance(outcome, Sample):
             details = outcome.shaped.details
             finest = Detail.PROCESS if Detail.PROCESS in details else Detail.COMMAND
-            candidates = [*self._biggest, *((outcome.host.name, row) for row in _rows(outcome, finest))]
+            candidates = [*self._biggest, *((outcome.host.name, row) for row in rows_of(outcome, finest))]
             self._biggest = nlargest(self._rows, candidates, key=lambda candidate: candidate[1].rss_bytes)
 
     def finish(self) -> None:
@@ -203,13 +116,6 @@ def biggest_table(biggest: Iterable[tuple[str, ProcessMemory | CommandMemory]]) 
         sizes = format_size(row.rss_bytes), format_size(row.vsz_bytes), f"{row.mem_percent:.2f}"
         table.add_row(Text(host), pid, Text(printable(row.command)), *sizes)
     return table
-
-
-def printable(text: str) -> str:
-    r"""Returns text that cannot steer a terminal: what is not printable as `\\xNN`, nothing at all as `(no name)`."""
-    if not text:
-        return "(no name)"
-    return "".join(c if c.isprintable() else f"\\x{ord(c) & 0xFF:02x}" for c in text)
 
 
 class BackgroundWriter:

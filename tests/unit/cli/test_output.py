@@ -19,12 +19,11 @@ from fleetmem.cli.output import (
     OutputFormat,
     make_writer,
     open_output,
-    printable,
-    to_json,
 )
 from fleetmem.errors import Kind, SinkError, Stage
 from fleetmem.model import Detail, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
+from fleetmem.sinks.records import printable, to_json
 from unit.builders import command_names, failure, process, sample
 
 _HOSTILE = "\x1b[31m\nevil\r\x9b\u202e\udce9,\"'=1"
