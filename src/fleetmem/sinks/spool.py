@@ -4,6 +4,7 @@ An SQLite file: it survives a kill at any moment, reuses the space of what was r
 `sqlite3` tool. All methods block; call them in a thread, one at a time. Properties are kept in memory.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -242,6 +243,8 @@ class Spool:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if not os.access(self._path, os.R_OK | os.W_OK):  # SQLite would open it for reading, and fail later
+            raise PermissionError(errno.EACCES, "")
         database = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(database)

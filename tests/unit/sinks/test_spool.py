@@ -153,11 +153,11 @@ def test_it_is_a_bounded_queue(
 
 @pytest.mark.parametrize(("size", "count"), [(14_000, 50), (2_500, 50), (5, 1000), (100_000, 5)])
 def test_the_file_is_bounded(path: Path, size: int, count: int) -> None:
-    """At any time, and most of it is used: 20 times what fits, large and small, the newest of it stays."""
+    """At any time, and most of it is used: five times what fits, large and small, the newest of it stays."""
     max_bytes = 4 * MEBIBYTE
     with closing(Spool(path, max_bytes, DAY_SECONDS)) as spool:
         dropped = batches = 0
-        while dropped < 20 * max_bytes / max(size, 50) * 3:
+        while dropped < 5 * max_bytes / max(size, 50) * 3:
             dropped += spool.append([_item(batches, size)] * count)
             batches += 1
             assert path.stat().st_size <= max_bytes + 256 * 1024  # room is made first, then filled
