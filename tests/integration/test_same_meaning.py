@@ -151,7 +151,7 @@ def test_any_names(receivers: tuple[StatsD, Collectd, CarbonCache], names: list[
 
 @pytest.mark.slow
 def test_prometheus(prometheus: Callable[..., Prometheus]) -> None:
-    """The real Prometheus scrapes the same processes and values; labels hold the names as they are (an empty one: none)."""
+    """The real Prometheus scrapes the same processes and values; labels hold names as they are (none for an empty one)."""
     names = [*EVERY_BYTE, *(f"a{byte}b" for byte in EVERY_BYTE), "other", "", 'quo"te', "back\\slash", r"\xff"]
     outcomes = cycle(names)
     port = free_port()

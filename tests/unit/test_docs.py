@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fleetmem import model
+from fleetmem.model import CollectorStats, Counter
 from fleetmem.selfstats import CycleStats, SelfStats
-from fleetmem.sinks import series
+from fleetmem.sinks import exposition, records, series
 from fleetmem.sinks.sink import SinkStats
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,6 +61,29 @@ def test_every_counter_of_the_collector_is_documented() -> None:
 def test_every_counter_of_a_sink_is_documented() -> None:
     """metrics.md lists the counters of a sink, and no others."""
     assert documented("Sinks") == set(SinkStats._fields)
+
+
+def test_every_family_of_prometheus_is_documented() -> None:
+    """metrics.md lists what Prometheus can scrape, and nothing else."""
+    assert documented("Prometheus") == set(exposition.FAMILIES)
+
+
+def test_labels_of_prometheus_are_documented() -> None:
+    """metrics.md says which labels the series of a metric have."""
+    section = METRICS.split("## Prometheus", 1)[1]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE)
+    told = {name: re.findall(r"`(\w+)`", labels) for name, labels in rows}
+    levels = {"process": ["host", "command", "pid"], "command": ["host", "command"], "host": ["host"], "up": ["host"]}
+    assert told == {family: levels[family.split("_")[0]] for family in exposition.FAMILIES}
+
+
+def test_the_records_of_counters_are_documented() -> None:
+    """metrics.md shows a record of counters as it is written, and names the columns that only files have."""
+    section = METRICS.split("## Files", 1)[1]
+    counters = (Counter("", "hosts_up", 50), Counter("statsd", "points_sent_total", 1200))
+    assert records.json_line(records.stats_to_json(CollectorStats("ops1", 1_700_000_000.25, counters))) in section
+    columns = records.FILE_CSV_COLUMNS[len(records.CSV_COLUMNS) :]
+    assert "`{}`, `{}` and `{}`".format(*columns) in section
 
 
 def steps() -> list[str]:

@@ -48,8 +48,8 @@ class FileTransport:
         """
         del backlog_bytes
         await self._end_last_call()
-        rest, self._written_late = text.removeprefix(self._written_late), b""
-        await self._call(partial(self._file.write, rest), text)
+        await self._call(partial(self._file.write, text.removeprefix(self._written_late)), text)
+        self._written_late = b""
         self.bytes_total += len(text)
 
     async def flush(self) -> None:

@@ -22,7 +22,7 @@ _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 class RecordFile:
     """Appends lines to a file, and begins another when it is time.
 
-    Others may move the file away or empty it (logrotate); a process that was killed may have left half a line in it.
+    Others may move the file away or empty it (logrotate), and a process that was killed may have left half a line.
 
     Args:
         path: of the file; its folder has to be there.
