@@ -20,6 +20,8 @@ from fleetmem.units import format_size
 
 _DAY_SECONDS = 86_400
 _HOSTS_SHOWN = 20
+_CYCLES = 3
+_BUDGET_SECONDS = 3600  # an ended series counts for so long (shape.budget)
 
 
 @dataclass(slots=True)
@@ -55,16 +57,21 @@ class DryRun:
     _hosts: dict[Host, _HostTally] = field(default_factory=dict)
 
     async def run(self, at_once: int) -> None:
-        """Samples all hosts twice, an interval apart: the difference shows how fast series come and go."""
+        """Samples all hosts three times, an interval apart: how fast series come and go shows between the last two.
+
+        Between the first two, the probe's own shells and awk have just come.
+        """
         interval = self.fleet.settings.run.interval_seconds
         self.fleet.collector.sinks.clear()
         try:
-            for cycle in range(2):
+            for cycle in range(1, _CYCLES + 1):
                 begun = time.monotonic()
                 self.failures.clear()
-                print(f"cycle {cycle + 1} of 2, {len(self.fleet.hosts)} hosts", file=sys.stderr)
+                print(f"cycle {cycle} of {_CYCLES}, {len(self.fleet.hosts)} hosts", file=sys.stderr)
                 await self._cycle(at_once)
-                if cycle == 0 and self._hosts:
+                if not self._hosts:
+                    break
+                if cycle < _CYCLES:
                     await asyncio.sleep(begun + interval - time.monotonic())
         finally:
             await self.fleet.collector.close()
@@ -133,28 +140,31 @@ class DryRun:
             console.print(line, highlight=False, soft_wrap=True)
 
     def _lines(self) -> Iterable[str]:
-        interval = self.fleet.settings.run.interval_seconds
+        for label, text in self._facts():
+            yield f"{label:<17}{text}"
+
+    def _facts(self) -> Iterable[tuple[str, str]]:
+        settings = self.fleet.settings
+        interval, file_bytes, series = settings.run.interval_seconds, self.retention.file_bytes, self.series
         text_bytes = sum(len(tally.text) for tally in self._hosts.values())
         datagrams = sum(len(cut_lines(tally.text, MAX_DATAGRAM_BYTES)) for tally in self._hosts.values())
-        file_bytes, series = self.retention.file_bytes, self.series
-        answered = f"{len(self._hosts)} of {len(self.fleet.hosts)} hosts"
-        yield f"series           {series:,} of {answered}, and the collector's own"
+        yield "series", f"{series:,}, of {len(self._hosts)} of {len(self.fleet.hosts)} hosts; the collector has its own"
         yield (
-            f"each {interval:g} s        {series:,} points, {format_size(text_bytes)}, "
-            f"{datagrams:,} datagrams to StatsD ({datagrams / interval:.0f} a second)"
+            f"each {interval:g} s",
+            f"{series:,} points, {format_size(text_bytes)}, {datagrams:,} datagrams to StatsD "
+            f"({datagrams / interval:.0f} a second)",
         )
-        yield (
-            f"new series       {self.new_series:,} in {interval:g} s: "
-            f"{self.new_series * _DAY_SECONDS / interval:,.0f} a day, if that goes on"
-        )
-        yield f"a whisper file   {file_bytes:,} bytes, whatever is in it"
-        yield f"on disk          {series:,} files, {format_size(series * file_bytes)} at once"
-        daily_bytes = self.new_series * _DAY_SECONDS / interval * file_bytes
-        if daily_bytes:
-            yield f"                 and {format_size(daily_bytes)} more each day, for nothing deletes old files"
-            yield "to spend less    --detail command, --top N, --min-rss SIZE, or shape.max_series_per_host"
+        daily, allowed = self.new_series * _DAY_SECONDS / interval, settings.shape.max_series_per_host
+        most = allowed * len(self._hosts) * _DAY_SECONDS / _BUDGET_SECONDS if allowed else daily
+        limit = f"the budget allows {most:,.0f} a day" if daily > most else "if that goes on"
+        yield "new series", f"{self.new_series:,} in {interval:g} s: {daily:,.0f} a day, {limit}"
+        yield "a whisper file", f"{file_bytes:,} bytes, whatever is in it"
+        yield "on disk", f"{series:,} files, {format_size(series * file_bytes)} at once"
+        if daily:
+            daily_bytes = min(daily, most) * file_bytes
+            yield "", f"and {format_size(daily_bytes)} more each day, as nothing deletes files of pids that are gone"
+            yield "to spend less", "--detail command, --top N, --min-rss SIZE, or shape.max_series_per_host"
         if self.retention.step_seconds != interval:
-            yield (
-                f"mind             the finest step of the retention is {self.retention.step_seconds} s, the interval "
-                f"{interval:g} s: they should be the same, or points are lost or missing"
-            )
+            step = self.retention.step_seconds
+            what = "points overwrite each other" if interval < step else "there are gaps"
+            yield "mind", f"--interval is {interval:g} s, the finest step of the retention {step} s: {what}"
