@@ -186,7 +186,7 @@ class Bench:
         sides: list[Callable[[MeasuredHost, int, list[str]], Cost]] = [self._collect, self._baseline]
         many: list[list[Cost]] = [[], []]
         one: list[list[Cost]] = [[], []]
-        cycles_ms = []
+        cycles_ms, bare_seconds = [], []
         counter = DatagramCounter()
         # Not all connections are there at once, and some are not logged in yet.
         with MeasuredHost(self._subfolder(), _PROCESSES - _PER_CONNECTION * len(_HOSTS) // 3) as host:
@@ -196,14 +196,15 @@ class Bench:
                 for side, side_many, side_one in zip(sides, many, one, strict=True):
                     side_many.append(side(host, counter.port, _HOSTS))
                     side_one.append(side(host, counter.port, _HOSTS[:1]))
+                bare_seconds.append(self._bare_logins(host).cpu_seconds)
                 longer = self._baseline(host, counter.port, _HOSTS, cycles=3)
                 cycles_ms.append((longer.cpu_seconds - many[1][-1].cpu_seconds) / 2 / len(_HOSTS) * 1000)
             host.stop()
         counter.close()
-        self._report_cold(many, one)
+        self._report_cold(many, one, bare_seconds)
         return cycles_ms
 
-    def _report_cold(self, many: list[list[Cost]], one: list[list[Cost]]) -> None:
+    def _report_cold(self, many: list[list[Cost]], one: list[list[Cost]], bare_seconds: list[float]) -> None:
         counts = [median(cost.processes / len(_HOSTS) for cost in costs) for costs in many]
         self.report.notes.append(f"cold: {counts[0]:.0f} processes per frame, {counts[1]:.0f} in the baseline's ps aux")
         our_cpu, their_cpu = ([cost.cpu_seconds for cost in costs] for costs in many)
@@ -212,6 +213,7 @@ class Bench:
         cold, other_side = f"{len(_HOSTS)} cold hosts", "paramiko, Pool, ps aux"
         self.report.lines += [
             Line(f"{cold}, client CPU, s", our_cpu, their_cpu, other_side, most_ratio=0.25),
+            Line(f"{cold}, asyncssh's logins alone, CPU, s", bare_seconds, their_cpu, other_side),
             Line("each further cold host, client CPU, ms", our_further, their_further, other_side),
             Line(f"{cold}, wall time, s", our_wall, their_wall, other_side),
         ]
@@ -228,6 +230,10 @@ class Bench:
         command = [sys.executable, str(_HERE / "baseline.py"), "--hosts", ",".join(hosts), "--user", host.user]
         command += ["--key", str(host.key), "--port", str(host.port), "--statsd", f"127.0.0.1:{statsd_port}"]
         return run([*command, "--cycles", str(cycles)], self._environment)
+
+    def _bare_logins(self, host: MeasuredHost) -> Cost:
+        command = [sys.executable, str(_HERE / "bare_logins.py"), "--hosts", ",".join(_HOSTS), "--user", host.user]
+        return run([*command, "--key", str(host.key), "--port", str(host.port)], self._environment)
 
     def _warm(self, baseline_cycles_ms: list[float]) -> None:
         counter = DatagramCounter()
