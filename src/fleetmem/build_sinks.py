@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -36,23 +37,30 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
         UsageError: a port cannot be listened on, a package is missing.
         SinkError: the spool cannot be used.
     """
-    wanted: dict[Spec, Callable[[], Sink]] = {}
+    wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}  # what they take is let go of where a later one fails
     servers = settings.statsd.servers()
     for server in servers:
         wanted["statsd", server, settings.statsd.model_copy(update={"server": ()})] = partial(
             _statsd, settings.statsd, server, names
         )
     if settings.graphite.server:
-        wanted["graphite", settings.graphite] = partial(_graphite, settings.graphite, names)
+        spool = _spool_path(settings.graphite)
+        has_spool = any(spec[:2] == ("graphite", spool) for spec in current)
+        wanted["graphite", spool, settings.graphite] = partial(
+            _graphite, settings.graphite, spool, names, has_spool=has_spool
+        )
     listen = settings.prometheus.address()
     if listen:
-        has_port = any(spec[:2] == ("prometheus", listen) for spec in current)
-        wanted["prometheus", listen, settings.prefix] = partial(
-            _prometheus, *listen, settings.prefix, has_port=has_port
+        host, port = listen
+        has_port = any(spec[:2] == ("prometheus", port) for spec in current)  # whatever the address: 0.0.0.0 is all
+        wanted["prometheus", port, host, settings.prefix] = partial(
+            _prometheus, host, port, settings.prefix, has_port=has_port
         )
     if settings.file.path:
         wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
-    made = {spec: current.get(spec) or make() for spec, make in wanted.items()}
+    with ExitStack() as undo:
+        made = {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
+        undo.pop_all()
     _share_out(servers, [sink for spec, sink in made.items() if spec[0] == "statsd"])
     return made
 
@@ -69,7 +77,7 @@ def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
     return owner(key, addresses) == address
 
 
-def _statsd(settings: Statsd, server: Server, names: FleetNames) -> Sink:
+def _statsd(settings: Statsd, server: Server, names: FleetNames, _undo: ExitStack) -> Sink:
     transport: Transport
     if server.scheme == "unix":
         transport = UnixTransport(Path(server.host))
@@ -80,18 +88,28 @@ def _statsd(settings: Statsd, server: Server, names: FleetNames) -> Sink:
     return QueuedSink("statsd", SeriesEncoding(formats.STATSD[settings.dialect], settings.retire), transport, names)
 
 
-def _graphite(settings: Graphite, names: FleetNames) -> Sink:
+def _graphite(
+    settings: Graphite, spool_path: Path | None, names: FleetNames, undo: ExitStack, *, has_spool: bool
+) -> Sink:
     host, port = settings.address() or ("", 0)
     receiver = tcp.CARBON_PICKLE if settings.protocol is CarbonProtocol.PICKLE else tcp.CARBON_LINES
     format_ = formats.carbon_tagged if settings.tags else formats.carbon_plain
     # Each point has its own time there, and an absent point is a gap: nothing has to be ended, nothing is too late.
     encoding = SeriesEncoding(format_, Retire.NONE, formats.with_time)
     spool = None
-    if settings.spool:
-        path = (settings.spool_dir or _state_dir()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
-        spool = Spool(path, settings.spool_max_size, settings.spool_max_age_seconds)
+    if spool_path:
+        # Where it is our own until the sink before has ended, it is opened with its first use.
+        spool = Spool(spool_path, settings.spool_max_size, settings.spool_max_age_seconds, opens_later=has_spool)
+        undo.callback(spool.close)
     transport = tcp.TcpTransport(receiver, host, port)
     return QueuedSink("graphite", encoding, transport, names, Options(max_late_seconds=None), spool)
+
+
+def _spool_path(settings: Graphite) -> Path | None:
+    host, port = settings.address() or ("", 0)
+    if not settings.spool:
+        return None
+    return (settings.spool_dir or _state_dir()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
 
 
 def _state_dir() -> Path:
@@ -101,14 +119,15 @@ def _state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
 
 
-def _prometheus(host: str, port: int, prefix: str, *, has_port: bool) -> Sink:
+def _prometheus(host: str, port: int, prefix: str, undo: ExitStack, *, has_port: bool) -> Sink:
     sink = PrometheusSink(host, port, prefix)
     if not has_port:  # else it is our own until the sink before has ended, and `run` takes it then
         sink.listen()
+        undo.callback(sink.stop_listening)
     return sink
 
 
-def _file(settings: File, path: Path, names: FleetNames) -> Sink:
+def _file(settings: File, path: Path, names: FleetNames, _undo: ExitStack) -> Sink:
     encoding = RecordEncoding(settings.format)
     rotation = Rotation(settings.rotate_size or None, settings.rotate_seconds or None, settings.keep, settings.compress)
     # A record has its own time, so it is never too late.

@@ -1,13 +1,15 @@
 import asyncio
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleetmem.build import Fleet, build_fleet
-from fleetmem.config import load
-from fleetmem.errors import ConfigError
+from fleetmem.config import Settings, load
+from fleetmem.errors import ConfigError, UsageError
 from fleetmem.shape.shaper import Shaper
-from unit.builders import process, snapshot
+from unit.builders import process, sample, snapshot
 
 
 def _build(current: Fleet | None = None, *, hosts: str = "a,b", user: str = "u", **shape: Any) -> Fleet:
@@ -92,3 +94,77 @@ def test_a_host_that_is_gone_gives_its_series_back() -> None:
     new = _build(old, hosts="a", max_series=100)
     asyncio.run(old.collector.close())
     assert new.series.used == 0
+
+
+def _load(**sinks: dict[str, Any]) -> Settings:
+    return load(None, {"inventory": {"hosts": ["a"]}, **sinks})
+
+
+def _reload(fleet: Fleet, settings: Settings) -> Fleet:
+    return build_fleet(settings, lambda _path: None, fleet)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_reload_that_changes_how_carbon_is_spoken_to(tmp_path: Path) -> None:
+    """The new sink waits on disk where the old one did, and delivers what the old one left there."""
+    with socket.create_server(("127.0.0.1", 0)) as carbon:
+        address = f"127.0.0.1:{carbon.getsockname()[1]}"
+
+        async def scenario() -> None:
+            graphite = {"server": address, "spool_dir": str(tmp_path), "spool_max_age_seconds": 1e10}
+            old = build_fleet(_load(graphite=graphite), lambda _path: None)
+            new = _reload(old, _load(graphite=graphite | {"spool_max_size": "1MiB"}))
+            (old_sink,), (new_sink,) = old.collector.sinks, new.collector.sinks
+            assert old_sink is not new_sink
+            old_sink.put(sample(host=old.hosts[0]))
+            await old_sink.close()
+            running = asyncio.create_task(new_sink.run())
+            await new_sink.drain()
+            running.cancel()
+            await new_sink.close()
+
+        asyncio.run(scenario())
+        with carbon.accept()[0] as connection:
+            assert connection.recv(100).startswith(b"fleetmem.host.a.up 1 ")
+
+
+def test_a_reload_that_shows_the_page_to_others() -> None:
+    """Port and address of the old page overlap with those of the new one."""
+
+    async def scenario() -> None:
+        port = _free_port()
+        old = build_fleet(_load(prometheus={"listen": f"127.0.0.1:{port}"}), lambda _path: None)
+        new = _reload(old, _load(prometheus={"listen": f"0.0.0.0:{port}"}))
+        await old.collector.sinks[0].close()
+        running = asyncio.create_task(new.collector.sinks[0].run())
+        await asyncio.sleep(0)
+        socket.create_connection(("127.0.0.1", port)).close()
+        running.cancel()
+        await new.collector.sinks[0].close()
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_that_fails_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither port nor spool of a configuration that is not taken are in the way of the next one."""
+    graphite = {"server": "127.0.0.1:1", "spool_dir": str(tmp_path)}
+    file = {"path": str(tmp_path / "memory.jsonl"), "compress": "zstd"}
+
+    async def scenario() -> None:
+        port = _free_port()
+        prometheus = {"listen": str(port)}
+        fleet = build_fleet(_load(), lambda _path: None)
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda _name: None)
+            with pytest.raises(UsageError, match="zstd needs a package"):
+                _reload(fleet, _load(graphite=graphite, prometheus=prometheus, file=file))
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(UsageError, match="in use"):
+            _reload(fleet, _load(graphite=graphite, prometheus=prometheus))
+        for sink in _reload(fleet, _load(graphite=graphite, prometheus=prometheus)).collector.sinks:
+            await sink.close()
+
+    asyncio.run(scenario())

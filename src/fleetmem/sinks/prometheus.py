@@ -122,6 +122,10 @@ class PrometheusSink:
 
     async def close(self) -> None:
         """Frees the port."""
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Frees the port."""
         if self._server:
             self._server.close()
             self._server = None

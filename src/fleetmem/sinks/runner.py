@@ -149,7 +149,7 @@ class QueuedSink:
         self._transport = transport
         self._names = names
         self._disk = DiskQueue(spool, transport.address) if spool else None
-        self._is_spooling = bool(spool and spool.points)
+        self._is_spooling = spool is not None  # there may be points from an earlier start
         self._hosts: dict[Host, HostEncoding] = {}
         self._backlog = Backlog(self._options.bounds)
         self._totals = _Totals()

@@ -50,6 +50,7 @@ class Spool:
         path: the file; SQLite puts one with `-wal` in its name beside it.
         max_bytes: how large the file may grow; beyond that the oldest items go.
         max_age_seconds: older points are of no use to the backend.
+        opens_later: the file is opened with its first use; until then nothing is known of what waits in it.
 
     Attributes:
         points: how many wait.
@@ -60,7 +61,7 @@ class Spool:
         SinkError: the file cannot be used, another process does, or the disk is full. The message says what to do.
     """
 
-    def __init__(self, path: Path, max_bytes: int, max_age_seconds: float) -> None:
+    def __init__(self, path: Path, max_bytes: int, max_age_seconds: float, *, opens_later: bool = False) -> None:
         self.points = 0
         self.text_bytes = 0
         self.oldest_unix_seconds: float | None = None
@@ -70,7 +71,7 @@ class Spool:
         self._next_key = 1
         self._removed_up_to = 0
         self._lost_points = 0
-        self._database = self._open_or_begin()
+        self._connection = None if opens_later else self._open_or_begin()
 
     def append(self, items: Sequence[Item]) -> int:
         """Takes items, all or none of them; a MiB or so at once keeps the file beside the spool small.
@@ -128,8 +129,9 @@ class Spool:
 
     def close(self) -> None:
         """Closes the file; the items stay in it."""
-        with suppress(sqlite3.Error):  # what could not be tidied up is at the next start
-            self._database.close()
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # what could not be tidied up is at the next start
+                self._connection.close()
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
@@ -217,6 +219,7 @@ class Spool:
 
     def _guarded(self, work: Callable[[], _T]) -> _T:
         """Runs work on the file; when that turns out damaged, once more on a new one."""
+        self._connection = self._connection or self._open_or_begin()
         with self._translated():
             try:
                 return work()
@@ -226,8 +229,14 @@ class Spool:
                 self._database.close()
                 self._lost_points += self.points
                 self._put_aside(error)
-            self._database = self._open()
+            self._connection = self._open()
             return work()
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise RuntimeError("used before it was opened")
+        return self._connection
 
     def _open_or_begin(self) -> sqlite3.Connection:
         with self._translated():
