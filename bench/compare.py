@@ -43,7 +43,7 @@ class Line:
     Attributes:
         what: the figure, with its unit.
         ours: one value for each repetition.
-        theirs: likewise, of the other side; each belongs to the one of ours at its place.
+        theirs: likewise, of the other side; each belongs to the one of ours at its place. None where there is no other.
         other_side: what the other side is.
         most: bound on the median of ours, None for none.
         most_ratio: bound on the median of ours / theirs, None for none.
@@ -59,7 +59,7 @@ class Line:
     @property
     def ratios(self) -> list[float]:
         """Ours / theirs, repetition by repetition."""
-        return [our / their for our, their in zip(self.ours, self.theirs, strict=True)]
+        return [our / their for our, their in zip(self.ours, self.theirs, strict=True)] if self.theirs else []
 
     @property
     def is_ok(self) -> bool:
@@ -261,6 +261,9 @@ class Bench:
     def _report_warm(self, result: dict[str, Any], without_sink_ms: float, baseline_cycles_ms: list[float]) -> None:
         what = "client CPU per host and warm cycle, ms"
         self.report.lines.insert(0, Line(what, result["cpu_ms"], baseline_cycles_ms, "a cycle of the same", most=0.6))
+        tenth: dict[str, float] = result["stages_tenth_changed_ms"]
+        what = "format and pack a cycle, 10 % of rows changed, ms"
+        self.report.lines.insert(1, Line(what, [tenth["series and format"] + tenth["cut"]], [], "", most=0.15))
         stages: dict[str, float] = result["stages_ms"]
         before_sink_ms = sum(stages[name] for name in ("frame", "parse", "shape"))
         sink_ms = stages["series and format"] + stages["cut"]
@@ -317,6 +320,8 @@ def print_report(report: Report) -> None:
 
 def spread(values: list[float]) -> str:
     """Returns median, lowest and highest, with three digits that count."""
+    if not values:
+        return "-"
     return f"{number(median(values))} ({number(min(values))}-{number(max(values))})"
 
 
