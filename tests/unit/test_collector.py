@@ -194,6 +194,7 @@ def test_adopt_takes_connections_over() -> None:
             await old.collector.sample(host)
         new.collector.adopt(old.collector, [_HOSTS[0], _HOSTS[2]])
         await old.collector.close()
+        assert (new.collector.handshakes_total, new.collector.reconnects_total) == (4, 2)  # also those of the other
         assert [old.links[host].closed for host in _HOSTS[:2]] == [0, 1]
         await new.collector.sample(_HOSTS[0])
         assert len(old.links[_HOSTS[0]].requests) == 2
