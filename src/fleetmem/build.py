@@ -48,7 +48,7 @@ def build_fleet(settings: Settings, ask_passphrase: AskPassphrase, current: Flee
         SinkError: the spool of a sink cannot be used; likewise.
     """
     hosts = resolve(settings.inventory.hosts)
-    names = FleetNames(settings.prefix, [host.name for host in hosts])
+    names = FleetNames(settings.prefix, [host.name for host in hosts], current.names if current else None)
     ssh = settings.ssh.settings()
     reach = current.reach if current and current.reach.settings == ssh else Reach(ssh, ask_passphrase)
     for host in hosts:
