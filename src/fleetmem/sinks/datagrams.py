@@ -104,7 +104,9 @@ class DatagramTransport(ABC):
         if self._socket and time.monotonic() - self._looked_up_at < _LOOK_UP_EVERY_SECONDS:
             return self._socket
         try:
-            peer = await self._look_up()
+            # A name server that is away holds up a look-up for 20 s and more, and what waits for it gets too old.
+            async with asyncio.timeout(_LIMIT_SECONDS if self._socket else None):
+                peer = await self._look_up()
         except OSError as error:
             if self._socket:  # the name server is away, say: the receiver need not be
                 self._looked_up_at = time.monotonic()
@@ -114,7 +116,10 @@ class DatagramTransport(ABC):
         if self._socket and peer.identity == self._peer_identity:
             return self._socket
         self._disconnect()
-        sock = socket.socket(peer.family, socket.SOCK_DGRAM, peer.protocol)
+        try:
+            sock = socket.socket(peer.family, socket.SOCK_DGRAM, peer.protocol)
+        except OSError as error:  # no more files may be open
+            raise self._failed(error) from error
         sock.setblocking(False)
         try:
             sock.connect(peer.address)

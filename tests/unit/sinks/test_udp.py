@@ -185,6 +185,39 @@ def test_the_name_is_looked_up_again(receiver: socket.socket, monkeypatch: pytes
     assert len(asked) == 4
 
 
+def test_a_look_up_that_hangs_holds_up_little(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old address is good enough."""
+
+    async def main() -> None:
+        transport = UdpTransport("127.0.0.1", _port(receiver))
+        await transport.send(b"a:1|g\n", 0)
+        monkeypatch.setattr(datagrams, "_LOOK_UP_EVERY_SECONDS", 0)
+        monkeypatch.setattr(datagrams, "_LIMIT_SECONDS", 0.01)
+        monkeypatch.setattr(UdpTransport, "_look_up", lambda _self: asyncio.sleep(60))
+        async with asyncio.timeout(5):
+            await transport.send(b"b:1|g\n", 0)
+        await transport.close()
+
+    asyncio.run(main())
+    assert [receiver.recv(100) for _ in range(2)] == [b"a:1|g\n", b"b:1|g\n"]
+
+
+def test_no_more_files_may_be_open(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is the world's doing, not a bug that ends the collector."""
+    _answer(monkeypatch, _port(receiver))
+
+    def refuse(*_arguments: Any) -> socket.socket:
+        raise OSError(errno.EMFILE, "")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            with pytest.raises(SinkError, match="too many open files"):
+                await UdpTransport("statsd", 8125).send(b"a:1|g\n", 0)
+
+    asyncio.run(main())
+
+
 def test_the_name_is_not_looked_up_each_time(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address holds for a minute."""
     asked = _answer(monkeypatch, _port(receiver))
