@@ -190,4 +190,5 @@ async def _drain(sink: Sink) -> SinkError | None:
         await sink.drain()
     except SinkError as error:
         return error
-    return None
+    dropped = sink.stats().points_dropped_total  # by a backend that works again, or for want of room
+    return SinkError(f"{sink.address}: {dropped} points were not delivered") if dropped else None
