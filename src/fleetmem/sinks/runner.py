@@ -247,7 +247,8 @@ class QueuedSink:
                 self._backlog.put_back(taken)
         if is_sent:
             self._note_sent(sum(item.points for _at, item in taken))
-        self._is_spooling = self._disk is not None and not is_sent
+        if self._disk:  # what waits there though nothing is wrong could not be read before: once more, after the rest
+            self._is_spooling = not is_sent or (bool(self._disk.points) and not self._backlog)
         return is_sent
 
     async def _deliver_spooled(self, disk: DiskQueue) -> bool:
