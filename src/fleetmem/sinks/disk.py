@@ -92,7 +92,11 @@ class DiskQueue:
         while backlog:
             taken = backlog.take(_BATCH_BYTES)
             items = [item for _at, item in taken]
-            dropped = await self._call(lambda items=items: self._spool.append(items))  # type: ignore[misc]
+            try:
+                dropped = await self._call(lambda items=items: self._spool.append(items))  # type: ignore[misc]
+            except asyncio.CancelledError:  # nobody hears whether the disk took them; twice does no harm
+                backlog.put_back(taken)
+                raise
             if dropped is None:
                 backlog.put_back(taken)
                 break

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import os
 import shutil
@@ -5,7 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetmem.errors import SinkError
-from fleetmem.sinks.backlog import Item
+from fleetmem.sinks.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.disk import DiskQueue
 from fleetmem.sinks.spool import Spool
 
 DAY_SECONDS = 86400.0
@@ -213,7 +216,8 @@ def test_another_process_has_it(path: Path, spool: Spool) -> None:
 
 _APPEND_FOR_EVER = """
 import itertools, sys, pathlib
-from fleetmem.sinks.backlog import Item
+from fleetmem.sinks.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.disk import DiskQueue
 from fleetmem.sinks.spool import Spool
 spool = Spool(pathlib.Path(sys.argv[1]), 2**30, 1e9)
 first = spool.points
@@ -243,7 +247,8 @@ def test_a_kill_at_any_moment(path: Path) -> None:
 _FILL = """
 import pathlib, sys
 from fleetmem.errors import SinkError
-from fleetmem.sinks.backlog import Item
+from fleetmem.sinks.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.disk import DiskQueue
 from fleetmem.sinks.spool import Spool
 
 def fill(spool):
@@ -491,3 +496,28 @@ def test_a_bug_changes_nothing(spool: Spool) -> None:
     assert (_counts(spool), _all(spool)) == ((3, 12, 1.7e9), [_item(1)])
     spool.append([_item(3)])
     assert _all(spool) == [_item(1), _item(3)]
+
+
+def test_a_stop_while_the_disk_is_at_work_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a disk that is slow refuses after all is still in memory."""
+    spool, asked, refuse = Spool(path, MEBIBYTE, DAY_SECONDS), threading.Event(), threading.Event()
+
+    def fail_late(_items: Sequence[Item]) -> int:
+        asked.set()
+        refuse.wait(10)
+        raise SinkError("disk full")
+
+    async def main() -> None:
+        monkeypatch.setattr(spool, "append", fail_late)
+        disk, backlog = DiskQueue(spool, "x:1"), Backlog(Bounds())
+        backlog.put(Item(b"a\n", 1, 1.0), 0.0)
+        task = asyncio.create_task(disk.take_over(backlog))
+        await asyncio.to_thread(asked.wait, 10)
+        task.cancel()
+        refuse.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert backlog.points == 1
+        await disk.close()
+
+    asyncio.run(main())
