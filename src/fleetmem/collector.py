@@ -113,8 +113,7 @@ class Collector:
     def adopt(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over the connections of another collector, for these hosts; the other one keeps the rest."""
         self._members |= {host: other._members.pop(host) for host in hosts if host in other._members}
-        # With those of the hosts that the other one is about to leave: totals never go back.
-        self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total
+        self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total  # of the rest
 
     def adopt_shapers(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
