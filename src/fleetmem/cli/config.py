@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from fleetmem.build import build_fleet
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
+from fleetmem.cli.output import print_data
 from fleetmem.config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configuration.")
@@ -19,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configurati
 @with_settings
 def show(given: Given) -> None:
     """Print the configuration in force: flags over FLEETMEM_* variables over the file over defaults."""
-    print(to_toml(given.settings), end="")
+    print_data(to_toml(given.settings))
 
 
 @app.command()
@@ -27,13 +28,18 @@ def show(given: Given) -> None:
 def check(given: Given) -> None:
     """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
-    print(f"ok: {len(fleet.hosts)} hosts, {len(fleet.collector.sinks)} sinks")
+    print_data(f"ok: {len(fleet.hosts)} hosts, {_sink_count(given.settings)} sinks\n")
 
 
 @app.command()
 def sample() -> None:
     """Print a configuration file with every key, its default and what it means."""
-    print(sample_toml(), end="")
+    print_data(sample_toml())
+
+
+def _sink_count(settings: Settings) -> int:
+    others = settings.graphite.server, settings.prometheus.listen, settings.file.path
+    return len(settings.statsd.servers()) + sum(other is not None for other in others)
 
 
 def to_toml(settings: Settings) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import OutputFormat
+from fleetmem.cli.output import OutputFormat, print_data
 from fleetmem.model import Host
 from fleetmem.sinks.formats import statsd_plain
 
@@ -28,17 +28,19 @@ def hosts(
     fleet = build_fleet(given.settings.without_sinks(), ask_passphrase)
     rows = [(host, fleet.reach.target(host), _stem(fleet, host)) for host in fleet.hosts]
     if format_ is OutputFormat.JSONL:
-        for host, target, stem in rows:
-            line = {
+        objects = (
+            {
                 "host": host.name,
                 "address": target.address,
                 "port": target.port,
                 "user": target.user,
                 "metric": stem,
             }
-            print(json.dumps(line))
+            for host, target, stem in rows
+        )
+        print_data("".join(f"{json.dumps(line)}\n" for line in objects))
         return
-    widths = [max(len(text) for text in ("HOST", *(host.name for host, _, _ in rows)))]
-    print(f"{'HOST':<{widths[0]}}  CONNECTS TO")
-    for host, target, _ in rows:
-        print(f"{host.name:<{widths[0]}}  {target.user}@{target.address} port {target.port}")
+    width = max(len(text) for text in ("HOST", *(host.name for host, _, _ in rows)))
+    lines = [f"{'HOST':<{width}}  CONNECTS TO"]
+    lines += [f"{host.name:<{width}}  {target.user}@{target.address} port {target.port}" for host, target, _ in rows]
+    print_data("".join(f"{line}\n" for line in lines))

@@ -188,6 +188,16 @@ def make_writer(format_: OutputFormat, file: TextIO, rows: int) -> Writer:
             return CsvWriter(file)
 
 
+def print_data(text: str) -> None:
+    """Prints to stdout.
+
+    Raises:
+        SinkError: it cannot be written, the disk is full.
+    """
+    with open_output(None) as file:
+        file.write(text)
+
+
 @contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
     """Opens where data goes: a file, or stdout for None and `-`.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fleetmem.cli.output import print_data
 from fleetmem.errors import UsageError
 from fleetmem.probe import script
 
@@ -29,10 +30,11 @@ def probe(
     """
     if authorized_keys:
         try:
-            print(script.authorized_keys_line(authorized_keys.expanduser().read_text(encoding="utf-8")))
+            line = script.authorized_keys_line(authorized_keys.expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{authorized_keys}: {error}") from error
+        print_data(f"{line}\n")
     elif command:
-        print(script.command())
+        print_data(f"{script.command()}\n")
     else:
-        print(script.source(), end="")
+        print_data(script.source())

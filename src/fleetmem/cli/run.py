@@ -37,7 +37,12 @@ def run(
     ] = LogFormat.TEXT,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write every outcome there too; - is stdout.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write every outcome there too, with --dry-run StatsD's lines; - is stdout.",
+            show_default=False,
+        ),
     ] = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="jsonl or csv, for -o.")] = OutputFormat.JSONL,
     is_dry: Annotated[
@@ -97,7 +102,11 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
     tally = Tally(len(dry.fleet.hosts))
     for failure in dry.failures:
         tally.add(failure)
-    dry.print_report(Console(stderr=str(output) == "-"))
+    if str(output) == "-":
+        dry.print_report(Console(stderr=True))
+    else:
+        with open_output(None) as stdout:
+            dry.print_report(Console(file=stdout))
     tally.print_failures()
     if dry.failures:
         raise typer.Exit(EXIT_SOME_FAILED if dry.series else EXIT_NONE_ANSWERED)

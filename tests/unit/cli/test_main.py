@@ -253,6 +253,26 @@ def test_config_check(run: Run) -> None:
     assert run("config", "check", "-i", "a,b", "-g", "h", "--graphite", "h") == Ended(0, "ok: 2 hosts, 2 sinks\n", "")
 
 
+def test_config_check_counts_every_sink(run: Run) -> None:
+    """Those that only `run` has are there, too."""
+    ended = run("config", "check", "-i", "a", "-g", "tcp://h", "-g", "h", "--prometheus", "9877")
+    assert ended == Ended(0, "ok: 1 hosts, 3 sinks\n", "")
+
+
+@pytest.mark.parametrize("command", ["config sample", "config show", "config check -i a", "hosts -i a", "probe"])
+def test_a_full_disk_under_stdout(command: str) -> None:
+    """One line and status 4, not a traceback."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fleetmem", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (4, "fleetmem: output: no space left on device\n")
+
+
 def test_hosts(run: Run) -> None:
     """The inventory as it resolves, one host a line."""
     ended = run("hosts", "-i", "web[01-02],u@db:2222", "-u", "me")
