@@ -26,10 +26,17 @@ log = logging.getLogger("fleetmem.daemon")
 
 _DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
 _DISCONNECT_SECONDS = 4.0
+_SAME_SIGNAL_SECONDS = 0.1  # `timeout` signals its child and then its group: the child gets two
 
 
 def _ask_nobody(_key: Path) -> None:
     """Stands in for a person who types a passphrase: a daemon that reloads has none, and must not wait for one."""
+
+
+def _on_one_line(error: Exception) -> str:
+    """Returns a message without line breaks, which a log does not show as such."""
+    first, *problems = (line.strip() for line in str(error).splitlines())
+    return " ".join([first, "; ".join(problems)]).rstrip()
 
 
 class FailureLog:
@@ -75,6 +82,7 @@ class Daemon:
         self._cycle_stats = CycleStats()
         self._cycle_begun = 0.0
         self._stopping = asyncio.Event()
+        self._stop_seconds = 0.0
         self._reloading = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,10 +106,13 @@ class Daemon:
     def stop(self) -> None:
         """Ends `run`, as SIGTERM does."""
         log.info("stopping")
+        self._stop_seconds = time.monotonic()
         self._stopping.set()
 
     def _stop_or_force(self) -> None:
         if self._stopping.is_set():
+            if time.monotonic() - self._stop_seconds < _SAME_SIGNAL_SECONDS:
+                return
             log.warning("stopped at once: data in the queues is lost")
             os._exit(130)
         self.stop()
@@ -109,6 +120,8 @@ class Daemon:
     async def _sample_until_change(self) -> None:
         """Samples all hosts until it is time to stop or to reload."""
         start, interval = time.monotonic(), self._fleet.settings.run.interval_seconds
+        missed, self._cycle_stats = self._cycle_stats.missed, CycleStats()  # hosts sampled anew must not count twice
+        self._cycle_stats.missed = missed
         hosts = self._fleet.hosts
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._report_cycles(start, interval))]
@@ -158,7 +171,7 @@ class Daemon:
         try:
             new = build_fleet(self._load_settings(), _ask_nobody, old)
         except (UsageError, SinkError) as error:
-            log.error("configuration not taken, the old one stays: %s", error)
+            log.error("configuration not taken, the old one stays: %s", _on_one_line(error))
             return
         self._fleet = new
         async with asyncio.TaskGroup() as ending:  # side by side: no host is sampled, and no stop obeyed, meanwhile

@@ -2,6 +2,7 @@
 
 import signal
 import statistics
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -264,6 +265,18 @@ def test_a_stop_does_not_wait_for_what_does_not_answer(hostile: HostileHosts, fl
         assert running.wait(5) == 0
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(fleet: Sshd, cli: Cli) -> None:
+    """`timeout` signals its child and its child's group, which is the child once more: the stop is an orderly one."""
+    dead = free_port()
+    options = ("-i", f"127.0.1.1:{fleet.port}", "-k", fleet.key, "-g", f"127.0.0.1:{dead}", "--interval", 0.5)
+    with cli.run(*options) as running:
+        wait_for("StatsD is found dead", lambda: about_statsd(running))
+        running.signal(signal.SIGTERM)
+        time.sleep(0.02)
+        running.signal(signal.SIGTERM)
+        assert running.wait(5) == 0
+
+
 def test_a_second_sigint_forces(fleet: Sshd, cli: Cli) -> None:
     """While a stop still tries to deliver to a dead StatsD, a second Ctrl-C ends it at once with status 130."""
     dead = free_port()
@@ -272,6 +285,7 @@ def test_a_second_sigint_forces(fleet: Sshd, cli: Cli) -> None:
         wait_for("StatsD is found dead", lambda: about_statsd(running))
         running.signal(signal.SIGINT)
         wait_for("it is stopping", lambda: "stopping" in running.stderr)
+        time.sleep(0.2)
         running.signal(signal.SIGINT)
         assert running.wait(1) == 130
         assert "at once" in running.logs()[-1]["message"]

@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from fleetmem.daemon import FailureLog
-from fleetmem.errors import Kind, Stage
+from fleetmem.daemon import FailureLog, _on_one_line
+from fleetmem.errors import ConfigError, Kind, Stage
 from fleetmem.model import Host, Outcome
 from unit.builders import WEB, failure, sample
 
@@ -73,3 +73,10 @@ def test_the_facts_of_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     _logged(caplog, failure(Kind.AUTH_FAILED, "x", Stage.LOGIN))
     facts = vars(caplog.records[0])
     assert (facts["stage"], facts["kind"]) == ("login", "auth_failed")
+
+
+def test_an_error_of_several_lines_is_one_line_of_log() -> None:
+    """Which keys are wrong can be read there, too."""
+    error = ConfigError("configuration (c.toml):\n  prefix: one\n  run.interval_seconds: two")
+    assert _on_one_line(error) == "configuration (c.toml): prefix: one; run.interval_seconds: two"
+    assert _on_one_line(ConfigError("no such file")) == "no such file"
