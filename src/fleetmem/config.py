@@ -147,7 +147,7 @@ class ShapeGroup(_Section):
     """A rule that gives many processes one name."""
 
     match: _Pattern
-    name: str
+    name: str = Field(min_length=1)
 
     @field_validator("name")
     @classmethod
@@ -497,7 +497,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             lines.append(f"{key}: {message[0].lower()}{message[1:]} (given: {problem['input']!r})")
     source = f"flags, {_ENV_PREFIX}* variables or {path}" if path else f"flags or {_ENV_PREFIX}* variables"
     return f"configuration ({source}):\n  " + "\n  ".join(lines)

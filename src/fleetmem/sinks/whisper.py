@@ -52,22 +52,22 @@ def parse_retention(text: str) -> Retention:
     for part in text.replace(" ", "").split(","):
         match = _ARCHIVE.fullmatch(part)
         if not match:
-            raise ValueError(f"retention {part!r}: STEP:PERIOD as in 10s:6h,60s:7d,10m:1y")
+            raise ValueError(f"{part!r} is not STEP:PERIOD as in 10s:6h,60s:7d,10m:1y")
         step_seconds = int(match[1]) * _UNIT_SECONDS[match[2] or "s"]
         period = int(match[3])
         if step_seconds == 0 or period == 0:
-            raise ValueError(f"retention {part!r}: step and period are more than 0")
+            raise ValueError(f"{part!r}: step and period are more than 0")
         points = period * _UNIT_SECONDS[match[4]] // step_seconds if match[4] else period
         if points == 0:
-            raise ValueError(f"retention {part!r}: the period is shorter than the step")
+            raise ValueError(f"{part!r}: the period is shorter than the step")
         archives.append(Archive(step_seconds, points))
     archives.sort(key=lambda archive: archive.step_seconds)
     for finer, coarser in itertools.pairwise(archives):
         # whisper.py validateArchiveList: steps divide each other, and the coarser covers more time.
-        if coarser.step_seconds % finer.step_seconds or coarser.step_seconds == finer.step_seconds:
-            raise ValueError(f"retention: {coarser.step_seconds} s is not a multiple of {finer.step_seconds} s")
+        if coarser.step_seconds == finer.step_seconds:
+            raise ValueError(f"the step of {finer.step_seconds} s is there twice")
+        if coarser.step_seconds % finer.step_seconds:
+            raise ValueError(f"{coarser.step_seconds} s is not a multiple of {finer.step_seconds} s")
         if coarser.step_seconds * coarser.points <= finer.step_seconds * finer.points:
-            raise ValueError(
-                f"retention: the archive of {coarser.step_seconds} s covers no more time than the finer one"
-            )
+            raise ValueError(f"the archive of {coarser.step_seconds} s covers no more time than the finer one")
     return Retention(tuple(archives))

@@ -35,7 +35,7 @@ def test_ways_to_write_it(text: str, archives: tuple[Archive, ...]) -> None:
         ("10s:0", "more than 0"),
         ("60s:10s", "shorter than the step"),
         ("10s:6h,15s:7d", "15 s is not a multiple of 10 s"),
-        ("10s:6h,10s:7d", "not a multiple"),
+        ("10s:6h,10s:7d", "the step of 10 s is there twice"),
         ("10s:6h,60s:1h", "covers no more time"),
     ],
 )
