@@ -256,10 +256,10 @@ def test_lines_before_a_failure_are_not_written_twice(path: Path, clock: Callabl
     with largest_file(95), pytest.raises(SinkError):
         file.write(text + b"3" * 50 + b"\n" + b"4" * 99 + b"\n")
     file.write(text + b"3" * 50 + b"\n" + b"4" * 99 + b"\n")
-    file.write(text)
+    file.write(text + b"3" * 50 + b"\n")
     file.close()
     written = b"".join(data.replace(_HEADER, b"") for data in contents(path).values())
-    assert sorted(written.splitlines()) == [b"1" * 90] * 2 + [b"2" * 80] * 2 + [b"3" * 50, b"4" * 99]
+    assert sorted(written.splitlines()) == [b"1" * 90] * 2 + [b"2" * 80] * 2 + [b"3" * 50] * 2 + [b"4" * 99]
 
 
 def test_another_text_after_a_failure_is_written_whole(path: Path) -> None:
