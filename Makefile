@@ -32,8 +32,8 @@ demo: $(INSTALLED) ## Try it: 5 local hosts, StatsD and a real Graphite, a live 
 test: $(INSTALLED) tools check ## Install the servers that the tests need, then check
 
 .PHONY: tools
-tools: ## Install sshd, busybox and Node StatsD for the tests
-	@scripts/install-test-tools $(TOOLS)
+tools: ## Install the servers that the tests need: sshd, busybox, StatsD, carbon, collectd, Prometheus
+	@PYTHON=$(PYTHON) scripts/install-test-tools $(TOOLS)
 
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, layers, types, tests

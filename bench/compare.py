@@ -31,6 +31,9 @@ from measured_host import MeasuredHost
 _HERE = Path(__file__).parent
 _HOSTS = [f"127.0.1.{number}" for number in range(1, 51)]
 _PROCESSES = 150
+# All hosts are one machine, so each connection is in all frames: two of sshd, and the probe's two shells and awk.
+_PER_CONNECTION = 5
+_WARM_HOSTS = _HOSTS[:20]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Line:
     Attributes:
         what: the figure, with its unit.
         ours: one value for each repetition.
-        theirs: likewise, of the other side; each belongs to the one of ours at its place.
+        theirs: likewise, of the other side; each belongs to the one of ours at its place. None where there is no other.
         other_side: what the other side is.
         most: bound on the median of ours, None for none.
         most_ratio: bound on the median of ours / theirs, None for none.
@@ -56,7 +59,7 @@ class Line:
     @property
     def ratios(self) -> list[float]:
         """Ours / theirs, repetition by repetition."""
-        return [our / their for our, their in zip(self.ours, self.theirs, strict=True)]
+        return [our / their for our, their in zip(self.ours, self.theirs, strict=True)] if self.theirs else []
 
     @property
     def is_ok(self) -> bool:
@@ -183,24 +186,25 @@ class Bench:
         sides: list[Callable[[MeasuredHost, int, list[str]], Cost]] = [self._collect, self._baseline]
         many: list[list[Cost]] = [[], []]
         one: list[list[Cost]] = [[], []]
-        cycles_ms = []
+        cycles_ms, bare_seconds = [], []
         counter = DatagramCounter()
-        # Sessions and their shells are processes too, all of them on the one machine that all hosts are.
-        with MeasuredHost(self._subfolder(), _PROCESSES - len(_HOSTS)) as host:
+        # Not all connections are there at once, and some are not logged in yet.
+        with MeasuredHost(self._subfolder(), _PROCESSES - _PER_CONNECTION * len(_HOSTS) // 3) as host:
             host.start()
             for repetition in range(self._size.repetitions):
                 say(f"{len(_HOSTS)} cold hosts, {repetition + 1} of {self._size.repetitions}")
                 for side, side_many, side_one in zip(sides, many, one, strict=True):
                     side_many.append(side(host, counter.port, _HOSTS))
                     side_one.append(side(host, counter.port, _HOSTS[:1]))
+                bare_seconds.append(self._bare_logins(host).cpu_seconds)
                 longer = self._baseline(host, counter.port, _HOSTS, cycles=3)
                 cycles_ms.append((longer.cpu_seconds - many[1][-1].cpu_seconds) / 2 / len(_HOSTS) * 1000)
             host.stop()
         counter.close()
-        self._report_cold(many, one)
+        self._report_cold(many, one, bare_seconds)
         return cycles_ms
 
-    def _report_cold(self, many: list[list[Cost]], one: list[list[Cost]]) -> None:
+    def _report_cold(self, many: list[list[Cost]], one: list[list[Cost]], bare_seconds: list[float]) -> None:
         counts = [median(cost.processes / len(_HOSTS) for cost in costs) for costs in many]
         self.report.notes.append(f"cold: {counts[0]:.0f} processes per frame, {counts[1]:.0f} in the baseline's ps aux")
         our_cpu, their_cpu = ([cost.cpu_seconds for cost in costs] for costs in many)
@@ -209,6 +213,7 @@ class Bench:
         cold, other_side = f"{len(_HOSTS)} cold hosts", "paramiko, Pool, ps aux"
         self.report.lines += [
             Line(f"{cold}, client CPU, s", our_cpu, their_cpu, other_side, most_ratio=0.25),
+            Line(f"{cold}, asyncssh's logins alone, CPU, s", bare_seconds, their_cpu, other_side),
             Line("each further cold host, client CPU, ms", our_further, their_further, other_side),
             Line(f"{cold}, wall time, s", our_wall, their_wall, other_side),
         ]
@@ -226,12 +231,15 @@ class Bench:
         command += ["--key", str(host.key), "--port", str(host.port), "--statsd", f"127.0.0.1:{statsd_port}"]
         return run([*command, "--cycles", str(cycles)], self._environment)
 
+    def _bare_logins(self, host: MeasuredHost) -> Cost:
+        command = [sys.executable, str(_HERE / "bare_logins.py"), "--hosts", ",".join(_HOSTS), "--user", host.user]
+        return run([*command, "--key", str(host.key), "--port", str(host.port)], self._environment)
+
     def _warm(self, baseline_cycles_ms: list[float]) -> None:
         counter = DatagramCounter()
-        # Every connection adds a session and a shell to the one process table that all of them show.
-        with MeasuredHost(self._subfolder(), _PROCESSES - 2 * len(_HOSTS)) as host:
+        with MeasuredHost(self._subfolder(), _PROCESSES - _PER_CONNECTION * len(_WARM_HOSTS)) as host:
             host.start()
-            flags = host.flags(_HOSTS, self._subfolder() / "known_hosts")
+            flags = host.flags(_WARM_HOSTS, self._subfolder() / "known_hosts")
             without_sink = self._warm_cycles(flags)
             flags["statsd"] = {"server": f"127.0.0.1:{counter.port}"}
             result = self._warm_cycles(flags)
@@ -253,6 +261,9 @@ class Bench:
     def _report_warm(self, result: dict[str, Any], without_sink_ms: float, baseline_cycles_ms: list[float]) -> None:
         what = "client CPU per host and warm cycle, ms"
         self.report.lines.insert(0, Line(what, result["cpu_ms"], baseline_cycles_ms, "a cycle of the same", most=0.6))
+        tenth: dict[str, float] = result["stages_tenth_changed_ms"]
+        what = "format and pack a cycle, 10 % of rows changed, ms"
+        self.report.lines.insert(1, Line(what, [tenth["series and format"] + tenth["cut"]], [], "", most=0.15))
         stages: dict[str, float] = result["stages_ms"]
         before_sink_ms = sum(stages[name] for name in ("frame", "parse", "shape"))
         sink_ms = stages["series and format"] + stages["cut"]
@@ -309,6 +320,8 @@ def print_report(report: Report) -> None:
 
 def spread(values: list[float]) -> str:
     """Returns median, lowest and highest, with three digits that count."""
+    if not values:
+        return "-"
     return f"{number(median(values))} ({number(min(values))}-{number(max(values))})"
 
 

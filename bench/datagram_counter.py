@@ -15,7 +15,8 @@ from typing import NamedTuple
 _LARGEST_DATAGRAM_BYTES = 65_536
 _BUFFER_BYTES = 4 * 1024 * 1024  # what the system allows of it; `ps` sends all at once, fleetmem paces itself
 _SETTLE_SECONDS = 0.2
-# It looks that often: the kernel charges a wake-up of a waiting receiver on the same machine to the sender.
+# It looks that often, and never waits for a datagram: the kernel would charge its wake-up to the sender, which is on
+# the same machine here.
 _NAP_SECONDS = 0.005
 
 
@@ -66,13 +67,12 @@ def main() -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
-        selector.register(sock, selectors.EVENT_READ)
         selector.register(sys.stdin, selectors.EVENT_READ)
         print(sock.getsockname()[1], flush=True)
         datagrams = payload_bytes = 0
         while True:
             time.sleep(_NAP_SECONDS)
-            ready = [key.fileobj for key, _events in selector.select()]
+            ready = [key.fileobj for key, _events in selector.select(0)]
             with suppress(BlockingIOError):
                 while True:
                     payload_bytes += len(sock.recv(_LARGEST_DATAGRAM_BYTES))

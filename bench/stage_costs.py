@@ -14,7 +14,9 @@ from fleetmem.model import Host, Sample
 from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind
-from fleetmem.shape.limits import Limits, shape
+from fleetmem.shape.budget import HostBudget, SeriesPool
+from fleetmem.shape.limits import Limits
+from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire, SeriesEncoding
@@ -22,6 +24,7 @@ from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
 
 _FRAMES = 300
 _PACKET_BYTES = 32_768  # the largest SSH packet; what a session is given at once
+_SERIES_ROOM = 10_000  # the default
 _RSS_FIELD = 4  # of a P line
 
 _T = TypeVar("_T")
@@ -47,14 +50,15 @@ class _Laps:
 
 def stage_ms(frame: bytes, host: Host, changed_share: float) -> dict[str, float]:
     """Returns the CPU of each stage in ms per frame."""
-    reader, parser, limits = FrameReader(), SnapshotParser(ProbeKind.STATUS), Limits()
+    reader, parser = FrameReader(), SnapshotParser(ProbeKind.STATUS)
+    shaper = Shaper(host, Limits(), HostBudget(_SERIES_ROOM, SeriesPool()))
     series = SeriesEncoding(formats.statsd_plain, Retire.ZERO).host(FleetNames("fleetmem", [host.name]), host)
     request_id = int(frame.split(b"\n", 1)[0].rsplit(b" ", 1)[1])
     laps = _Laps()
     for variant in _variants(frame, changed_share):
         laps.lap("frame", partial(_read, reader, request_id, variant))
         snapshot = laps.lap("parse", partial(parser.parse, variant))
-        shaped = laps.lap("shape", partial(shape, snapshot, limits))
+        shaped = laps.lap("shape", partial(shaper.shape, snapshot, 0.0))
         sample = Sample(host, 0.0, 0.01, len(variant), shaped)
         text = laps.lap("series and format", partial(series.update, sample)).text
         laps.lap("cut", partial(formats.cut_lines, text, MAX_DATAGRAM_BYTES))

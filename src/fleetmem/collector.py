@@ -3,27 +3,25 @@
      inventory ──> connect ──> probe ──> shape ──> sinks
      which hosts   link.ask    parse     limits    put
 
-One `Collector` holds a fleet: for each host a link and a parser. `sample` takes one host all the way, and is the only
-place where the stages follow each other. Every host has exactly one outcome per cycle: a `Sample` or a `Failure`.
-
+One `Collector` holds a fleet: for each host a link, a parser and a shaper. `sample` takes one host all the way, and is
+the only place where the stages follow each other. A host has exactly one outcome per cycle: a `Sample` or a `Failure`.
 It is built from plain values and callables (see `build`), touches no signal, no global and no terminal.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
-from fleetmem.shape.limits import Limits, shape
+from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     link: Link
     parser: SnapshotParser
 
@@ -35,7 +33,7 @@ class Collector:
         make_link: makes the connection to a host; nothing is connected before its first sample.
         make_parser: makes the parser of a host's frames.
         make_request: makes the line that asks the probe for a frame, for a request id.
-        limits: what is kept of a snapshot.
+        make_shaper: makes what a host's snapshots are shaped by.
         sinks: where outcomes go.
     """
 
@@ -44,15 +42,16 @@ class Collector:
         make_link: Callable[[Host], Link],
         make_parser: Callable[[], SnapshotParser],
         make_request: Callable[[int], bytes],
-        limits: Limits,
+        make_shaper: Callable[[Host], Shaper],
         sinks: Iterable[Sink],
     ) -> None:
         self.sinks = list(sinks)
         self._make_link = make_link
         self._make_parser = make_parser
         self._make_request = make_request
-        self._limits = limits
+        self._make_shaper = make_shaper
         self._members: dict[Host, _Member] = {}
+        self._shapers: dict[Host, Shaper] = {}
         self._gone_handshakes = self._gone_reconnects = 0
 
     @property
@@ -69,11 +68,12 @@ class Collector:
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
         member = self._member(host)
+        shaper = self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
         begun_unix_seconds, begun = time.time(), time.monotonic()
         outcome: Outcome
         try:
             answer = await member.link.ask(self._make_request)
-            shaped = shape(member.parser.parse(answer.frame), self._limits)
+            shaped = shaper.shape(member.parser.parse(answer.frame), answer.asked_unix_seconds)
             seconds = time.monotonic() - begun
             outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
         except HostError as error:
@@ -112,11 +112,13 @@ class Collector:
 
     def adopt(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over the connections of another collector, for these hosts; the other one keeps the rest."""
-        self._gone_handshakes, self._gone_reconnects = other._gone_handshakes, other._gone_reconnects
-        for host in hosts:
-            member = other._members.pop(host, None)
-            if member:
-                self._members[host] = member
+        self._members |= {host: other._members.pop(host) for host in hosts if host in other._members}
+        # With those of the hosts that the other one is about to leave: totals never go back.
+        self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total
+
+    def adopt_shapers(self, other: "Collector", hosts: Iterable[Host]) -> None:
+        """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
+        self._shapers |= {host: other._shapers.pop(host) for host in hosts if host in other._shapers}
 
     def _member(self, host: Host) -> _Member:
         if host not in self._members:
@@ -125,8 +127,9 @@ class Collector:
 
     async def forget(self, host: Host) -> None:
         """Disconnects from a host; its probe ends."""
-        member = self._members.pop(host, None)
-        if member:
+        if shaper := self._shapers.pop(host, None):
+            shaper.close()
+        if member := self._members.pop(host, None):
             self._gone_handshakes += member.link.connects_total
             self._gone_reconnects += max(0, member.link.connects_total - 1)
             await member.link.close()
@@ -134,5 +137,5 @@ class Collector:
     async def close(self) -> None:
         """Disconnects from all hosts."""
         async with asyncio.TaskGroup() as group:
-            for host in list(self._members):
+            for host in {*self._members, *self._shapers}:
                 group.create_task(self.forget(host))

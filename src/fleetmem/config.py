@@ -7,8 +7,9 @@ import ipaddress
 import re
 import tomllib
 from contextvars import ContextVar
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -25,15 +27,21 @@ from fleetmem.connect.settings import HostKeyPolicy, SshSettings
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
-from fleetmem.shape.limits import Limits
+from fleetmem.shape.budget import reserved_series
+from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.sinks.archive import Compression
+from fleetmem.sinks.formats import Dialect
 from fleetmem.sinks.naming import check_prefix
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
+from fleetmem.sinks.records import RecordFormat
 from fleetmem.sinks.series import Retire
 from fleetmem.units import parse_size
 
 DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/config.toml"))
 _ENV_PREFIX = "FLEETMEM_"
 _SSH_CONFIG = Path("~/.ssh/config")
+_STATSD_PORT = 8125
+_PROMETHEUS_PORT = 9877
 
 
 class _Section(BaseModel):
@@ -53,7 +61,26 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_all(value: object) -> object:
+    """Returns the parts of several comma-separated texts, as a flag gives them that can be repeated."""
+    parts = [_split(part) for part in value] if isinstance(value, list | tuple) else [_split(value)]
+    if not all(isinstance(part, list) for part in parts):
+        return value
+    return list(dict.fromkeys(word for part in parts if isinstance(part, list) for word in part))
+
+
+def _check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:  # the latter two: a{99999999999}, ten thousand brackets
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
 _Path = Annotated[Path, AfterValidator(_check_home)]
+_Pattern = Annotated[str, AfterValidator(_check_pattern)]
+_Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+_Size = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 
 class Inventory(_Section):
@@ -116,59 +143,201 @@ class Probe(_Section):
     """user leaves out kernel threads and zombies, which own no memory; all keeps them"""
 
 
-class Shape(_Section):
-    """What is worth storing."""
+class ShapeGroup(_Section):
+    """A rule that gives many processes one name."""
 
-    detail: Detail = Detail.PROCESS
-    """process: a series per process; command: one per command and host"""
-    top: int | None = Field(default=None, ge=1, examples=[20])
-    """keep that many per host, the largest by RSS; the rest is added up in `other`"""
-    min_rss: int = Field(default=0, ge=0)
-    """leave out what is smaller (64k, 10MiB); it is added up in `other`"""
+    match: _Pattern
+    name: str
 
-    @field_validator("min_rss", mode="before")
+    @field_validator("name")
     @classmethod
-    def _parse_min_rss(cls, value: object) -> object:
-        return parse_size(value) if isinstance(value, str) else value
+    def _check_name(cls, value: str, info: ValidationInfo) -> str:
+        if "match" in info.data:  # else that is wrong, and told
+            Group(re.compile(info.data["match"]), value)
+        return value
+
+
+class Shape(_Section):
+    """What is worth storing. Whatever is left out is added up in `other`."""
+
+    detail: Annotated[tuple[Detail, ...], BeforeValidator(_split_all), Field(min_length=1)] = (Detail.PROCESS,)
+    """process: a series per process; command: one per command and host; or both"""
+    top: int | None = Field(default=None, ge=1, examples=[20])
+    """keep that many per host and level of detail"""
+    top_by: TopBy = TopBy.RSS
+    """what is large: rss; swap; growth, RSS less its average over ten minutes"""
+    min_rss: _Size = Field(default=0, ge=0)
+    """leave out what is smaller (64k, 10MiB)"""
+    include_commands: _Patterns = Field(default=(), examples=[("^postgres", "^nginx$")])
+    """leave out all but these; regular expressions, found anywhere in the kernel's name of a process (15 bytes)"""
+    exclude_commands: _Patterns = Field(default=(), examples=[("^systemd", "^sshd")])
+    """leave out these commands, also where they are included"""
+    include_users: _Patterns = Field(default=(), examples=[("^0$", "^1[0-9]{3}$")])
+    """leave out all but these; regular expressions on the user id in decimal: hosts send numbers, not names"""
+    exclude_users: _Patterns = Field(default=(), examples=[("^0$",)])
+    """leave out these users"""
+    include_hosts: _Patterns = Field(default=(), examples=[("^db",)])
+    """leave out the processes of all other hosts; regular expressions on the name in the inventory"""
+    exclude_hosts: _Patterns = Field(default=(), examples=[("^test",)])
+    """leave out the processes of these hosts"""
+    groups: tuple[ShapeGroup, ...] = Field(
+        default=(),
+        examples=[({"match": "^postgres", "name": "postgres"}, {"match": "^(?P<app>[a-z]+)-[0-9]+", "name": "{app}"})],
+    )
+    """names for processes, also as [[shape.groups]]; the first rule whose regular expression is found in the command"""
+    max_series_per_host: int = Field(default=10_000, ge=0)
+    """for `run`: series of a host, also those that ended within the hour; 0 is no limit"""
+    max_series: int = Field(default=0, ge=0)
+    """for `run`: the same for all hosts together; 0 is no limit"""
+
+    @field_validator("max_series_per_host")
+    @classmethod
+    def _check_max_series_per_host(cls, value: int, info: ValidationInfo) -> int:
+        least = reserved_series(info.data.get("detail", ()))
+        if 0 < value < least:
+            raise ValueError(f"a host has {least} series of its own and of `other`: {least} or more, 0 for no limit")
+        return value
 
     def limits(self) -> Limits:
         """Returns the plain values that `shape` takes."""
-        return Limits(detail=self.detail, top=self.top, min_rss_bytes=self.min_rss)
+        return Limits(
+            detail=frozenset(self.detail),
+            top=self.top,
+            min_rss_bytes=self.min_rss,
+            top_by=self.top_by,
+            commands=_filter(self.include_commands, self.exclude_commands),
+            users=_filter(self.include_users, self.exclude_users),
+            hosts=_filter(self.include_hosts, self.exclude_hosts),
+            groups=tuple(Group(re.compile(group.match), group.name) for group in self.groups),
+        )
+
+    def without_budget(self) -> Self:
+        """Returns the same for a single cycle: a budget is about series over time."""
+        return self.model_copy(update={"max_series_per_host": 0, "max_series": 0})
 
 
-class _Backend(_Section):
-    default_port: ClassVar[int]
-
-    server: str | None = Field(default=None, examples=["graphite.example.com"])
-    """HOST or HOST:PORT; nothing is sent where it is not set"""
-
-    @field_validator("server")
-    @classmethod
-    def _check_server(cls, value: str | None) -> str | None:
-        if value is not None:
-            split_address(value, cls.default_port)
-        return value
-
-    def address(self) -> tuple[str, int] | None:
-        """Returns host and port, None where there is no server."""
-        return split_address(self.server, self.default_port) if self.server else None
+def _filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Filter:
+    return Filter(tuple(map(re.compile, include)), tuple(map(re.compile, exclude)))
 
 
-class Statsd(_Backend):
-    """StatsD over UDP."""
+class Server(NamedTuple):
+    """Where a server listens.
 
-    default_port = 8125
+    Attributes:
+        scheme: udp, tcp or unix.
+        host: name or address; the path of the socket for unix.
+        port: 0 for unix.
+    """
 
+    scheme: str
+    host: str
+    port: int
+
+
+class Statsd(_Section):
+    """StatsD."""
+
+    server: Annotated[tuple[str, ...], BeforeValidator(_split_all)] = Field(
+        default=(), examples=[["graphite.example.com"]]
+    )
+    """HOST[:PORT] for UDP, tcp://HOST[:PORT], unix:///PATH; of several, each host always has the same one"""
+    dialect: Dialect = Dialect.PLAIN
+    """plain has host, command and pid in the name; dogstatsd, influx (Telegraf) and graphite have them as tags"""
     retire: Retire = Retire.ZERO
     """zero sends one final 0 when a process is gone (several servers repeat the last value for ever); none does not"""
     datagrams_per_second: float = Field(default=STEADY_DATAGRAMS_PER_SECOND, gt=0)
     """steady pace; raise it for a server with a large receive buffer. Backlogs and higher loads go faster anyway"""
 
+    @field_validator("server")
+    @classmethod
+    def _check_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        servers = [split_server(text) for text in value]
+        if len(set(servers)) < len(servers):
+            raise ValueError("a server is there twice")
+        return value
 
-class Graphite(_Backend):
-    """Carbon's plaintext protocol over TCP, with the sample's own time."""
+    def servers(self) -> list[Server]:
+        """Returns the servers, none where nothing is to be sent."""
+        return [split_server(text) for text in self.server]
 
-    default_port = 2003
+
+class CarbonProtocol(StrEnum):
+    """How carbon takes points."""
+
+    LINE = "line"
+    PICKLE = "pickle"
+
+
+_CARBON_PORTS = {CarbonProtocol.LINE: 2003, CarbonProtocol.PICKLE: 2004}
+
+
+class Graphite(_Section):
+    """Carbon over TCP, with the sample's own time. What it does not take waits on disk (in run)."""
+
+    server: str | None = Field(default=None, examples=["graphite.example.com"])
+    """HOST or HOST:PORT; nothing is sent where it is not set. Default port 2003, 2004 for pickle"""
+    protocol: CarbonProtocol = CarbonProtocol.LINE
+    """line, or pickle, which costs carbon less"""
+    tags: bool = False
+    """host, command and pid as Graphite's tags instead of parts of the name; better with detail command"""
+    spool: bool = True
+    """whether points wait on disk while carbon is away; in memory otherwise"""
+    spool_dir: _Path | None = Field(default=None, examples=["/var/lib/fleetmem"])
+    """where; by default $STATE_DIRECTORY, $XDG_STATE_HOME/fleetmem or ~/.local/state/fleetmem"""
+    spool_max_size: _Size = Field(default=1024**3, gt=0)
+    """the oldest points are dropped, and counted, beyond that size"""
+    spool_max_age_seconds: float = Field(default=86_400.0, gt=0)
+    """and beyond that age"""
+
+    @field_validator("server")
+    @classmethod
+    def _check_server(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value, _CARBON_PORTS[CarbonProtocol.LINE])
+        return value
+
+    def address(self) -> tuple[str, int] | None:
+        """Returns host and port, None where there is no server."""
+        return split_address(self.server, _CARBON_PORTS[self.protocol]) if self.server else None
+
+
+class Prometheus(_Section):
+    """A page for Prometheus to scrape (in run)."""
+
+    listen: str | None = Field(default=None, examples=["127.0.0.1:9877"])
+    """PORT (of 127.0.0.1) or HOST:PORT, 0.0.0.0:PORT for all addresses; everyone who can connect reads the fleet"""
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _check_listen(cls, value: object) -> object:
+        if value is None:
+            return None
+        text = str(value)
+        split_address(f"127.0.0.1:{text}" if text.isdigit() else text, _PROMETHEUS_PORT)
+        return text
+
+    def address(self) -> tuple[str, int] | None:
+        """Returns address and port to listen on, None where there is to be no page."""
+        if self.listen is None:
+            return None
+        return split_address(f"127.0.0.1:{self.listen}" if self.listen.isdigit() else self.listen, _PROMETHEUS_PORT)
+
+
+class File(_Section):
+    """Every outcome, and the collector's own counters, in a file."""
+
+    path: _Path | None = Field(default=None, examples=["/var/log/fleetmem/memory.jsonl"])
+    """nothing is written where it is not set"""
+    format: RecordFormat = RecordFormat.JSONL
+    """jsonl, one object per host, or csv, one row per process"""
+    rotate_size: _Size = Field(default=100 * 1024**2, ge=0)
+    """begin a new file at that size; 0 never"""
+    rotate_seconds: float = Field(default=86_400.0, ge=0)
+    """begin a new file at each multiple of it (UTC); 0 never"""
+    keep: int = Field(default=14, ge=0)
+    """how many old files stay; 0 all"""
+    compress: Compression = Compression.GZIP
+    """what becomes of old files: gzip, zstd (needs fleetmem[zstd]) or none"""
 
 
 class Run(_Section):
@@ -198,7 +367,20 @@ class Settings(BaseSettings):
     shape: Shape = Shape()
     statsd: Statsd = Statsd()
     graphite: Graphite = Graphite()
+    prometheus: Prometheus = Prometheus()
+    file: File = File()
     run: Run = Run()
+
+    def for_one_cycle(self) -> Self:
+        """Returns the same for a command that samples once: without budget, spool and page, which are about time."""
+        graphite = self.graphite.model_copy(update={"spool": False})
+        changes = {"shape": self.shape.without_budget(), "graphite": graphite, "prometheus": Prometheus()}
+        return self.model_copy(update=changes)
+
+    def without_sinks(self) -> Self:
+        """Returns the same with nowhere to send to."""
+        nowhere = {"statsd": Statsd(), "graphite": Graphite(), "prometheus": Prometheus(), "file": File()}
+        return self.model_copy(update=nowhere)
 
     @field_validator("prefix")
     @classmethod
@@ -219,6 +401,24 @@ class Settings(BaseSettings):
 
 
 _file_values: ContextVar[dict[str, Any]] = ContextVar("_file_values")
+
+
+def split_server(text: str) -> Server:
+    """Returns what `HOST[:PORT]`, `udp://HOST[:PORT]`, `tcp://HOST[:PORT]` or `unix:///PATH` says.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    scheme, sign, rest = text.partition("://")
+    if not sign:
+        return Server("udp", *split_address(text, _STATSD_PORT))
+    if scheme == "unix":
+        if not rest.startswith("/"):
+            raise ValueError(f"{text!r}: the path of the socket begins with /, as in unix:///run/statsd.sock")
+        return Server("unix", rest, 0)
+    if scheme not in ("udp", "tcp"):
+        raise ValueError(f"{text!r} is not HOST[:PORT], udp://HOST[:PORT], tcp://HOST[:PORT] or unix:///PATH")
+    return Server(scheme, *split_address(rest, _STATSD_PORT))
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:

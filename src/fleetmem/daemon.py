@@ -157,16 +157,17 @@ class Daemon:
         old = self._fleet
         try:
             new = build_fleet(self._load_settings(), _ask_nobody, old)
-        except UsageError as error:
+        except (UsageError, SinkError) as error:
             log.error("configuration not taken, the old one stays: %s", error)
             return
         self._fleet = new
-        for sink in old.collector.sinks:
-            if sink in new.collector.sinks:
-                sink.replace_hosts(new.names, set(new.hosts), time.time())
-            else:
-                sink.replace_hosts(new.names, set(), time.time())  # their series end there
-                await self._end_sink(sink, running.pop(sink))
+        async with asyncio.TaskGroup() as ending:  # side by side: no host is sampled, and no stop obeyed, meanwhile
+            for sink in old.collector.sinks:
+                if sink in new.collector.sinks:
+                    sink.replace_hosts(new.names, set(new.hosts), time.time())
+                else:
+                    sink.replace_hosts(new.names, set(), time.time())  # their series end there
+                    ending.create_task(self._end_sink(sink, running.pop(sink)))
         for sink in new.collector.sinks:
             if sink not in running:
                 running[sink] = group.create_task(sink.run())

@@ -7,6 +7,23 @@ from typing import NamedTuple
 
 from fleetmem.errors import Kind, Stage
 
+PROCESS_MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
+"""The series of a process: the attributes of its row that are stored."""
+
+COMMAND_MEASURES = (*PROCESS_MEASURES, "procs")
+"""The series of a command, and of `other`."""
+
+HOST_MEASURES = (
+    "up",
+    "mem_total_bytes",
+    "mem_available_bytes",
+    "swap_total_bytes",
+    "swap_free_bytes",
+    "processes",
+    "collect_seconds",
+)
+"""A host's own series."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

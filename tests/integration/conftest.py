@@ -1,13 +1,15 @@
 """Fixtures: servers that live for one test or one run of the suite, and fleetmem's command line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from . import servers
 from .hostile import HostileHosts, hostile_hosts
-from .servers import Cli, Sshd, StatsD
+from .receivers import CarbonCache, Collectd, Prometheus
+from .servers import Cli, Sshd, StatsD, started
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,33 @@ def statsd(tmp_path: Path) -> Iterator[StatsD]:
     """A StatsD for one test."""
     with servers.statsd(tmp_path / "statsd") as server:
         yield server
+
+
+@pytest.fixture
+def carbon_cache(tmp_path: Path) -> Iterator[CarbonCache]:
+    """A carbon-cache for one test."""
+    with started(CarbonCache(tmp_path / "carbon")) as server:
+        yield server
+
+
+@pytest.fixture
+def collectd(tmp_path: Path) -> Iterator[Collectd]:
+    """A collectd for one test."""
+    with started(Collectd(tmp_path / "collectd")) as server:
+        yield server
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
+    """Starts a Prometheus that scrapes the targets given, each an address with its port."""
+    with ExitStack() as stack:
+
+        def start(*targets: str, metrics_path: str = "/metrics") -> Prometheus:
+            return stack.enter_context(
+                started(Prometheus(tmp_path / "prometheus", *targets, metrics_path=metrics_path))
+            )
+
+        yield start
 
 
 @pytest.fixture

@@ -219,6 +219,26 @@ async def count_wrong(process: Process) -> None:
         process.stdout.write(whole.replace(b"P 2 0", b"Q 2 0"))
 
 
+async def break_off_twice(process: Process) -> None:
+    """A probe whose awk breaks off in the middle of the first two frames."""
+    async for request_id in requests(process):
+        whole = frame(request_id, [b"request-%d" % request_id, b"sshd"])
+        broken = whole[: whole.index(b"P 2") + 5] + b"\nAGAIN fleetmem/1 2\n"
+        process.stdout.write(broken if request_id <= 2 else whole)
+
+
+async def break_off_for_ever(process: Process) -> None:
+    """A probe that answers every request, and no request too, by asking for another one."""
+    async for _request_id in requests(process):
+        process.stdout.write(b"\nAGAIN fleetmem/1 2\n" * 100)
+
+
+async def break_off_without_awk(process: Process) -> None:
+    """A probe on a host without awk."""
+    async for _request_id in requests(process):
+        process.stdout.write(b"\nAGAIN fleetmem/1 127\n")
+
+
 async def no_shell(process: Process) -> None:
     """An account that may not run commands."""
     process.stdout.write(b"This account is currently not available.\n")

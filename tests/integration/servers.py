@@ -1,9 +1,11 @@
 """Real servers for the tests, and fleetmem itself as a process: each started by its own pid, and stopped by it."""
 
+import errno
 import json
 import os
 import pwd
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -11,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import pytest
 
@@ -26,6 +29,10 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 _START_SECONDS = 15.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+
+# Below the ports that the kernel gives to outgoing connections (ip_local_port_range): while a test has a server
+# stopped, none of those may take its port, nor may a client that tries again be connected with itself.
+_PORTS = range(10240, 32768)
 
 _T = TypeVar("_T")
 
@@ -58,10 +65,17 @@ def wait_for(what: str, probe: Callable[[], _T], seconds: float = 10.0) -> _T:
 
 
 def free_port(address: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Returns a port that nothing is bound to."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind((address, 0))
-        return int(sock.getsockname()[1])
+    """Returns a port that nothing is bound to, and that no outgoing connection will take."""
+    while True:
+        port = secrets.choice(_PORTS)  # not from `random`: its seed is the same for each test
+        with socket.socket(socket.AF_INET, kind) as sock:
+            try:
+                sock.bind((address, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise
+        return port
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
@@ -112,12 +126,17 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def process_state(pid: int) -> str:
+    """Returns the state of a process, one letter as in proc_pid_stat(5); "" for none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (OSError, IndexError):
-        return False
+    return process_state(pid) not in ("", "Z", "X")
 
 
 def probes_below(pid: int) -> set[int]:
@@ -141,6 +160,111 @@ def rss_bytes(pid: int) -> int:
     match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
     assert match
     return int(match[1]) * 1024
+
+
+# --- servers of our own ----------------------------------------------------------------------------------------------
+
+
+class Startable(Protocol):
+    """What `started` starts and stops."""
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+
+    def stop(self) -> None:
+        """Stops it, where it was started."""
+
+
+_S = TypeVar("_S", bound=Startable)
+
+
+@contextmanager
+def started(server: _S) -> Iterator[_S]:
+    """Starts a server, and stops it in the end."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def sockets(port: int, kind: socket.SocketKind) -> list[list[str]]:
+    """Returns the columns of /proc/net/udp or tcp (proc(5)) for the IPv4 sockets that are bound to a port."""
+    table = Path("/proc/net/udp" if kind == socket.SOCK_DGRAM else "/proc/net/tcp").read_text()
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return [row for row in rows if row[1].endswith(f":{port:04X}")]
+
+
+def is_ready(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+    """Whether a server listens at a port. Unlike a connection, asking the kernel is nothing that the server counts."""
+    state = "07" if kind == socket.SOCK_DGRAM else "0A"  # that of every UDP socket that is not connected; LISTEN
+    return any(row[3] == state for row in sockets(port, kind))
+
+
+def udp_drops(port: int) -> int:
+    """Returns how many datagrams the kernel dropped since the socket at this port is there, its queue being full."""
+    return sum(int(row[12]) for row in sockets(port, socket.SOCK_DGRAM))
+
+
+class Server(ABC):
+    """A process of our own that serves: on ports that stay the same while it is stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        """For a server that has its files in this folder; `start` starts it."""
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def _prepare(self) -> list[str]:
+        """Writes what it needs to its folder; returns the command that starts it."""
+
+    @abstractmethod
+    def _is_up(self) -> bool:
+        """Whether it is ready."""
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process
+        return self._process.pid
+
+    def log(self) -> str:
+        """Returns what it wrote so far, from all its starts."""
+        path = self.folder / "server.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        assert not self._process
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = self._prepare()
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = process = subprocess.Popen(
+                command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        name = type(self).__name__
+        wait_for(f"{name} is ready", lambda: self._is_up() or process.poll() is not None, _START_SECONDS)
+        assert process.poll() is None, f"{name} ended:\n{self.log()}"
+
+    def stop(self) -> None:
+        """Ends it (SIGTERM), also where it is paused."""
+        if self._process:
+            if self._process.poll() is None:
+                self.resume()
+            stop(self._process)
+            self._process = None
+
+    def pause(self) -> None:
+        """Halts it (SIGSTOP): its ports stay open, and it reads nothing until `resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+        wait_for("it halts", lambda: process_state(self.pid) == "T")
+
+    def resume(self) -> None:
+        """Lets it go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
 
 
 # --- OpenSSH ---------------------------------------------------------------------------------------------------------
@@ -274,13 +398,16 @@ LogLevel VERBOSE
 # --- Node StatsD -----------------------------------------------------------------------------------------------------
 
 
-class StatsD:
-    """The real StatsD, with a way to read what it holds."""
+class StatsD(Server):
+    """The real StatsD, on UDP and TCP, with a way to read what it holds.
+
+    It flushes once an hour: until then its counters are not set back, and count from its start. Gauges do not need it.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder)
         self.port = free_port(kind=socket.SOCK_DGRAM)
+        self.tcp_port = free_port()
         self._management_port = free_port()
 
     @property
@@ -288,48 +415,61 @@ class StatsD:
         """As `-g` takes it."""
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Starts it and waits until it answers."""
+    @property
+    def tcp_address(self) -> str:
+        """Address and port of its TCP server."""
+        return f"127.0.0.1:{self.tcp_port}"
+
+    def _prepare(self) -> list[str]:
         script = TOOLS / "node_modules" / "statsd" / "stats.js"
         if not script.is_file():
             missing("Node StatsD")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._folder / "statsd.js"
-        config.write_text(
-            f'{{address: "127.0.0.1", port: {self.port}, mgmt_address: "127.0.0.1", '
-            f"mgmt_port: {self._management_port}, flushInterval: 1000, backends: []}}\n"
-        )
-        with (self._folder / "statsd.log").open("ab") as log:
-            self._process = process = subprocess.Popen(
-                [find_tool("node"), str(script), str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        wait_for("StatsD answers", lambda: self._is_up() or process.poll() is not None, _START_SECONDS)
-        assert process.poll() is None, (self._folder / "statsd.log").read_text()
+        config = {
+            "servers": [
+                {"server": "./servers/udp", "address": "127.0.0.1", "port": self.port},
+                {"server": "./servers/tcp", "address": "127.0.0.1", "port": self.tcp_port},
+            ],
+            "mgmt_address": "127.0.0.1",
+            "mgmt_port": self._management_port,
+            "flushInterval": 3_600_000,
+            "backends": [],
+        }
+        path = self.folder / "statsd.js"
+        path.write_text(json.dumps(config))
+        return [find_tool("node"), str(script), str(path)]
 
-    def stop(self) -> None:
-        """Stops it; what it held is gone."""
-        if self._process:
-            stop(self._process)
-            self._process = None
+    def _is_up(self) -> bool:
+        ports = (self.tcp_port, self._management_port)
+        return is_ready(self.port, socket.SOCK_DGRAM) and all(is_ready(port) for port in ports)
 
     def gauges(self) -> dict[str, float]:
         """Returns the gauges that it holds now, its own left out."""
-        found = re.findall(r"^\s+(?:'([^']*)'|(\w+)): ([-+.\deE]+),?$", self._ask("gauges"), re.MULTILINE)
-        values = {quoted or plain: float(value) for quoted, plain, value in found}
-        return {name: value for name, value in values.items() if not name.startswith("statsd.")}
+        return {name: value for name, value in self._numbers("gauges").items() if not name.startswith("statsd.")}
 
     @property
     def bad_lines_seen(self) -> int:
         """Lines that it refused."""
-        match = re.search(r"messages\.bad_lines_seen: (\d+)", self._ask("stats"))
-        assert match
-        return int(match[1])
+        return int(self._numbers("counters")["statsd.bad_lines_seen"])
 
-    def _is_up(self) -> bool:
-        try:
-            return "END" in self._ask("stats")
-        except OSError:
-            return False
+    @property
+    def packets_received(self) -> int:
+        """Datagrams, and pieces of TCP streams, that it read."""
+        return int(self._numbers("counters")["statsd.packets_received"])
+
+    @property
+    def metrics_received(self) -> int:
+        """Lines that it read, the bad ones among them."""
+        return int(self._numbers("counters")["statsd.metrics_received"])
+
+    @property
+    def drops(self) -> int:
+        """Datagrams that the kernel dropped because StatsD did not read them in time."""
+        return udp_drops(self.port)
+
+    def _numbers(self, command: str) -> dict[str, float]:
+        """Parses what Node prints for an object: on one line where it fits, otherwise on one for each number."""
+        found = re.findall(r"[{,]\s+(?:'([^']*)'|(\w+)): (-?Infinity|NaN|[-+.\deE]+)", self._ask(command))
+        return {quoted or plain: float(value) for quoted, plain, value in found}
 
     def _ask(self, command: str) -> str:
         with socket.create_connection(("127.0.0.1", self._management_port), timeout=5) as connection:
@@ -346,12 +486,8 @@ class StatsD:
 @contextmanager
 def statsd(folder: Path) -> Iterator[StatsD]:
     """Starts a StatsD of our own."""
-    server = StatsD(folder)
-    try:
-        server.start()
+    with started(StatsD(folder)) as server:
         yield server
-    finally:
-        server.stop()
 
 
 # --- fleetmem --------------------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def test_statsd_that_goes_away_and_comes_back_is_logged_once_each(fleet: Sshd, s
             value for name, value in statsd.gauges().items() if name.startswith(stem) and "points_dropped" in name
         ]
         assert dropped
-        assert dropped[0] > 0
+        assert max(dropped) > 0
 
 
 @pytest.mark.slow

@@ -19,13 +19,19 @@ def run_until_sampled(running: Running, sshd: Sshd, hosts: int) -> None:
     wait_for("a cycle is over", running.cycles, 15)
 
 
+def wait_for_more_cycles(running: Running, count: int) -> None:
+    """Waits until so many more cycles are over."""
+    seen = len(running.cycles())
+    wait_for("more cycles", lambda: len(running.cycles()) >= seen + count)
+
+
 def test_nothing_runs_on_any_host_after_sigkill(sshd: Sshd, statsd: StatsD, cli: Cli) -> None:
     """2 s after SIGKILL of the collector no process that sshd started for it is left, on any of 10 hosts."""
     options = ("-i", HOSTS, "-p", sshd.port, "-k", sshd.key, "-g", statsd.address, "--interval", 0.5)
     with cli.run(*options) as running:
         run_until_sampled(running, sshd, 10)
         started = descendants(sshd.pid)
-        assert len(started) >= 20  # a session and a probe for each host
+        assert len(started) >= 50  # a session and the probe's four processes for each host
         running.signal(signal.SIGKILL)
         wait_for("nothing is left", lambda: not any(map(is_alive, started | descendants(sshd.pid))), 2)
 
@@ -53,20 +59,19 @@ def test_a_frozen_collector_gets_no_work_done_for_it(sshd: Sshd, statsd: StatsD,
     with cli.run(*options) as running:
         run_until_sampled(running, sshd, 10)
         running.signal(signal.SIGSTOP)
-        wait_for(
-            "no sample is under way", lambda: len(descendants(sshd.pid)) == len(idle := sshd.probes()) * 2 and idle
-        )
-        before = {pid: cpu_ticks(pid) for pid in sshd.probes()}
-        assert not wait_briefly_for(lambda: {pid: cpu_ticks(pid) for pid in sshd.probes()} != before)
+        time.sleep(0.5)
+        before = {pid: work(pid) for pid in descendants(sshd.pid)}
+        assert len(before) >= 50
+        assert not wait_briefly_for(lambda: {pid: work(pid) for pid in descendants(sshd.pid)} != before)
         running.signal(signal.SIGCONT)
         running.signal(signal.SIGTERM)
         assert running.wait(5) == 0
 
 
-def cpu_ticks(pid: int) -> tuple[int, ...]:
-    """Returns the CPU time that a process and its ended children used so far."""
+def work(pid: int) -> tuple[int, ...]:
+    """Returns the page faults and the CPU time of a process and its ended children so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    return tuple(int(field) for field in fields[11:15])
+    return tuple(int(field) for field in fields[7:15])
 
 
 def wait_briefly_for(happened: Callable[[], bool]) -> bool:
@@ -127,12 +132,64 @@ def test_a_host_that_hangs_for_good_is_asked_once(hostile: HostileHosts, fleet: 
     assert warnings[0]["kind"] == "command_timeout"
 
 
+def test_a_sample_starts_no_process_on_a_host(sshd: Sshd, statsd: StatsD, cli: Cli) -> None:
+    """Cycle after cycle the same few processes do all the work."""
+    options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-g", statsd.address, "--interval", 0.5)
+    with cli.run(*options) as running:
+        run_until_sampled(running, sshd, 1)
+        (probe,) = sshd.probes()
+        for _ in range(5):  # a process that ends while mawk reads it takes awk with it
+            before = descendants(probe)
+            faults = {pid: work(pid)[1] for pid in before}
+            wait_for_more_cycles(running, 2)
+            after = descendants(probe)
+            if after == before:
+                break
+        assert after == before
+        assert {pid: work(pid)[1] for pid in after} == faults
+
+
+@pytest.mark.slow
+def test_a_probe_that_breaks_off_is_asked_again_in_the_same_cycle(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
+    """A process that goes away under awk costs no sample, and no connection."""
+    host = hostile.start("break_off_twice")
+    with cli.run("-i", host, "-k", fleet.key, "-o", "-", "--interval", 0.5) as running:
+        outcomes = wait_for("two cycles", lambda: (lines := running.outcomes())[1:] and lines)
+    assert [outcome["ok"] for outcome in outcomes[:2]] == [True, True]
+    assert outcomes[0]["processes"][0]["command"] == "request-3"
+    assert hostile.counts(host)["logins"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "tries", "status"),
+    [("break_off_for_ever", "command_failed", 3, 2), ("break_off_without_awk", "command_missing", 1, 127)],
+)
+def test_a_probe_that_breaks_off_for_ever(
+    hostile: HostileHosts, fleet: Sshd, cli: Cli, behaviour: str, kind: str, tries: int, status: int
+) -> None:
+    """A host gets no more than three requests in a cycle, whatever it says, and one where awk is missing."""
+    host = hostile.start(behaviour)
+    with cli.run("-i", host, "-k", fleet.key, "-o", "-", "--interval", 0.5) as running:
+        wait_for("three cycles", lambda: len(running.outcomes()) >= 3)
+        running.signal(signal.SIGTERM)
+        assert running.wait(5) == 0
+        outcomes = running.outcomes()
+    assert {(outcome["error"]["kind"], outcome["error"]["message"]) for outcome in outcomes} == {
+        (kind, f"awk ended with status {status}")
+    }
+    assert hostile.counts(host)["requests"] <= tries * (len(outcomes) + 1)
+    assert hostile.counts(host)["requests"] >= tries * len(outcomes)
+    assert hostile.counts(host)["logins"] == 1, "the connection is not at fault"
+
+
 def test_the_probe_holds_no_file_of_the_host(sshd: Sshd, statsd: StatsD, cli: Cli) -> None:
     """A running probe has no file open but its pipes, and stands in no folder that could not be unmounted."""
     options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-g", statsd.address, "--interval", 0.5)
     with cli.run(*options) as running:
         run_until_sampled(running, sshd, 1)
         (probe,) = sshd.probes()
-        files = [str(Path(f"/proc/{probe}/fd/{number}").readlink()) for number in (0, 1, 2)]
-        assert all(name.startswith(("pipe:", "socket:")) for name in files), files
-        assert Path(f"/proc/{probe}/cwd").readlink() == Path("/proc")
+        for pid in descendants(probe) | {probe}:
+            files = [str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in (0, 1, 2)]
+            assert all(name.startswith(("pipe:", "socket:")) for name in files), files
+            assert Path(f"/proc/{pid}/cwd").readlink() == Path("/proc")

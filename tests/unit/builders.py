@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from fleetmem.errors import Kind, Stage
 from fleetmem.model import CommandMemory, Detail, Failure, Host, HostMemory, ProcessMemory, Sample, Shaped, Snapshot
-from fleetmem.shape.limits import Limits, shape
+from fleetmem.shape.limits import Limits
+from fleetmem.shape.shaper import Shaper
 from fleetmem.units import percent_of
 
 TOTAL_BYTES = 8 * 1024**3
+TAKEN_UNIX_SECONDS = 1_700_000_000.25
 WEB = Host("web01", "10.0.0.1")
 MEMORY = HostMemory(
     total_bytes=TOTAL_BYTES,
@@ -45,8 +47,8 @@ def sample(
     *processes: ProcessMemory, limits: Limits | None = None, host: Host = WEB, memory: HostMemory = MEMORY
 ) -> Sample:
     """Returns a good outcome, shaped by these limits."""
-    shaped = shape(snapshot(*processes, memory=memory), limits or Limits())
-    return Sample(host, taken_unix_seconds=1_700_000_000.25, collect_seconds=0.125, received_bytes=500, shaped=shaped)
+    shaped = Shaper(host, limits or Limits()).shape(snapshot(*processes, memory=memory), TAKEN_UNIX_SECONDS)
+    return Sample(host, TAKEN_UNIX_SECONDS, collect_seconds=0.125, received_bytes=500, shaped=shaped)
 
 
 def failure(
@@ -63,7 +65,7 @@ def command(name: str = "nginx", procs: int = 2, rss_bytes: int = 8192) -> Comma
 
 def shaped(processes: Sequence[ProcessMemory] = ()) -> Shaped:
     """Returns what no limits leave of these processes."""
-    return shape(snapshot(*processes), Limits())
+    return Shaper(WEB, Limits()).shape(snapshot(*processes), TAKEN_UNIX_SECONDS)
 
 
 def others(shaped: Shaped) -> list[CommandMemory]:
@@ -89,7 +91,7 @@ def all_limits() -> st.SearchStrategy[Limits]:
     """Any limits."""
     return st.builds(
         Limits,
-        detail=st.sampled_from(Detail),
+        detail=st.sampled_from([*Detail, frozenset(Detail)]),
         top=st.none() | st.integers(1, 15),
         min_rss_bytes=st.just(0) | st.integers(0, 2**40),
     )

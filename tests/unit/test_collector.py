@@ -8,11 +8,12 @@ import pytest
 from fleetmem.collector import Collector
 from fleetmem.connect.link import Answer, Link
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.model import Failure, Host, Outcome, Sample, Shaped, Snapshot
 from fleetmem.probe import script
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.limits import Limits
+from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 
 _FRAME = b"BEGIN fleetmem/1 1\nM 1000 500 0 0\nK 0 b\nP 1 0 8 4 4 4 0 init\nP 2 0 8 6 4 4 0 big\nEND 1 0 2\n"
@@ -59,25 +60,49 @@ class FakeSink:
         self.outcomes.append(outcome)
 
 
+class WatchedShaper(Shaper):
+    """Knows what it was told."""
+
+    def __init__(self, host: Host, limits: Limits) -> None:
+        super().__init__(host, limits)
+        self.taken: list[float] = []
+        self.closed = 0
+
+    def shape(self, snapshot: Snapshot, taken_unix_seconds: float) -> Shaped:
+        """Notes the time."""
+        self.taken.append(taken_unix_seconds)
+        return super().shape(snapshot, taken_unix_seconds)
+
+    def close(self) -> None:
+        """Counts."""
+        self.closed += 1
+
+
 class Fleet:
     """A collector over fake links and sinks."""
 
     def __init__(self, answers: dict[str, bytes | Exception] | None = None, limits: Limits | None = None) -> None:
         self.answers = answers or {}
+        self.limits = limits or Limits()
         self.links: dict[Host, FakeLink] = {}
+        self.shapers: dict[Host, WatchedShaper] = {}
         self.sinks = [FakeSink(), FakeSink()]
         FakeLink.at_work = FakeLink.most_at_work = 0
         self.collector = Collector(
             make_link=self._make_link,
             make_parser=partial(SnapshotParser, ProbeKind.STATUS),
             make_request=partial(script.request, kind=ProbeKind.STATUS, processes=Processes.USER),
-            limits=limits or Limits(),
+            make_shaper=self._make_shaper,
             sinks=[cast("Sink", sink) for sink in self.sinks],
         )
 
     def _make_link(self, host: Host) -> Link:
         self.links[host] = FakeLink(host, self.answers.get(host.name, _FRAME))
         return cast("Link", self.links[host])
+
+    def _make_shaper(self, host: Host) -> Shaper:
+        self.shapers[host] = WatchedShaper(host, self.limits)
+        return self.shapers[host]
 
     def collect(self, at_once: int = 10) -> tuple[list[Host], list[Outcome]]:
         """Runs one cycle; returns which hosts were begun and all outcomes."""
@@ -169,6 +194,7 @@ def test_adopt_takes_connections_over() -> None:
             await old.collector.sample(host)
         new.collector.adopt(old.collector, [_HOSTS[0], _HOSTS[2]])
         await old.collector.close()
+        assert (new.collector.handshakes_total, new.collector.reconnects_total) == (4, 2)  # also those of the other
         assert [old.links[host].closed for host in _HOSTS[:2]] == [0, 1]
         await new.collector.sample(_HOSTS[0])
         assert len(old.links[_HOSTS[0]].requests) == 2
@@ -178,6 +204,58 @@ def test_adopt_takes_connections_over() -> None:
 
     old, new = Fleet(), Fleet()
     asyncio.run(main())
+
+
+def test_a_host_is_shaped_in_the_light_of_its_past() -> None:
+    """Each host has one shaper, which is given the time of the sample, and closed when the host is forgotten."""
+
+    async def main() -> None:
+        for _ in range(2):
+            await fleet.collector.sample(_HOSTS[0])
+        await fleet.collector.sample(_HOSTS[1])
+        await fleet.collector.forget(_HOSTS[0])
+        assert [shaper.closed for shaper in fleet.shapers.values()] == [1, 0]
+        await fleet.collector.close()
+
+    fleet = Fleet()
+    asyncio.run(main())
+    assert {host: shaper.taken for host, shaper in fleet.shapers.items()} == {
+        _HOSTS[0]: [1234.5, 1234.5],
+        _HOSTS[1]: [1234.5],
+    }
+    assert [shaper.closed for shaper in fleet.shapers.values()] == [1, 1]
+
+
+def test_adopt_shapers() -> None:
+    """On a reload hosts that stay keep their past, connections or not; the old collector closes only the others'."""
+
+    async def main() -> None:
+        for host in _HOSTS[:2]:
+            await old.collector.sample(host)
+        new.collector.adopt_shapers(old.collector, [_HOSTS[0], _HOSTS[2]])
+        await old.collector.close()
+        await new.collector.sample(_HOSTS[0])
+        await new.collector.close()
+
+    old, new = Fleet(), Fleet()
+    asyncio.run(main())
+    assert [len(old.shapers[host].taken) for host in _HOSTS[:2]] == [2, 1]
+    assert [old.shapers[host].closed for host in _HOSTS[:2]] == [1, 1]
+    assert not new.shapers
+
+
+def test_a_shaper_without_a_connection_is_closed() -> None:
+    """When the connections are taken over and the shapers are not, the old ones are closed with their collector."""
+
+    async def main() -> None:
+        await old.collector.sample(_HOSTS[0])
+        new.collector.adopt(old.collector, _HOSTS)
+        await old.collector.close()
+
+    old, new = Fleet(), Fleet()
+    asyncio.run(main())
+    assert old.shapers[_HOSTS[0]].closed == 1
+    assert old.links[_HOSTS[0]].closed == 0
 
 
 def test_forget_a_host_that_is_not_there() -> None:

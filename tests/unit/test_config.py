@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from fleetmem import config
 from fleetmem.cli.config import sample_toml, to_toml
-from fleetmem.config import Settings, find_path, load, split_address
+from fleetmem.config import Server, Settings, find_path, load, split_address, split_server
 from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
-from fleetmem.shape.limits import Limits
+from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.sinks.series import Retire
+
+_FILTERED = ("commands", "users", "hosts")
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -29,8 +31,8 @@ def test_defaults() -> None:
     """Without file, environment and flags everything has a value, and nothing is sent anywhere."""
     settings = load(None, {})
     assert (settings.prefix, settings.inventory.hosts, settings.run.interval_seconds) == ("fleetmem", (), 10.0)
-    assert (settings.statsd.address(), settings.graphite.address()) == (None, None)
-    assert settings.shape.limits() == Limits()
+    assert (settings.statsd.servers(), settings.graphite.address()) == ([], None)
+    assert settings.shape.limits() == Limits(frozenset([Detail.PROCESS]))
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +44,7 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETMEM_SHAPE__TOP", "2")
     settings = load(path, {"ssh": {"user": "flag"}, "shape": {"top": 3}})
     assert (settings.ssh.user, settings.ssh.port, settings.ssh.concurrency) == ("flag", 2, 1)
-    assert settings.shape == config.Shape(top=3, detail=Detail.COMMAND)
+    assert settings.shape == config.Shape(top=3, detail=(Detail.COMMAND,))
     assert settings.ssh.host_keys is HostKeyPolicy.ACCEPT_NEW
 
 
@@ -53,6 +55,41 @@ def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(None, {})
     assert settings.inventory.hosts == ("web[1,2],@hosts",)
     assert settings.ssh.key == (Path("a.pem"), Path("b.pem"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "process,command",
+        "command, process",
+        ["process", "command"],
+        ["process,command"],
+        ["command", "process,command"],
+    ],
+)
+def test_both_levels_of_detail(given: object) -> None:
+    """As a text, as a list, or as a flag that is given twice: each level once."""
+    assert load(None, {"shape": {"detail": given}}).shape.limits().details == set(Detail)
+
+
+def test_patterns_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text is one regular expression: a comma in it is a part of it."""
+    monkeypatch.setenv("FLEETMEM_SHAPE__INCLUDE_COMMANDS", "^a{1,2}$")
+    assert load(None, {}).shape.include_commands == ("^a{1,2}$",)
+
+
+def test_settings_of_shape(tmp_path: Path) -> None:
+    """The section becomes the plain values of `shape`, each in its place."""
+    lines = ["[shape]", "top = 3", "top_by = 'swap'", "min_rss = '2k'", "max_series_per_host = 11", "max_series = 99"]
+    lines += [f"{side}_{what} = '{side[0]}{what[0]}'" for side in ("include", "exclude") for what in _FILTERED]
+    lines += ["[[shape.groups]]", "match = '(?P<x>.)'", "name = '{x}'", "[[shape.groups]]", "match = 'b'", "name = 'b'"]
+    shape = load(_write(tmp_path, "\n".join(lines)), {}).shape
+    limits = shape.limits()
+    assert (limits.top, limits.top_by, limits.min_rss_bytes) == (3, TopBy.SWAP, 2048)
+    for what, patterns in zip(_FILTERED, (limits.commands, limits.users, limits.hosts), strict=True):
+        assert patterns == Filter((re.compile(f"i{what[0]}"),), (re.compile(f"e{what[0]}"),))
+    assert limits.groups == (Group(re.compile("(?P<x>.)"), "{x}"), Group(re.compile("b"), "b"))
+    assert shape.without_budget() == shape.model_copy(update={"max_series_per_host": 0, "max_series": 0})
 
 
 def test_two_loads_are_equal() -> None:
@@ -88,10 +125,49 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[probe]\nkind = 'top'", "probe.kind", "'status' or 'ps'"),
         ("[probe]\nprocesses = 'some'", "probe.processes", "'user' or 'all'"),
         ("[shape]\ntop = 0", "shape.top", "greater than or equal to 1"),
+        ("[shape]\ntop_by = 'vsz'", "shape.top_by", "'rss', 'swap' or 'growth'"),
+        ("[shape]\ndetail = 'all'", "shape.detail.0", "'process' or 'command'"),
+        ("[shape]\ndetail = ['process', 'host']", "shape.detail.1", "'process' or 'command'"),
+        ("[shape]\ndetail = []", "shape.detail", "at least 1 item"),
+        ("[shape]\ndetail = 7", "shape.detail", "valid tuple"),
+        ("[shape]\ninclude_commands = ['a', '(']", "shape.include_commands.1", "not a regular expression: missing )"),
+        ("[shape]\nexclude_commands = '['", "shape.exclude_commands.0", "not a regular expression: unterminated"),
+        ("[shape]\ninclude_users = ['*']", "shape.include_users.0", "not a regular expression: nothing to repeat"),
+        ("[shape]\ninclude_users = ['a{99999999999}']", "shape.include_users.0", "repetition number is too large"),
+        ("[shape]\nexclude_users = [0]", "shape.exclude_users.0", "valid string"),
+        ("[shape]\ninclude_hosts = ['(']", "shape.include_hosts.0", "not a regular expression"),
+        ("[shape]\nexclude_hosts = ['(']", "shape.exclude_hosts.0", "not a regular expression"),
+        ("[[shape.groups]]\nmatch = '('\nname = 'a'", "shape.groups.0.match", "not a regular expression"),
+        ("[[shape.groups]]\nmatch = 'a'", "shape.groups.0.name", "field required"),
+        ("[[shape.groups]]\nname = 'a'", "shape.groups.0.match", "field required"),
+        ("[[shape.groups]]\nmatch = 'a'\nname = 'a'\nx = 1", "shape.groups.0.x", "no such key"),
+        (
+            "[[shape.groups]]\nmatch = 'a'\nname = 'a'\n[[shape.groups]]\nmatch = '(?P<x>a)'\nname = 'a{y}'",
+            "shape.groups.1.name",
+            "'a{y}' has {y}; captures in '(?P<x>a)': {x}",
+        ),
+        (
+            "[shape]\nmax_series_per_host = 10",
+            "shape.max_series_per_host",
+            "a host has 11 series of its own and of `other`: 11 or more, 0 for no limit (given: 10)",
+        ),
+        (
+            "[shape]\nmax_series_per_host = 14\ndetail = 'process,command'",
+            "shape.max_series_per_host",
+            "a host has 15 series",
+        ),
+        ("[shape]\nmax_series_per_host = -1", "shape.max_series_per_host", "greater than or equal to 0"),
+        ("[shape]\nmax_series = -1", "shape.max_series", "greater than or equal to 0"),
         ("[shape]\nmin_rss = 'ten'", "shape.min_rss", "not a size: 'ten'"),
         ("[shape]\nmin_rss = -1", "shape.min_rss", "greater than or equal to 0"),
         ("[statsd]\nserver = 'a b'", "statsd.server", "'a b' is not HOST or HOST:PORT"),
         ("[statsd]\nretire = 'soon'", "statsd.retire", "'zero' or 'none'"),
+        ("[statsd]\nserver = 'http://a'", "statsd.server", "'http://a' is not HOST"),
+        ("[statsd]\nserver = 'unix://a'", "statsd.server", "begins with /"),
+        ("[statsd]\nserver = ['a', 'udp://a:8125']", "statsd.server", "there twice"),
+        ("[statsd]\ndialect = 'librato'", "statsd.dialect", "'plain', 'dogstatsd', 'influx' or 'graphite'"),
+        ("[graphite]\nprotocol = 'udp'", "graphite.protocol", "'line' or 'pickle'"),
+        ("[graphite]\nspool_max_size = 'big'", "graphite.spool_max_size", "not a size"),
         ("[graphite]\nserver = 'a:0'", "graphite.server", "port 0 is not between 1 and 65535"),
         ("[run]\ninterval_seconds = 0.01", "run.interval_seconds", "greater than or equal to 0.1"),
         ("[run]\ninterval_seconds = inf", "run.interval_seconds", "finite number"),
@@ -262,13 +338,32 @@ _FLAGS = st.fixed_dictionaries(
             optional={
                 "user": _TEXT,
                 "port": st.integers(1, 65535),
-                "key": st.lists(_TEXT),
+                "key": st.lists(_TEXT.filter(lambda text: not text.startswith("~"))),
                 "jump": _TEXT,
                 "host_keys": st.sampled_from(["strict", "insecure"]),
                 "login_timeout_seconds": _SECONDS,
             },
         ),
-        "shape": st.fixed_dictionaries({}, optional={"top": st.integers(1, 9), "min_rss": st.just("10k")}),
+        "shape": st.fixed_dictionaries(
+            {},
+            optional={
+                "top": st.integers(1, 9),
+                "min_rss": st.just("10k"),
+                "detail": st.sampled_from(["command", "process,command", ["command", "process"]]),
+                "top_by": st.sampled_from(["swap", "growth"]),
+                "include_commands": st.lists(_TEXT.map(re.escape)),
+                "exclude_hosts": st.lists(_TEXT.map(re.escape)),
+                "groups": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "match": _TEXT.map(lambda text: f"(?P<a>{re.escape(text)})"),
+                            "name": _TEXT.map(lambda text: text.replace("{", "{{").replace("}", "}}") + "{a}"),
+                        }
+                    )
+                ),
+                "max_series_per_host": st.sampled_from([0, 15, 10**6]),
+            },
+        ),
         "statsd": st.fixed_dictionaries({}, optional={"server": st.just("h:1"), "retire": st.just("none")}),
         "run": st.fixed_dictionaries({}, optional={"interval_seconds": _SECONDS}),
     },
@@ -289,4 +384,41 @@ def test_show_leaves_out_what_is_not_set() -> None:
     text = to_toml(load(None, {"statsd": {"retire": Retire.NONE}}))
     assert 'retire = "none"' in text
     assert "\nuser = " not in text
-    assert tomllib.loads(text)["graphite"] == {}
+    assert "server" not in tomllib.loads(text)["graphite"]
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("h", Server("udp", "h", 8125)),
+        ("udp://h:1", Server("udp", "h", 1)),
+        ("tcp://[::1]", Server("tcp", "::1", 8125)),
+        ("unix:///run/statsd.sock", Server("unix", "/run/statsd.sock", 0)),
+    ],
+)
+def test_split_server(text: str, server: Server) -> None:
+    """UDP unless it says otherwise."""
+    assert split_server(text) == server
+
+
+def test_several_servers() -> None:
+    """A list in the file, comma-separated in the environment and in a flag, which can be repeated."""
+    for value in (["a", "tcp://b"], "a,tcp://b", ["a,tcp://b"]):
+        assert load(None, {"statsd": {"server": value}}).statsd.servers() == [
+            Server("udp", "a", 8125),
+            Server("tcp", "b", 8125),
+        ]
+
+
+def test_the_port_of_carbon_is_that_of_its_protocol() -> None:
+    """2003 takes lines, 2004 pickles."""
+    assert load(None, {"graphite": {"server": "h"}}).graphite.address() == ("h", 2003)
+    assert load(None, {"graphite": {"server": "h", "protocol": "pickle"}}).graphite.address() == ("h", 2004)
+
+
+def test_a_single_cycle_has_no_budget_and_no_spool() -> None:
+    """Both are about time; everything else stays as it is."""
+    settings = load(None, {"graphite": {"server": "h"}, "shape": {"top": 3}}).for_one_cycle()
+    assert not settings.graphite.spool
+    assert (settings.shape.max_series_per_host, settings.shape.top, settings.graphite.server) == (0, 3, "h")
+    assert load(None, {"graphite": {"server": "h"}}).without_sinks().graphite.server is None

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fleetmem import model
 from fleetmem.model import CollectorStats, Counter
 from fleetmem.selfstats import CycleStats, SelfStats
-from fleetmem.sinks import exposition, records, series
+from fleetmem.sinks import exposition, records
 from fleetmem.sinks.sink import SinkStats
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -24,17 +25,23 @@ def documented(heading: str) -> set[str]:
 
 def test_every_process_measure_is_documented() -> None:
     """metrics.md lists the measures of a process, and no others."""
-    assert documented("Processes") == set(series.PROCESS_MEASURES)
+    assert documented("Processes") == set(model.PROCESS_MEASURES)
 
 
 def test_every_command_measure_is_documented() -> None:
     """metrics.md lists the measures of a command, and no others."""
-    assert documented("Commands") == set(series.COMMAND_MEASURES)
+    assert documented("Commands") == set(model.COMMAND_MEASURES)
 
 
 def test_every_host_measure_is_documented() -> None:
     """metrics.md lists the measures of a host, and no others."""
-    assert documented("Hosts") == set(series.HOST_MEASURES)
+    assert documented("Hosts") == set(model.HOST_MEASURES)
+
+
+def test_every_reason_is_documented() -> None:
+    """metrics.md lists why a process may be left out, in the order in which it is asked."""
+    section = METRICS.split("## `other`", 1)[1].split("\n## ", 1)[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(model.LeftOut)
 
 
 def test_every_counter_of_the_collector_is_documented() -> None:

@@ -58,7 +58,7 @@ def collect(
       fleetmem collect -i @hosts.txt --format jsonl -o memory.jsonl
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
-    fleet = build_fleet(given.settings, ask_passphrase)
+    fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     at_once = 1 if single else raise_file_limit(len(fleet.hosts))
     format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)
     tally = Tally(len(fleet.hosts))
@@ -190,4 +190,5 @@ async def _drain(sink: Sink) -> SinkError | None:
         await sink.drain()
     except SinkError as error:
         return error
-    return None
+    dropped = sink.stats().points_dropped_total  # by a backend that works again, or for want of room
+    return SinkError(f"{sink.address}: {dropped} points were not delivered") if dropped else None

@@ -26,7 +26,7 @@ def show(given: Given) -> None:
 @with_settings
 def check(given: Given) -> None:
     """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
-    fleet = build_fleet(given.settings, ask_passphrase)
+    fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     print(f"ok: {len(fleet.hosts)} hosts, {len(fleet.collector.sinks)} sinks")
 
 
@@ -56,8 +56,9 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
             title = f"# {type(value).__doc__}\n" if is_sample else ""
             sections.append(f"\n{title}[{name}]\n{_render(value, is_sample=is_sample)}")
         elif is_sample:
-            shown = value if value is not None else (field.examples or [""])[0]
-            note = "" if value is not None else " (not set; an example)"
+            is_set = value is not None and (value != () or not field.examples)
+            shown = value if is_set else (field.examples or [""])[0]
+            note = "" if is_set else " (not set; an example)"
             lines += [f"# {field.description}{note}", f"#{name} = {_toml(shown)}"]
         elif value is not None:
             lines.append(f"{name} = {_toml(value)}")
@@ -65,8 +66,12 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, BaseModel | dict):
+        return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in dict(value).items())} }}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Enum):
         return json.dumps(value.value)
     if isinstance(value, str | Path):

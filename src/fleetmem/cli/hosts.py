@@ -25,7 +25,7 @@ def hosts(
 
     Example: fleetmem hosts -i web[01-50].example.com
     """
-    fleet = build_fleet(given.settings, ask_passphrase)
+    fleet = build_fleet(given.settings.without_sinks(), ask_passphrase)
     rows = [(host, fleet.reach.target(host), _stem(fleet, host)) for host in fleet.hosts]
     if format_ is OutputFormat.JSONL:
         for host, target, stem in rows:

@@ -13,8 +13,8 @@ import typer
 from fleetmem import config
 from fleetmem.cli.logs import Verbosity
 from fleetmem.connect.settings import HostKeyPolicy
-from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind
+from fleetmem.shape.limits import TopBy
 
 
 class _Flag(NamedTuple):
@@ -88,7 +88,28 @@ _FLAGS = {
     ),
     "probe": _flag(ProbeKind, "probe.kind", "--probe", help_="How to read processes. (default status)", panel=_SHAPE),
     "detail": _flag(
-        Detail, "shape.detail", "--detail", help_="Series per process or command. (default process)", panel=_SHAPE
+        list[str],
+        "shape.detail",
+        "--detail",
+        help_="Series per process, command, or both: process,command. (default process)",
+        panel=_SHAPE,
+        metavar="process|command",
+    ),
+    "include": _flag(
+        list[str],
+        "shape.include_commands",
+        "--include",
+        help_="Leave out all but these commands. Repeatable.",
+        panel=_SHAPE,
+        metavar="REGEX",
+    ),
+    "exclude": _flag(
+        list[str],
+        "shape.exclude_commands",
+        "--exclude",
+        help_="Leave out these commands. Repeatable.",
+        panel=_SHAPE,
+        metavar="REGEX",
     ),
     "top": _flag(
         int,
@@ -98,16 +119,19 @@ _FLAGS = {
         panel=_SHAPE,
         metavar="N",
     ),
+    "top_by": _flag(
+        TopBy, "shape.top_by", "--top-by", help_="What is large; growth needs run. (default rss)", panel=_SHAPE
+    ),
     "min_rss": _flag(
         str, "shape.min_rss", "--min-rss", help_="Leave out smaller ones: 64k, 10MiB.", panel=_SHAPE, metavar="SIZE"
     ),
     "statsd": _flag(
-        str,
+        list[str],
         "statsd.server",
         "-g",
         "--statsd",
         "--graphite-host",
-        help_="StatsD server, UDP. [default port: 8125]",
+        help_="StatsD server, UDP; or tcp://HOST, unix:///PATH. Repeatable. [default port: 8125]",
         panel=_SINKS,
         metavar="HOST[:PORT]",
     ),
@@ -115,9 +139,17 @@ _FLAGS = {
         str,
         "graphite.server",
         "--graphite",
-        help_="Carbon's plaintext port, TCP. [default port: 2003]",
+        help_="Carbon, TCP. [default port: 2003]",
         panel=_SINKS,
         metavar="HOST[:PORT]",
+    ),
+    "prometheus": _flag(
+        str,
+        "prometheus.listen",
+        "--prometheus",
+        help_="Serve /metrics there (for run). [default host: 127.0.0.1]",
+        panel=_SINKS,
+        metavar="[HOST:]PORT",
     ),
     "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default fleetmem)", panel=_SINKS),
     "interval": _flag(

@@ -57,7 +57,10 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """One row per process or command; one row with `error_kind` for a host that failed."""
+    """One row per process or command; one row with `error_kind` for a host that failed.
+
+    With both levels a host's memory is there twice, once with the one and once with the other `detail`.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -73,7 +76,10 @@ class CsvWriter:
 
 
 class TableWriter:
-    """The biggest processes of the fleet, largest RSS first. Keeps no more rows than it shows."""
+    """The biggest processes of the fleet, largest RSS first; commands where that is all there is: nothing counts twice.
+
+    Keeps no more rows than it shows.
+    """
 
     def __init__(self, file: TextIO, rows: int) -> None:
         self._file = file
@@ -83,8 +89,9 @@ class TableWriter:
     def write(self, outcome: Outcome) -> None:
         """Takes the processes of a host."""
         if isinstance(outcome, Sample):
-            rows = (row for detail in Detail for row in rows_of(outcome, detail))
-            candidates = [*self._biggest, *((outcome.host.name, row) for row in rows)]
+            details = outcome.shaped.details
+            finest = Detail.PROCESS if Detail.PROCESS in details else Detail.COMMAND
+            candidates = [*self._biggest, *((outcome.host.name, row) for row in rows_of(outcome, finest))]
             self._biggest = nlargest(self._rows, candidates, key=lambda candidate: candidate[1].rss_bytes)
 
     def finish(self) -> None:

@@ -6,20 +6,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from fleetmem.build import build_fleet
+from fleetmem.cli.collect import EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
+from fleetmem.cli.dry_run import DryRun
 from fleetmem.cli.event_loop import raise_file_limit, run_async
-from fleetmem.cli.logs import LogFormat, set_up
+from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.model import Outcome
+from fleetmem.sinks.whisper import parse_retention
 
 log = logging.getLogger("fleetmem.run")
 
 EXIT_STALLED = 4
 _MAX_WAITING = 10_000
+_RETENTION = "10s:6h,60s:7d,10m:1y"
 _WRITE_SECONDS = 0.5
 
 
@@ -35,18 +40,33 @@ def run(
         typer.Option("-o", "--output", help="Write every outcome there too; - is stdout.", show_default=False),
     ] = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="jsonl or csv, for -o.")] = OutputFormat.JSONL,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing: say how many series there would be, and their cost.")
+    ] = False,
+    retention: Annotated[
+        str, typer.Option("--retention", help="For --dry-run: as in storage-schemas.conf.", metavar="STEP:PERIOD,...")
+    ] = _RETENTION,
 ) -> None:
     """Sample every host each interval until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
 
-    Example: fleetmem run -i @hosts.txt -g graphite.example.com --interval 10
+    Examples:
+      fleetmem run -i @hosts.txt -g graphite.example.com --interval 10
+
+      fleetmem run -i @hosts.txt --dry-run --retention 10s:6h,60s:7d,10m:1y
     """
-    set_up(given.verbosity, log_format)
+    set_up(Verbosity.WARNINGS if is_dry and given.verbosity is Verbosity.NORMAL else given.verbosity, log_format)
+    if is_dry:
+        _dry_run(given, retention, output)
+        return
     if format_ is OutputFormat.TABLE:
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
     fleet = build_fleet(given.settings, ask_passphrase)
     raise_file_limit(len(fleet.hosts))
     if not fleet.collector.sinks and output is None:
-        raise UsageError("run would send nothing: give a StatsD server (-g HOST), --graphite HOST or a file (-o FILE)")
+        raise UsageError(
+            "run would send nothing: give a StatsD server (-g HOST), --graphite HOST, --prometheus PORT "
+            "or a file (-o FILE); --dry-run shows what would be sent"
+        )
     if output is None:
         run_async(Daemon(fleet, given.reload).run())
         return
@@ -59,6 +79,28 @@ def run(
             log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)
         if is_stalled:
             os._exit(EXIT_STALLED)
+
+
+def _dry_run(given: Given, retention: str, output: Path | None) -> None:
+    try:
+        kept = parse_retention(retention)
+    except ValueError as error:
+        raise UsageError(f"--retention: {error}") from error
+    dry = DryRun(build_fleet(given.settings.without_sinks(), ask_passphrase), kept)
+    try:
+        run_async(dry.run(raise_file_limit(len(dry.fleet.hosts))))
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if output:
+        with open_output(output) as file:
+            dry.write_lines(file)
+    tally = Tally(len(dry.fleet.hosts))
+    for failure in dry.failures:
+        tally.add(failure)
+    dry.print_report(Console(stderr=str(output) == "-"))
+    tally.print_failures()
+    if dry.failures:
+        raise typer.Exit(EXIT_SOME_FAILED if dry.series else EXIT_NONE_ANSWERED)
 
 
 class _FullDiskGuard:

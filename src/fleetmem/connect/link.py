@@ -26,6 +26,8 @@ from fleetmem.model import Host
 
 _STDERR_KEPT_BYTES = 500
 _CLOSE_SECONDS = 1.0
+_TRIES = 3
+"""So often a sample is asked for, all within its time, where the probe breaks off."""
 
 
 class Reader(Protocol):
@@ -43,6 +45,10 @@ class Reader(Protocol):
     @property
     def is_in_frame(self) -> bool:
         """Whether an answer has begun and not ended."""
+
+    @property
+    def broke_off(self) -> HostError | None:
+        """Why the host gave the request up and waits for another one; None where it did not."""
 
 
 class Answer(NamedTuple):
@@ -82,7 +88,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """Sends a request line and returns the frame that answers it.
 
         Raises:
-            HostError: the channel ended, or the host sent nonsense.
+            HostError: the channel ended, or the host sent nonsense; or, where the channel has not `ended`, the probe
+                broke off and may be asked again.
         """
         if self.ended:
             raise self.ended
@@ -123,6 +130,10 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             self._settle()
             if self._answer and not self._answer.done():
                 self._answer.set_result(frame)
+        elif self._reader.broke_off is not None:
+            self._settle()
+            if self._answer and not self._answer.done():
+                self._answer.set_exception(self._reader.broke_off)
 
     def exit_status_received(self, status: int) -> None:
         """The probe, or what ran instead of it, ended."""
@@ -198,17 +209,35 @@ class Link:
         timeout_seconds = self._reach.settings.command_timeout_seconds
         if channel.asked_at is not None:
             await self._outwait(channel, timeout_seconds)
-        self._request_id += 1
         try:
             async with asyncio.timeout(timeout_seconds):
-                answer = await channel.ask(self._request_id, make_request(self._request_id))
+                answer = await self._ask_repeatedly(channel, make_request)
         except TimeoutError as error:
             raise translate(error, Stage.COMMAND, timeout_seconds) from error
         except HostError as error:
-            await self._fail_channel(channel, error)
+            if channel.ended:
+                await self._fail_channel(channel, error)
             raise
         self._failures = 0
         return answer
+
+    async def _ask_repeatedly(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
+        """Asks once more where the probe broke off, and a last time; never for a program that the host does not have.
+
+        Raises:
+            HostError: the channel ended, or the probe broke off each time.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._ask_once(channel, make_request)
+            except HostError as error:
+                if channel.ended or error.kind is Kind.COMMAND_MISSING:
+                    raise
+        return await self._ask_once(channel, make_request)
+
+    async def _ask_once(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
+        self._request_id += 1
+        return await channel.ask(self._request_id, make_request(self._request_id))
 
     async def _outwait(self, channel: ProbeChannel, timeout_seconds: float) -> None:
         """Lets a host finish the sample that a reload left in flight, within what is left of its time.

@@ -107,10 +107,10 @@ def build_recording_fleet(directory: Directory, state: State) -> tuple[Fleet, Re
         UsageError: the environment sets something that does not fit.
     """
     fleet = build_fleet(config.load(None, settings(directory, state)), _ask_nobody)
-    address = fleet.settings.statsd.address()
-    if address is None or len(fleet.collector.sinks) != 1:
+    servers = fleet.settings.statsd.servers()
+    if len(servers) != 1 or len(fleet.collector.sinks) != 1:
         raise UsageError("the demo sends to its own StatsD only: unset FLEETMEM_GRAPHITE__* and FLEETMEM_STATSD__*")
-    transport = RecordingTransport(*address)
+    transport = RecordingTransport(servers[0].host, servers[0].port)
     encoding = SeriesEncoding(statsd_plain, fleet.settings.statsd.retire)
     fleet.collector.sinks[:] = [QueuedSink("statsd", encoding, transport, fleet.names)]
     return fleet, transport

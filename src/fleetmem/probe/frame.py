@@ -4,16 +4,25 @@ Text that a login banner or `.bashrc` prints falls outside BEGIN and END and is 
 failed sample, never "no processes".
 """
 
+import re
+
 from fleetmem.errors import HostError, Kind, Stage
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """More than this for one request is a flood. A row is 60 bytes: room for 250,000 processes."""
+
+_AGAIN = re.compile(rb"\nAGAIN fleetmem/1 (\d{1,3})\n")
+_AGAIN_MAX_BYTES = len(b"\nAGAIN fleetmem/1 255\n")
+_COMMAND_MISSING = (126, 127)  # the shell's exit statuses for it, POSIX XCU 2.8.2
 
 
 class FrameReader:
     """Collects what a host sends and cuts out the frame that answers one request.
 
     Give it a request id with `expect`, then bytes with `feed`, which returns the frame when it is complete.
+
+    Attributes:
+        broke_off: why the host gave this request up and waits for the next one; None while it is at work on it.
     """
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -21,6 +30,7 @@ class FrameReader:
         self._buffer = bytearray()
         self._begin = self._end = b""
         self._searched = self._refused = 0
+        self.broke_off: HostError | None = None
 
     def expect(self, request_id: int) -> None:
         """Starts over, for the frame of this request; what is left of an older one is thrown away."""
@@ -28,6 +38,7 @@ class FrameReader:
         self._end = b"\nEND %d " % request_id
         self._buffer.clear()
         self._searched = self._refused = 0
+        self.broke_off = None
 
     def feed(self, data: bytes) -> bytes | None:
         """Takes received bytes; returns the complete frame, its BEGIN and END line included, or None.
@@ -41,7 +52,7 @@ class FrameReader:
             newline = buffer.find(b"\n", end + len(self._end))
             if newline < 0:
                 break
-            # The probe prints BEGIN a second time when its awk broke off: the last one counts.
+            # The probe prints BEGIN a second time when the awk behind its ps broke off: the last one counts.
             begin = buffer.rfind(self._begin, self._refused, end + 1)
             if begin >= 0:
                 frame = bytes(memoryview(buffer)[begin : newline + 1])
@@ -50,6 +61,12 @@ class FrameReader:
             self._searched = self._refused = end + 1  # a banner that talks like an END
         else:
             self._searched = max(self._searched, len(buffer) - len(self._end))
+        if again := _AGAIN.search(buffer, max(0, len(buffer) - len(data) - _AGAIN_MAX_BYTES)):
+            status = int(again[1])
+            del again  # it holds the buffer, which could not be cleared
+            buffer.clear()
+            kind = Kind.COMMAND_MISSING if status in _COMMAND_MISSING else Kind.COMMAND_FAILED
+            self.broke_off = HostError(Stage.COMMAND, kind, f"awk ended with status {status}")
         if len(buffer) > self._max_frame_bytes:
             size = len(buffer)
             buffer.clear()

@@ -7,10 +7,16 @@
 #             P <pid> <uid> <vsz> <rss> <peak> <anon> <swap> <name>            KiB, one per process
 #             E <text>                                                         only when something failed
 #             END <id> <exit status> <number of P lines>
+#   or        AGAIN fleetmem/1 <exit status>      awk broke off, maybe within a frame: no END will come, ask again
 #
-# "-" stands for what the kernel does not tell. Plain POSIX: dash, bash, busybox ash; mawk, gawk, busybox awk.
-# It ends when its standard input ends. It leaves its own helpers (awk, ps) out of the frame: they would be new pids in
-# every sample.
+# "-" stands for what the kernel does not tell. Send the next request when the answer to the last one is there.
+# Plain POSIX: dash, bash, busybox ash, ksh; mawk, gawk, busybox awk. It ends when its standard input ends.
+#
+# Two shells and, from the first request for status on, one awk stay for as long as the connection does:
+#
+#   requests -> feed -> pipe -> answer, which starts awk -> frames
+#
+# They are in the frame like any other process. What a request for ps starts is not: it would be new pids every time.
 LC_ALL=C
 PATH=$PATH:/usr/bin:/bin:/usr/sbin:/sbin
 export LC_ALL PATH
@@ -20,15 +26,18 @@ unset COLUMNS CMD_ENV LIBPROC_HIDE_KERNEL POSIXLY_CORRECT PS_FORMAT PS_PERSONALI
 boot=-
 { cd /proc && read -r boot <sys/kernel/random/boot_id; } 2>/dev/null
 ps_is_busybox=
+half=$(printf %2047s '')
 
-# All paths are below /proc. `slurp` takes a whole file as one record, since no \001 is in it: far cheaper than its lines. A process that is gone by
-# now has no file. Numbers are printed with OFMT: without it, mawk 1.3.3 prints those from 2^31 on with an exponent.
+# All paths are below /proc. `slurp` takes a whole file as one record, since no \001 is in it: far cheaper than its
+# lines. A process that is gone by now has no file. Numbers are printed with OFMT: without it, mawk 1.3.3 prints those
+# from 2^31 on with an exponent.
 functions='
-function slurp(path, separator) {
+function slurp(file, separator) {
     text = ""
     separator = RS
     RS = "\001"
-    if ((getline text <path) > 0) close(path)
+    getline text <file
+    close(file)
     RS = separator
 }
 function val(key, at) {
@@ -48,10 +57,13 @@ function end(status) {
     print "END", id, status, rows + 0
 }'
 
-# Kernel threads and zombies have no VmSize, and own no memory.
+# Kernel threads and zombies have no VmSize, and own no memory. mawk 1.3.4 never frees the name of a file that it opened:
+# `path` keeps one for each process, not a new one for each sample. An awk that has seen very many processes ends, with
+# status 0 and after its END; the next request starts a new one.
 from_status="$functions"'
 function row(pid, vsz, rss) {
-    slurp(pid "/status")
+    if (!(pid in path)) { path[pid] = pid "/status"; seen++ }
+    slurp(path[pid])
     size = index(text, "\nVmSize:")
     if (text == "" || (!size && which != "all")) return
     name = substr(text, 7, index(text, "\n") - 7)
@@ -63,14 +75,10 @@ function row(pid, vsz, rss) {
     } else print "P", pid, uid, 0, 0, "- - -", name
     rows++
 }
-BEGIN {
-    OFMT = CONVFMT = "%.0f"
-    head()
-    if (ARGC > 1) for (i = 1; i < ARGC; i++) row(ARGV[i])
-    else while ((getline pid) > 0) row(pid)
-    end(0)
-    exit
-}'
+BEGIN { OFMT = CONVFMT = "%.0f"; head() }
+$1 == "B" { id = $2; which = $3; rows = 0; head(); next }
+$1 == "E" { end(0); fflush(); if (seen > 10000 + 2 * rows) exit; next }
+NF { row($1) }'
 
 # The column before the name is right-aligned, so that a name with leading spaces stays whole.
 from_ps="$functions"'
@@ -93,16 +101,21 @@ fail() {
     echo "END $1 $2 0"
 }
 
-# Its list of processes is made before awk is started, so awk is not on it.
-sample_status() {
+# A builtin printf takes any number of words. The list is complete before awk is started for it. mawk looks at nothing
+# before the 4096 bytes of its buffer are full, so as many of nothing follow each request, in lines that fit into it.
+feed_status() {
     set -- [0-9]*
-    awk -v id="$id" -v kind=status -v which="$which" -v boot="$boot" "$from_status" "$@" </dev/null
-    status=$?
-    if [ $status -eq 126 ]; then # more processes than fit on a command line
-        printf '%s\n' "$@" | awk -v id="$id" -v kind=status -v which="$which" -v boot="$boot" "$from_status"
-        status=$?
-    fi
-    return $status
+    printf '%s\n' "B $id $which" "$@" E "$half" "$half"
+}
+
+# awk ends with its input, or by failing: mawk does when a process goes away between the opening and the reading of its
+# file. What is left of that request is passed over then, and the next one starts a new awk: nothing ever spins here.
+answer() {
+    while read -r word id which; do
+        [ "$word" = B ] || continue
+        awk -v id="$id" -v kind=status -v which="$which" -v boot="$boot" "$from_status" ||
+            printf '\nAGAIN fleetmem/1 %s\n' $?
+    done
 }
 
 sample_ps() {
@@ -111,27 +124,33 @@ sample_ps() {
     {
         sh -c 'echo "X $$"; exec ps axww -o stat= -o pid= -o ppid= -o uid= -o vsz= -o rss= -o comm='
         echo "S $?"
-    } | awk -v id="$id" -v kind=ps -v which="$which" -v boot="$boot" -v total="$total" -v self="$$" "$from_ps"
+    } | awk -v id="$id" -v kind=ps -v which="$which" -v boot="$boot" -v total="$total" -v self="$self" "$from_ps"
 }
 
-while read -r verb id kind which; do
-    case $id in '' | *[!0-9]*) id=0 ;; esac
-    case $verb.$kind.$which in
-    sample.status.user | sample.status.all) ;;
-    sample.ps.user | sample.ps.all)
-        if [ -z "$ps_is_busybox" ]; then
-            case $(ps --help 2>&1) in *[Bb]usy[Bb]ox*) ps_is_busybox=yes ;; *) ps_is_busybox=no ;; esac
-        fi
-        if [ $ps_is_busybox = yes ]; then
-            fail "$id" 127 "ps here is busybox, which prints rounded sizes: use the probe kind status"
-            continue
-        fi
-        ;;
-    *)
-        fail "$id" 2 "not a request of protocol 1"
-        continue
-        ;;
-    esac
-    # mawk gives up when a process ends between the opening and the reading of its file: once more, and again.
-    "sample_$kind" || { [ $? -lt 126 ] && "sample_$kind"; } || "sample_$kind" || fail "$id" $? "awk ended with status $?"
-done
+feed() {
+    while read -r verb id kind which; do
+        case $id in '' | *[!0-9]*) id=0 ;; esac
+        case $verb.$kind.$which in
+        sample.status.user | sample.status.all)
+            feed_status
+            ;;
+        sample.ps.user | sample.ps.all)
+            if [ -z "$ps_is_busybox" ]; then
+                case $(ps --help 2>&1) in *[Bb]usy[Bb]ox*) ps_is_busybox=yes ;; *) ps_is_busybox=no ;; esac
+                self=$(exec sh -c 'echo "$PPID"') # of this half of the pipeline: $$ is that of the whole
+            fi
+            if [ $ps_is_busybox = yes ]; then
+                fail "$id" 127 "ps here is busybox, which prints rounded sizes: use the probe kind status" >&3
+            else
+                sample_ps >&3 || fail "$id" $? "awk ended with status $?" >&3
+            fi
+            ;;
+        *)
+            fail "$id" 2 "not a request of protocol 1" >&3
+            ;;
+        esac
+    done
+}
+
+exec 3>&1
+feed | answer

@@ -1,17 +1,70 @@
-"""Detail and limits: one series per process or per command, the biggest, and `other` for the rest."""
+"""What is kept of a snapshot, as plain values: levels of detail, filters, groups, sizes."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from heapq import nlargest
-from typing import TypeVar
+from enum import StrEnum
+from re import Pattern
+from string import Formatter
 
-from fleetmem.model import CommandMemory, Detail, LeftOut, ProcessMemory, Shaped, Snapshot
-from fleetmem.units import percent_of
+from fleetmem.model import Detail
 
-_Row = TypeVar("_Row", ProcessMemory, CommandMemory)
 
-OTHER = "other"
-"""What the sum of everything left out is called."""
+class TopBy(StrEnum):
+    """What makes a process big."""
+
+    RSS = "rss"
+    SWAP = "swap"
+    GROWTH = "growth"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Lets a text through where one of `include` finds something in it, or there is none, and no `exclude` does.
+
+    A text that is not known (None) matches no pattern.
+    """
+
+    include: tuple[Pattern[str], ...] = ()
+    exclude: tuple[Pattern[str], ...] = ()
+
+    def keeps(self, text: str | None) -> bool:
+        """Whether the text gets through."""
+        if text is None:
+            return not self.include
+        is_included = not self.include or any(pattern.search(text) for pattern in self.include)
+        return is_included and not any(pattern.search(text) for pattern in self.exclude)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to match."""
+        return bool(self.include or self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Gives processes a name in place of their command's.
+
+    Attributes:
+        match: is searched for in the command.
+        name: the name; `{capture}` is what the capture of that name holds, nothing where it took no part.
+    """
+
+    match: Pattern[str]
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuses a name that could not be made.
+
+        Raises:
+            ValueError: braces that do not match, or something else in them than a named capture.
+        """
+        for _text, capture, format_spec, conversion in Formatter().parse(self.name):
+            if capture is not None and (format_spec or conversion or capture not in self.match.groupindex):
+                known = ", ".join(f"{{{name}}}" for name in self.match.groupindex) or "none, (?P<capture>...) makes one"
+                raise ValueError(f"{self.name!r} has {{{capture}}}; captures in {self.match.pattern!r}: {known}")
+
+    def name_of(self, command: str) -> str | None:
+        """Returns the name of a command, None where the rule does not match."""
+        match = self.match.search(command)
+        return self.name.format_map(match.groupdict("")) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,64 +72,26 @@ class Limits:
     """What is kept of a snapshot.
 
     Attributes:
-        detail: a series per process, or one per command.
-        top: keep that many per host, the largest by RSS; None keeps all.
+        detail: a row per process, one per command, or both.
+        top: keep that many rows per host and level; None keeps all.
         min_rss_bytes: leave out what is smaller.
+        top_by: what `top` ranks by.
+        commands: by the kernel's name of a process, before groups.
+        users: by user id as decimal text: a frame has no names.
+        hosts: by name in the inventory; of a host that is left out, `other` is all there is.
+        groups: the first that matches names a process.
     """
 
-    detail: Detail = Detail.PROCESS
+    detail: Detail | frozenset[Detail] = Detail.PROCESS
     top: int | None = None
     min_rss_bytes: int = 0
+    top_by: TopBy = TopBy.RSS
+    commands: Filter = Filter()
+    users: Filter = Filter()
+    hosts: Filter = Filter()
+    groups: tuple[Group, ...] = ()
 
-
-def shape(snapshot: Snapshot, limits: Limits) -> Shaped:
-    """Returns what the limits keep; the sum of the rest is `other`, so that totals still add up."""
-    total_bytes = snapshot.memory.total_bytes
-    processes: tuple[ProcessMemory, ...] = ()
-    commands: tuple[CommandMemory, ...] = ()
-    other_processes = other_commands = None
-    if limits.detail is Detail.PROCESS:
-        processes, small_processes = _keep(snapshot.processes, limits)
-        other_processes = _sum(OTHER, small_processes, total_bytes) if small_processes else None
-    else:
-        commands, small_commands = _keep(_by_command(snapshot.processes, total_bytes), limits)
-        other_commands = _sum(OTHER, small_commands, total_bytes) if small_commands else None
-    other = other_processes or other_commands
-    return Shaped(
-        memory=snapshot.memory,
-        process_count=len(snapshot.processes),
-        details=frozenset({limits.detail}),
-        processes=processes,
-        commands=commands,
-        other_processes=other_processes,
-        other_commands=other_commands,
-        left_out={LeftOut.SMALL: other.procs} if other else {},
-    )
-
-
-def _keep(rows: tuple[_Row, ...], limits: Limits) -> tuple[tuple[_Row, ...], list[_Row]]:
-    """Splits rows into those that the limits keep and those that they leave out."""
-    if limits.top is None and not limits.min_rss_bytes:
-        return rows, []
-    large = [row for row in rows if row.rss_bytes >= limits.min_rss_bytes]
-    kept = large if limits.top is None else nlargest(limits.top, large, key=lambda row: row.rss_bytes)
-    kept_ids = {id(row) for row in kept}
-    return tuple(kept), [row for row in rows if id(row) not in kept_ids]
-
-
-def _by_command(processes: Iterable[ProcessMemory], total_bytes: int) -> tuple[CommandMemory, ...]:
-    groups: dict[str, list[ProcessMemory]] = {}
-    for process in processes:
-        groups.setdefault(process.command, []).append(process)
-    return tuple(_sum(command, members, total_bytes) for command, members in groups.items())
-
-
-def _sum(command: str, members: Sequence[ProcessMemory | CommandMemory], total_bytes: int) -> CommandMemory:
-    rss_bytes = sum(member.rss_bytes for member in members)
-    return CommandMemory(
-        command=command,
-        procs=sum(member.procs for member in members),
-        rss_bytes=rss_bytes,
-        vsz_bytes=sum(member.vsz_bytes for member in members),
-        mem_percent=percent_of(rss_bytes, total_bytes),
-    )
+    @property
+    def details(self) -> frozenset[Detail]:
+        """The levels that there are."""
+        return frozenset([self.detail]) if isinstance(self.detail, Detail) else self.detail

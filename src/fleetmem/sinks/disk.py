@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -20,11 +20,19 @@ _T = TypeVar("_T")
 class Spool(Protocol):
     """Points that wait on disk. Blocks."""
 
-    points: int
-    text_bytes: int
-    oldest_unix_seconds: float | None
+    @property
+    def points(self) -> int:
+        """Points that wait."""
 
-    def append(self, items: list[Item]) -> int:
+    @property
+    def text_bytes(self) -> int:
+        """Their size."""
+
+    @property
+    def oldest_unix_seconds(self) -> float | None:
+        """When the oldest of them was taken, None when none waits."""
+
+    def append(self, items: Sequence[Item]) -> int:
         """Takes items; returns how many points, the oldest, were dropped for them. Raises SinkError."""
 
     def first(self, max_bytes: int) -> list[tuple[int, Item]]:
@@ -89,6 +97,9 @@ class DiskQueue:
                 backlog.put_back(taken)
                 break
             full += dropped
+            if self._problem:  # reading, and a little room now and then, prove nothing
+                log.warning("%s: the spool works again", self._address)
+                self._problem = None
         return Dropped(full, late)
 
     async def first(self) -> list[tuple[int, Item]]:
@@ -106,13 +117,9 @@ class DiskQueue:
 
     async def _call(self, work: Callable[[], _T]) -> _T | None:
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except SinkError as error:
             if self._problem != str(error):
                 log.error("%s; points wait in memory, as far as they fit", error)
                 self._problem = str(error)
             return None
-        if self._problem:
-            log.warning("%s: the spool works again", self._address)
-            self._problem = None
-        return answer

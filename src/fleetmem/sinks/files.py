@@ -33,6 +33,7 @@ class FileTransport:
         self.address = str(path)
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.refuses_late = False
         self._file = RecordFile(path, header, rotation or Rotation())
         self._thread = ThreadPoolExecutor(1, "file")  # one: one thing after the other
         self._under_way: tuple[asyncio.Future[None], bytes] | None = None

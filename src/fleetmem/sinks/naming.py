@@ -120,9 +120,15 @@ class Place(NamedTuple):
 
 
 class FleetNames:
-    """The names of a fleet's series, from a prefix and all host names at once. Sinks share them."""
+    """The names of a fleet's series, from a prefix and all host names at once. Sinks share them.
 
-    def __init__(self, prefix: str, hosts: Iterable[str]) -> None:
+    Args:
+        prefix: of all names.
+        hosts: of the fleet.
+        before: names of the fleet as it was; hosts that are called as before go on with the commands seen there.
+    """
+
+    def __init__(self, prefix: str, hosts: Iterable[str], before: "FleetNames | None" = None) -> None:
         self.prefix = check_prefix(prefix)
         max_bytes = MAX_NAME_BYTES - len(prefix) - _FIXED_BYTES - _COMMAND_BYTES
         self._table = NameTable(max_bytes)
@@ -130,6 +136,9 @@ class FleetNames:
         for host in hosts:  # first all of them, so that the order makes no difference
             self._table.name(host)
         self._hosts = {host: HostNames(self._table.name(host)) for host in hosts}
+        for host, names in before._hosts.items() if before else ():
+            if host in self._hosts and names.host == self._hosts[host].host:
+                self._hosts[host] = names
 
     def host(self, host: str) -> "HostNames":
         """Returns the names of one host of the fleet."""

@@ -1,16 +1,21 @@
 """How fast datagrams may leave. Pure: the clock is handed in.
 
 A Linux socket with the default receive buffer (rmem_default 212992) holds 92 datagrams of 1432 bytes; what comes while
-it is full is lost in silence. 40 at once and 250 a second fill it only when the receiver does not read for 200 ms.
+it is full is lost in silence. So no 200 ms hold more than 90: a receiver may stop reading for as long. That can be kept
+up to 428 a second; 40 at once and then 250 a second hardly ever come near it.
 """
 
 import math
+from collections import deque
 
 BURST_DATAGRAMS = 40
 STEADY_DATAGRAMS_PER_SECOND = 250.0
 CATCH_UP_SECONDS = 4.0
 """A backlog that steady pace would not clear in this time is cleared in it, at whatever pace that takes."""
 
+_STALL_SECONDS = 0.21  # 200 ms, and a moment to wake up
+_STALL_DATAGRAMS = 90  # of 92: our own timers are late, too
+_SAFE_DATAGRAMS_PER_SECOND = _STALL_DATAGRAMS / _STALL_SECONDS
 _LOAD_SECONDS = 10.0  # over which the usual load is averaged
 _LOAD_HEADROOM = 1.25  # or a load above the steady pace would keep a backlog of CATCH_UP_SECONDS for ever
 _SHORTEST_WAIT_SECONDS = 0.01  # at high rates: fewer and longer sleeps
@@ -30,6 +35,7 @@ class Pace:
         self._at = now_seconds
         self._rate = steady_rate
         self._recent = 0.0  # datagrams sent, each forgotten at the pace of _LOAD_SECONDS
+        self._sent_at = deque([-math.inf] * _STALL_DATAGRAMS, maxlen=_STALL_DATAGRAMS)
 
     def wait_seconds(self, now_seconds: float, backlog_datagrams: float) -> float:
         """Returns how long to wait before the next datagram, 0 for not at all; then the datagram counts as sent.
@@ -41,11 +47,17 @@ class Pace:
         elapsed = now_seconds - self._at
         self._at = now_seconds
         self._recent = self._recent * math.exp(-elapsed / _LOAD_SECONDS) + 1
-        load = self._recent / _LOAD_SECONDS * _LOAD_HEADROOM
+        load = self._recent / _LOAD_SECONDS
+        # A backlog that is being cleared counts as load: headroom alone must not take the pace over what is safe.
+        most = _SAFE_DATAGRAMS_PER_SECOND if load < _SAFE_DATAGRAMS_PER_SECOND else math.inf
         catching_up = backlog_datagrams / (CATCH_UP_SECONDS - 2 * _SHORTEST_WAIT_SECONDS)
-        wanted = max(self._steady_rate, load, catching_up)
+        wanted = max(self._steady_rate, min(load * _LOAD_HEADROOM, most), catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
         burst = max(BURST_DATAGRAMS, rate * _SHORTEST_WAIT_SECONDS)
         self._tokens = min(burst, self._tokens + elapsed * rate) - 1
-        return 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
+        wait_seconds = 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
+        if rate <= _SAFE_DATAGRAMS_PER_SECOND:
+            wait_seconds = max(wait_seconds, self._sent_at[0] + _STALL_SECONDS - now_seconds)
+        self._sent_at.append(now_seconds + wait_seconds)
+        return wait_seconds

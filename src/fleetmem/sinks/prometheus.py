@@ -21,7 +21,7 @@ from fleetmem.model import CollectorStats, Host, Outcome, Sample
 from fleetmem.sinks.exposition import CONTENT_TYPE, FAMILIES, Exposition, HostState
 from fleetmem.sinks.http_server import Answer, HttpServer, blocks, host_port
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -57,10 +57,10 @@ class PrometheusSink:
         problem: why nothing is served now.
     """
 
-    name = "prometheus"
-
     def __init__(self, listen_host: str, listen_port: int, prefix: str) -> None:
         self.problem: SinkError | None = None
+        self.name = "prometheus"
+        self.takes: Takes = take_all
         self._listen_host = listen_host
         self._listen_port = listen_port
         self._exposition = Exposition(prefix)
@@ -121,6 +121,10 @@ class PrometheusSink:
         """Nothing waits: Prometheus comes for it, or does not."""
 
     async def close(self) -> None:
+        """Frees the port."""
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
         """Frees the port."""
         if self._server:
             self._server.close()

@@ -35,6 +35,7 @@ CSV_COLUMNS = (
     *(field for field in _PROCESS_FIELDS if field != "command"),
     "error_kind",
     "error_message",
+    "detail",
 )
 """Of outcomes."""
 
@@ -81,6 +82,8 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         data["other"] = _command(shaped.other_processes)
     if shaped.other_commands:
         data["other_commands" if Detail.PROCESS in shaped.details else "other"] = _command(shaped.other_commands)
+    if shaped.left_out:
+        data["left_out"] = dict(shaped.left_out)
     return data
 
 
@@ -104,7 +107,10 @@ def csv_header(columns: Iterable[str]) -> str:
 
 
 def csv_rows(outcome: Outcome, columns: Iterable[str] = CSV_COLUMNS) -> str:
-    """Returns a row per process or command, or one with `error_kind` for a host that failed."""
+    """Returns a row per process or command, or one with `error_kind` for a host that failed.
+
+    With both levels a host's memory is there twice, once with the one and once with the other `detail`.
+    """
     head = {
         "taken_unix_seconds": f"{outcome.taken_unix_seconds:.3f}",
         "host": outcome.host.name,
@@ -113,7 +119,8 @@ def csv_rows(outcome: Outcome, columns: Iterable[str] = CSV_COLUMNS) -> str:
     if isinstance(outcome, Failure):
         error = {"error_kind": outcome.kind, "error_message": printable(outcome.message)}
         return _csv_text([head | error], columns)
-    return _csv_text((head | _csv_values(row) for detail in Detail for row in rows_of(outcome, detail)), columns)
+    rows = (head | _csv_values(row, detail) for detail in Detail for row in rows_of(outcome, detail))
+    return _csv_text(rows, columns)
 
 
 def stats_csv_rows(stats: CollectorStats) -> str:
@@ -212,9 +219,10 @@ def _measure(counter: Counter) -> str:
     return f"{counter.sink}.{counter.measure}" if counter.sink else counter.measure
 
 
-def _csv_values(row: ProcessMemory | CommandMemory) -> dict[str, Any]:
+def _csv_values(row: ProcessMemory | CommandMemory, detail: Detail) -> dict[str, Any]:
     values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
-    return values | {"command": printable(row.command) if row.command else "", "procs": row.procs}
+    command = printable(row.command) if row.command else ""
+    return values | {"command": command, "procs": row.procs, "detail": detail}
 
 
 def _csv_text(rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> str:

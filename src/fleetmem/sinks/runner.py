@@ -8,7 +8,6 @@ put ──> encoding ──┤  while the backend is away:  ├
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from fleetmem.sinks.backlog import Backlog, Bounds, Item
 from fleetmem.sinks.disk import DiskQueue, Spool
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -39,6 +38,8 @@ class Transport(Protocol):
     address: str
     datagrams_total: int
     bytes_total: int
+    refuses_late: bool
+    """whether an error tells that what was sent before is lost, as with UDP"""
 
     async def send(self, text: bytes, backlog_bytes: int) -> None:
         """Sends whole lines. Raises SinkError."""
@@ -85,11 +86,12 @@ class Encoding(Protocol):
 
 @dataclass(slots=True)
 class _Trouble:
-    """Since when the backend is away, and since when it seems to be back."""
+    """Since when the backend is away, since when it seems to be back, and what was sent since then."""
 
     since: float
     answering_since: float | None = None
     tries: int = 0
+    unproven_points: int = 0
 
 
 @dataclass(slots=True)
@@ -103,16 +105,14 @@ class _Totals:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a sink behaves.
+    """How long and how much may wait.
 
     Attributes:
         max_late_seconds: points that could not be delivered for so long are dropped, None keeps them.
-        takes: which hosts are its own, by name: where there are several servers, each has its share.
         bounds: of the queue in memory.
     """
 
     max_late_seconds: float | None = GIVE_UP_SECONDS
-    takes: Callable[[str], bool] = lambda _name: True
     bounds: Bounds = field(default_factory=Bounds)
 
 
@@ -124,12 +124,12 @@ class QueuedSink:
         encoding: the sink's format.
         transport: to its backend.
         names: of the fleet.
-        options: bounds, and which hosts are its own.
+        options: bounds.
         spool: where points wait while the backend is away, None for in memory.
 
     Attributes:
         problem: what is wrong with the backend now, None when nothing is.
-        options: as given.
+        takes: which hosts are its own, by name.
     """
 
     def __init__(
@@ -143,14 +143,15 @@ class QueuedSink:
     ) -> None:
         self.name = name
         self.problem: SinkError | None = None
-        self.options = options or Options()
+        self.takes: Takes = take_all
+        self._options = options or Options()
         self._encoding = encoding
         self._transport = transport
         self._names = names
         self._disk = DiskQueue(spool, transport.address) if spool else None
-        self._is_spooling = bool(spool and spool.points)
+        self._is_spooling = spool is not None  # there may be points from an earlier start
         self._hosts: dict[Host, HostEncoding] = {}
-        self._backlog = Backlog(self.options.bounds)
+        self._backlog = Backlog(self._options.bounds)
         self._totals = _Totals()
         self._trouble: _Trouble | None = None
         self._is_draining = False
@@ -171,23 +172,20 @@ class QueuedSink:
         host = outcome.host
         encoding = self._hosts.get(host)
         if encoding is None:
-            if not self.options.takes(host.name):
+            if not self.takes(host.name):
                 return
             encoding = self._hosts[host] = self._encoding.host(self._names, host)
         self._enqueue(encoding.update(outcome), outcome.taken_unix_seconds)
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
-        if self.options.takes(stats.collector):
+        if self.takes(stats.collector):
             self._enqueue(self._encoding.stats(self._names, stats), stats.taken_unix_seconds)
 
-    def replace_hosts(
-        self, names: FleetNames, hosts: set[Host], unix_seconds: float, options: Options | None = None
-    ) -> None:
+    def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
         """Changes the fleet: the series of hosts that left it, or are called otherwise now, end."""
-        self.options = options or self.options
         for host in list(self._hosts):
-            is_ours = host in hosts and self.options.takes(host.name)
+            is_ours = host in hosts and self.takes(host.name)
             if not is_ours or not self._encoding.is_same_host(self._names, names, host):
                 self._enqueue(self._hosts.pop(host).retire(), unix_seconds)
         self._names = names
@@ -247,8 +245,10 @@ class QueuedSink:
         finally:  # also when it is cancelled: what is in the queue at the end goes to the spool
             if not is_sent:
                 self._backlog.put_back(taken)
-        self._totals.sent += sum(item.points for _at, item in taken) if is_sent else 0
-        self._is_spooling = self._disk is not None and not is_sent
+        if is_sent:
+            self._note_sent(sum(item.points for _at, item in taken))
+        if self._disk:  # what waits there though nothing is wrong could not be read before: once more, after the rest
+            self._is_spooling = not is_sent or (bool(self._disk.points) and not self._backlog)
         return is_sent
 
     async def _deliver_spooled(self, disk: DiskQueue) -> bool:
@@ -259,7 +259,7 @@ class QueuedSink:
             return True
         if not await self._send(b"".join(item.text for _key, item in found), disk.text_bytes):
             return False
-        self._totals.sent += sum(item.points for _key, item in found)
+        self._note_sent(sum(item.points for _key, item in found))
         await disk.remove(found[-1][0])
         return True
 
@@ -274,7 +274,6 @@ class QueuedSink:
         except SinkError as error:
             self._note_failure(error)
             return False
-        self._note_success()
         return True
 
     async def _back_off(self, trouble: _Trouble) -> bool:
@@ -298,7 +297,7 @@ class QueuedSink:
         return True
 
     def _drop_late(self, trouble: _Trouble) -> None:
-        now, most = time.monotonic(), self.options.max_late_seconds
+        now, most = time.monotonic(), self._options.max_late_seconds
         if self._is_draining and now - trouble.since >= GIVE_UP_SECONDS:
             self._totals.late += self._backlog.expire(now)
         elif most is not None:
@@ -308,14 +307,21 @@ class QueuedSink:
         if self._trouble is None:
             self._trouble = _Trouble(time.monotonic())
         self._trouble.answering_since = None
+        self._totals.late += self._trouble.unproven_points
+        self._trouble.unproven_points = 0
         if self.problem is None or str(self.problem) != str(error):
             log.warning("%s; trying again", error)
         self.problem = error
 
-    def _note_success(self) -> None:
+    def _note_sent(self, points: int) -> None:
         trouble = self._trouble
         if trouble is None:
+            self._totals.sent += points
             return
+        if self._transport.refuses_late:
+            trouble.unproven_points += points
+        else:
+            self._totals.sent += points
         now = time.monotonic()
         trouble.tries = 0
         if trouble.answering_since is None:
@@ -327,7 +333,14 @@ class QueuedSink:
                 trouble.answering_since - trouble.since,
                 self.stats().points_dropped_total,
             )
+            self._prove()
             self._trouble = self.problem = None
+
+    def _prove(self) -> None:
+        """Nothing was refused for long enough: what was sent has arrived, as far as one can know."""
+        if self._trouble:
+            self._totals.sent += self._trouble.unproven_points
+            self._trouble.unproven_points = 0
 
     async def drain(self) -> None:
         """Waits until everything is delivered, given up or safe on disk.
@@ -343,6 +356,8 @@ class QueuedSink:
             self._note_failure(error)
             if not self._disk:
                 raise
+        else:
+            self._prove()
         if not self._disk and self.problem and self.stats().points_dropped_total:
             dropped = self.stats().points_dropped_total
             raise SinkError(f"{self.problem} ({dropped} points were not delivered)")

@@ -5,7 +5,19 @@ from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
 
-from fleetmem.model import CollectorStats, CommandMemory, Failure, Host, Outcome, ProcessMemory, Sample, Shaped
+from fleetmem.model import (
+    COMMAND_MEASURES,
+    HOST_MEASURES,
+    PROCESS_MEASURES,
+    CollectorStats,
+    CommandMemory,
+    Failure,
+    Host,
+    Outcome,
+    ProcessMemory,
+    Sample,
+    Shaped,
+)
 from fleetmem.sinks.formats import Format, Wrap, without_time
 from fleetmem.sinks.naming import FleetNames, HostNames, Place
 from fleetmem.units import format_number
@@ -13,17 +25,6 @@ from fleetmem.units import format_number
 RETIRE_AFTER_FAILURES = 3
 """Cycles without an answer after which a host's series end: a receiver that repeats them shows a dead host alive."""
 
-PROCESS_MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
-COMMAND_MEASURES = (*PROCESS_MEASURES, "procs")
-HOST_MEASURES = (
-    "up",
-    "mem_total_bytes",
-    "mem_available_bytes",
-    "swap_total_bytes",
-    "swap_free_bytes",
-    "processes",
-    "collect_seconds",
-)
 _OTHER_PROCESSES, _OTHER_COMMANDS = -1, -2  # beside pids and command names, neither of which they can be
 
 

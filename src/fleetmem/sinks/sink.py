@@ -1,5 +1,6 @@
 """What every sink can do, and what it tells about itself."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from fleetmem.errors import SinkError
@@ -50,11 +51,22 @@ class SinkStats(NamedTuple):
         return self.points_dropped_full_total + self.points_dropped_late_total
 
 
+Takes = Callable[[str], bool]
+"""Which hosts are a sink's own, by name: where there are several servers, each has its share."""
+
+
+def take_all(_name: str) -> bool:
+    """Takes every host."""
+    return True
+
+
 class Sink(Protocol):
     """Takes outcomes and the collector's own counters somewhere. `put` and `put_stats` return at once."""
 
     name: str
     """short, legal in metric names, of its own among the sinks"""
+    takes: Takes
+    """changes when servers are added or removed; `replace_hosts` then ends what is another's now"""
     problem: SinkError | None
     """what is wrong with the backend now"""
 

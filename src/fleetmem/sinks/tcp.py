@@ -1,75 +1,250 @@
-"""A TCP connection to carbon's plaintext port."""
+"""A TCP connection to StatsD or carbon.
+
+Neither protocol has an acknowledgement. What is known is this: what was written is in a buffer of this machine; what
+the kernel calls acknowledged is in one of the other machine; and what was sent over a connection that the other side
+ended after we ended ours was read.
+"""
 
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from fleetmem.errors import SinkError, reason_of
+from fleetmem.sinks import pickled
+from fleetmem.sinks.unconfirmed import Unconfirmed
 
-_SEND_TIMEOUT_SECONDS = 5.0
+_LIMIT_SECONDS = 5.0
+"""For a connection to be made, for a receiver to take anything, and for it to read the rest at the end."""
+
+_UNCONFIRMED_SECONDS = 10.0
+_CHUNK_BYTES = 64 * 1024
+
+# The kernel goes on for minutes to deliver what a closed connection had in its buffer, and a receiver that is stuck
+# leaves one at each attempt: so not the 4 MiB to which it grows by itself.
+_SEND_BUFFER_BYTES = 256 * 1024
 
 
-class CarbonTransport:
-    """Sends lines of the plaintext protocol over one connection, made on first use and again after it broke.
-
-    The protocol has no acknowledgement: what was written is not known to be stored.
+class Receiver(NamedTuple):
+    """What listens at the other end.
 
     Attributes:
-        bytes_total: written without an error.
+        what: the first word of messages.
+        hint: what to check when it does not take text.
+        encode: turns lines into what it reads; None when it reads lines.
+        is_idempotent: a point that comes twice is stored once, so what may be lost is sent again.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    what: str
+    hint: str
+    encode: Callable[[bytes], bytes] | None = None
+    is_idempotent: bool = False
+
+
+STATSD = Receiver("statsd", "does StatsD listen on TCP there? it may on UDP only")
+CARBON_LINES = Receiver("graphite", "is carbon's plaintext port open there?", is_idempotent=True)
+CARBON_PICKLE = Receiver("graphite", "is carbon's pickle port open there?", pickled.frames, is_idempotent=True)
+
+
+class TcpTransport:
+    """Sends lines over one connection, made on first use and again after it broke.
+
+    Connections are ended in order and what comes back is read: Node's StatsD exits when a client resets one.
+
+    Attributes:
+        bytes_total: handed to the kernel without an error, as encoded; what was sent again counts again.
+    """
+
+    def __init__(self, receiver: Receiver, host: str, port: int) -> None:
         self.address = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.refuses_late = False
+        self._receiver = receiver
         self._host = host
         self._port = port
-        self._writer: asyncio.StreamWriter | None = None
+        self._socket: socket.socket | None = None
+        self._unread = _Unread(0, 0.0)
+        self._unconfirmed = Unconfirmed()
 
     async def send(self, text: bytes, backlog_bytes: int) -> None:
-        """Sends lines.
+        """Sends lines; before them those that may be lost with an earlier connection, where twice does no harm.
 
         Raises:
-            SinkError: no connection, or carbon took nothing for 5 s. Some of the text may have arrived.
+            SinkError: no connection, or the receiver took nothing for 5 s. Some of the text may have arrived.
         """
-        try:
-            async with asyncio.timeout(_SEND_TIMEOUT_SECONDS):
-                if self._writer is None:
-                    _reader, self._writer = await asyncio.open_connection(self._host, self._port)
-                self._writer.write(text)
-                await self._writer.drain()
-        except (OSError, UnicodeError) as error:
-            await self.close()
-            message = f"graphite {self.address}: {_reason(error)}; is carbon's plaintext port open there?"
-            raise SinkError(message) from error
-        self.bytes_total += len(text)
+        await asyncio.sleep(0)  # a backlog that is taken as fast as it is sent must not hold the event loop
+        whole = text if text.endswith(b"\n") else text + b"\n"
+        sock = await self._connected()
+        await self._send_lost(sock)
+        await self._write(sock, whole)
+        if self._receiver.is_idempotent:
+            self._unconfirmed.add(time.monotonic(), whole)
 
     async def flush(self) -> None:
-        """Ends the connection in order, so that all that was written is on its way.
+        """Ends the connection in order, and waits until the receiver has read all; the next send makes another.
 
         Raises:
-            SinkError: carbon broke it off.
+            SinkError: it did not within 5 s, or broke it off.
         """
-        if self._writer is None:
+        if self._unconfirmed:
+            await self._send_lost(await self._connected())
+        if self._socket is None:
             return
-        writer, self._writer = self._writer, None
         try:
-            async with asyncio.timeout(_SEND_TIMEOUT_SECONDS):
-                writer.close()
-                await writer.wait_closed()
+            if _is_open(self._socket):  # otherwise it has read all: with unread input the kernel resets, not ends
+                self._socket.shutdown(socket.SHUT_WR)
+                async with asyncio.timeout(_LIMIT_SECONDS):
+                    while await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK_BYTES):
+                        pass
         except OSError as error:
-            writer.transport.abort()
-            raise SinkError(f"graphite {self.address}: connection broke: {_reason(error)}") from error
+            reason = _reason(error, "did not read to the end within")
+            message = f"connection broke: {reason}; what was sent last may be lost, look at the receiver's log"
+            raise self._failed(message) from error
+        else:
+            self._unconfirmed.forget_all()
+        finally:
+            self._drop()
 
     def unconfirmed(self) -> list[bytes]:
-        """Nothing is kept."""
-        return []
+        """Returns the texts that were sent and may be lost, oldest first, at most 4 MiB.
+
+        That is what was sent in the 10 s before the connection was last seen alive, and since then; nothing for a
+        receiver that is not idempotent.
+        """
+        return self._unconfirmed.texts()
 
     async def close(self) -> None:
-        """Drops the connection, with what carbon has not taken: a stuck one would hold text and socket for ever."""
-        if self._writer:
-            self._writer.transport.abort()
-            self._writer = None
+        """Drops the connection at once. What the kernel has of it is still delivered."""
+        self._drop()
+
+    async def _connected(self) -> socket.socket:
+        if self._socket and self._is_alive(self._socket):
+            return self._socket
+        self._drop()
+        self._socket = await self._connect()
+        return self._socket
+
+    def _is_alive(self, sock: socket.socket) -> bool:
+        """Whether the receiver has neither ended nor broken off the connection. Raises SinkError when it is stuck."""
+        try:
+            if not _is_open(sock):
+                return False
+        except OSError:
+            return False
+        now = time.monotonic()
+        unread_bytes = _unread_bytes(sock)
+        if not unread_bytes or unread_bytes < self._unread.size_bytes:
+            self._unread = _Unread(unread_bytes, now)
+        elif now - self._unread.since_seconds >= _LIMIT_SECONDS:
+            self._drop()
+            raise self._failed(f"took nothing for {_LIMIT_SECONDS:g} s; {self._receiver.hint}")
+        self._unconfirmed.forget(now - _UNCONFIRMED_SECONDS)
+        return True
+
+    async def _connect(self) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_LIMIT_SECONDS):
+                # Each time: a receiver that moved is found again.
+                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                return await _connect_to_one_of(found)
+        except (socket.gaierror, UnicodeError) as error:
+            raise self._failed("name does not resolve; check the spelling and DNS") from error
+        except OSError as error:
+            raise self._failed(f"{_reason(error, 'no answer for')}; {self._receiver.hint}") from error
+
+    async def _send_lost(self, sock: socket.socket) -> None:
+        while (text := self._unconfirmed.first_lost()) is not None:
+            await self._write(sock, text)
+            self._unconfirmed.note_sent_again(time.monotonic())
+
+    async def _write(self, sock: socket.socket, text: bytes) -> None:
+        data = self._receiver.encode(text) if self._receiver.encode else text
+        loop = asyncio.get_running_loop()
+        try:
+            for start in range(0, len(data), _CHUNK_BYTES):
+                async with asyncio.timeout(_LIMIT_SECONDS):
+                    await loop.sock_sendall(sock, data[start : start + _CHUNK_BYTES])
+        except OSError as error:
+            self._drop()
+            raise self._failed(f"{_reason(error, 'took nothing for')}; {self._receiver.hint}") from error
+        except BaseException:  # cancelled, perhaps in the middle of a line: nothing can follow
+            self._drop()
+            raise
+        self.bytes_total += len(data)
+        self._unread = _Unread(_unread_bytes(sock), time.monotonic())
+
+    def _drop(self) -> None:
+        if self._socket:
+            with suppress(OSError):
+                _is_open(self._socket)  # reads: the kernel resets a connection that is closed with unread input
+            self._socket.close()
+            self._socket = None
+        self._unconfirmed.lose()
+
+    def _failed(self, reason: str) -> SinkError:
+        return SinkError(f"{self._receiver.what} {self.address}: {reason}")
 
 
-def _reason(error: Exception) -> str:
-    is_stuck = isinstance(error, TimeoutError) and error.errno is None  # asyncio's; ETIMEDOUT is the same class
-    return f"took nothing for {_SEND_TIMEOUT_SECONDS:g} s" if is_stuck else reason_of(error)
+class _Unread(NamedTuple):
+    """How much the other side had not acknowledged, and since when it is not less."""
+
+    size_bytes: int
+    since_seconds: float
+
+
+async def _connect_to_one_of(found: Sequence[tuple[int, int, int, str, Any]]) -> socket.socket:
+    """Returns a socket that is connected to the first address that answers; each gets its share of the limit."""
+    loop = asyncio.get_running_loop()
+    problem = OSError()
+    for family, kind, protocol, _name, peer in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            async with asyncio.timeout(_LIMIT_SECONDS / len(found)):
+                await loop.sock_connect(sock, peer)
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise problem
+
+
+def _is_open(sock: socket.socket) -> bool:
+    """Returns whether the other side has not ended the connection; reads, and throws away, what it said.
+
+    Raises:
+        OSError: it broke.
+    """
+    try:
+        while sock.recv(_CHUNK_BYTES):
+            pass
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _unread_bytes(sock: socket.socket) -> int:
+    """Returns how much of what was written the other machine has not acknowledged, 0 where the system does not tell."""
+    try:
+        answer = fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return 0
+    return int(struct.unpack("@i", answer)[0])
+
+
+def _reason(error: OSError, when_slow: str) -> str:
+    is_limit = isinstance(error, TimeoutError) and error.errno is None  # ours; ETIMEDOUT is the same class
+    return f"{when_slow} {_LIMIT_SECONDS:g} s" if is_limit else reason_of(error)

@@ -1,13 +1,14 @@
+import asyncio
 from typing import cast
 
 import pytest
 
 from fleetmem.build import Fleet
-from fleetmem.cli.collect import Tally
+from fleetmem.cli.collect import Tally, _drain
 from fleetmem.cli.hints import HINTS
 from fleetmem.errors import Kind
 from fleetmem.model import Host
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.sinks.sink import Sink, SinkStats
 from unit.builders import failure, process, sample
 
 
@@ -93,3 +94,22 @@ def test_the_summary() -> None:
         "10 points in 3 datagrams to h:3, 10 points to h:0, 7 NOT delivered, "
     )
     assert summary.endswith(" s")
+
+
+class _Recovered:
+    """A sink that lost points to a backend which works again."""
+
+    address = "graphite:2003"
+
+    async def drain(self) -> None:
+        """Has nothing left."""
+
+    def stats(self) -> SinkStats:
+        """Returns what was lost."""
+        return SinkStats(points_sent_total=5, points_dropped_full_total=1, points_dropped_late_total=2)
+
+
+def test_points_that_were_lost_on_the_way_are_a_failed_sink() -> None:
+    """Whatever the backend does now: status 4."""
+    problem = asyncio.run(_drain(cast("Sink", _Recovered())))
+    assert str(problem) == "graphite:2003: 3 points were not delivered"

@@ -100,6 +100,16 @@ def test_json_by_command_with_other() -> None:
     assert "other" not in to_json(sample())
 
 
+def test_json_of_both_levels() -> None:
+    """Each level has its rows and its rest; what was left out is counted by process."""
+    limits = Limits(frozenset(Detail), top=1)
+    data = to_json(sample(process(1, "a", 10), process(2, "b", 30), process(3, "b", 5), limits=limits))
+    assert [row["pid"] for row in data["processes"]] == [2]
+    assert [row["rss_bytes"] for row in data["commands"]] == [35]
+    assert (data["other"]["rss_bytes"], data["other_commands"]["rss_bytes"]) == (15, 10)
+    assert json.loads(json.dumps(data))["left_out"] == {"top": 2}
+
+
 @given(command_names())
 def test_a_json_line_is_one_line_of_ascii_and_keeps_the_name(command: str) -> None:
     """Whatever a process is called: one line that any reader takes, and the name can be had back."""
@@ -116,17 +126,33 @@ def test_csv_of_a_sample() -> None:
     assert (first["procs"], first["anon_bytes"], first["error_kind"]) == ("1", "", "")
     assert first["taken_unix_seconds"] == "1700000000.250"
     assert (other["command"], other["pid"], other["procs"], other["rss_bytes"]) == ("other", "", "1", "1")
+    assert (first["detail"], other["detail"]) == ("process", "process")
 
 
 def test_csv_by_command() -> None:
     """Commands have `procs` and no pid."""
     (row,) = _csv(sample(process(1), process(2), limits=Limits(Detail.COMMAND)))
     assert (row["command"], row["procs"], row["pid"], row["uid"]) == ("nginx", "2", "", "")
+    assert row["detail"] == "command"
+
+
+def test_csv_of_both_levels() -> None:
+    """Which level a row is of stands in it: by each of them the host's memory can be added up once."""
+    limits = Limits(frozenset(Detail), top=1)
+    rows = _csv(sample(process(1, "a", 10), process(2, "b", 30), process(3, "b", 5), limits=limits))
+    shown = [(row["detail"], row["command"], row["procs"], row["rss_bytes"]) for row in rows]
+    assert shown == [
+        ("process", "b", "1", "30"),
+        ("process", "other", "2", "15"),
+        ("command", "b", "2", "35"),
+        ("command", "other", "1", "10"),
+    ]
 
 
 def test_csv_of_failure() -> None:
     """A failed host is a row with its error, and no numbers that look like zero."""
     (row,) = _csv(failure(Kind.UNREACHABLE, "no route"))
+    assert row["detail"] == ""
     assert (row["error_kind"], row["error_message"], row["rss_bytes"]) == ("unreachable", "no route", "")
 
 
@@ -164,6 +190,13 @@ def test_table_by_command_shows_how_many() -> None:
     """Where there is no pid the number of processes stands in parentheses."""
     text = _written(OutputFormat.TABLE, sample(process(1), process(2), limits=Limits(Detail.COMMAND)))
     assert "(2)" in text
+
+
+def test_table_of_both_levels() -> None:
+    """No memory is shown twice: with both levels the table is of processes."""
+    limits = Limits(frozenset(Detail), top=1)
+    text = _written(OutputFormat.TABLE, sample(process(1, "a"), process(2, "a"), process(3, "a"), limits=limits))
+    assert [line.split()[1:3] for line in text.splitlines()[1:]] == [["(2)", "other"], ["1", "a"]]
 
 
 def test_table_without_rows() -> None:

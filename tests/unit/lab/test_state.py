@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetmem import config
+from fleetmem.config import Server
 from fleetmem.errors import LabError
 from fleetmem.lab.access import make_keys, settings, write_files
 from fleetmem.lab.directory import Directory
@@ -58,7 +59,8 @@ def test_files_are_private_and_say_the_same(directory: Directory, state: State) 
     assert tomllib.loads(directory.config.read_text()) == settings(directory, state)
     loaded = config.load(directory.config, {})
     assert loaded.inventory.hosts == ("127.0.1.1", "127.0.1.2")
-    assert (loaded.ssh.port, loaded.statsd.address(), loaded.run.interval_seconds) == (2222, ("127.0.0.1", 8125), 2)
+    assert (loaded.ssh.port, loaded.run.interval_seconds) == (2222, 2)
+    assert loaded.statsd.servers() == [Server("udp", "127.0.0.1", 8125)]
     private = directory.key.read_bytes()
     assert make_keys(directory, 2) == keys
     assert directory.key.read_bytes() == private

@@ -54,8 +54,45 @@ def test_a_banner_without_a_newline() -> None:
     assert _reader().feed(b"hello> " + FRAME) == FRAME
 
 
+@pytest.mark.parametrize("before", [b"", b"BEGIN fleetmem/1 7\nM 1 2 3 4\nP 1 0 8", b"motd"])
+@pytest.mark.parametrize("chunk_bytes", [1, 5, 100])
+def test_a_probe_that_broke_off(before: bytes, chunk_bytes: int) -> None:
+    """AGAIN says that no frame will come, however it is cut; with the next request that is over."""
+    reader = _reader()
+    stream = before + b"\nAGAIN fleetmem/1 2\n"
+    for start in range(0, len(stream), chunk_bytes):
+        assert reader.broke_off is None
+        assert reader.feed(stream[start : start + chunk_bytes]) is None
+    assert reader.broke_off is not None
+    assert (reader.broke_off.kind, reader.broke_off.message) == (Kind.COMMAND_FAILED, "awk ended with status 2")
+    assert (reader.pending_bytes, reader.is_in_frame) == (0, False)
+    reader.expect(7)
+    assert reader.broke_off is None
+    assert reader.feed(FRAME) == FRAME
+
+
+@pytest.mark.parametrize("status", [126, 127])
+def test_an_awk_that_is_missing(status: int) -> None:
+    """126 and 127 are the shell's words for it."""
+    reader = _reader()
+    reader.feed(b"\nAGAIN fleetmem/1 %d\n" % status)
+    assert reader.broke_off is not None
+    assert (reader.broke_off.stage, reader.broke_off.kind) == (Stage.COMMAND, Kind.COMMAND_MISSING)
+
+
+@pytest.mark.parametrize(
+    "text", [b"AGAIN fleetmem/1 2\n", b"\nAGAIN 2\n", b"\nAGAIN fleetmem/1 \n", b"\nAGAIN fleetmem/2 2\n"]
+)
+def test_what_is_no_again(text: bytes) -> None:
+    """Another word is text as any other."""
+    reader = _reader()
+    assert reader.feed(text) is None
+    assert reader.broke_off is None
+    assert reader.feed(FRAME) == FRAME
+
+
 def test_the_second_begin_counts() -> None:
-    """When awk broke off, the probe begins again: the first beginning is thrown away."""
+    """When the awk behind ps broke off, the probe begins again: the first beginning is thrown away."""
     again = b"BEGIN fleetmem/1 7\nE awk ended with status 2\nEND 7 2 0\n"
     reader = _reader()
     assert reader.feed(b"BEGIN fleetmem/1 7\nM 1 2 3 4\nP 1 0 8" + again) == again

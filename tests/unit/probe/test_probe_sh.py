@@ -2,11 +2,14 @@
 
 import os
 import re
-import resource
+import select
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,30 +87,129 @@ def _wrapper(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def _run(
-    requests: bytes,
-    shell: str = "sh",
-    path: Path | None = None,
-    source: str | None = None,
-    stack_bytes: int | None = None,
-) -> bytes:
-    """Returns what the probe prints for these requests."""
+def _path(tools: Path | None) -> str:
+    return f"{tools}:{os.environ['PATH']}" if tools else os.environ["PATH"]
 
-    def limit() -> None:
-        if stack_bytes:
-            resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes, stack_bytes))
 
-    path_text = f"{path}:{os.environ['PATH']}" if path and source is None else str(path or os.environ["PATH"])
+def _run(requests: bytes, shell: str = "sh", path: Path | None = None) -> bytes:
+    """Returns what the probe prints for requests that are all there at once."""
     done = subprocess.run(
-        [*_shell(shell), "-c", source or script.source()],
+        [*_shell(shell), "-c", script.source()],
         input=requests,
         capture_output=True,
-        env={"PATH": path_text},
+        env={"PATH": _path(path)},
         timeout=60,
         check=True,
-        preexec_fn=limit,
     )
     return done.stdout
+
+
+class _Probe:
+    """A running probe, asked as fleetmem does: the next request when the answer is there."""
+
+    def __init__(self, shell: str = "sh", tools: Path | None = None, source: str | None = None) -> None:
+        # A source of its own comes with a PATH of nothing but the tools.
+        path = str(tools) if tools and source and _SYSTEM_PATH not in source else _path(tools)
+        self.process = subprocess.Popen(
+            [*_shell(shell), "-c", source or script.source()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": path},
+            bufsize=0,
+        )
+
+    def __enter__(self) -> "_Probe":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """It ends with its input, and nothing of it stays."""
+        started = self.processes()
+        self.send(b"", close=True)
+        try:
+            assert self.process.wait(10) == 0
+            _wait_for_end(started)
+        finally:
+            self.process.kill()
+            assert self.process.stdout
+            self.process.stdout.close()
+
+    def send(self, text: bytes, *, close: bool = False) -> None:
+        assert self.process.stdin
+        if text:
+            self.process.stdin.write(text)
+        if close:
+            self.process.stdin.close()
+
+    def ask(self, request: bytes) -> bytes:
+        """Returns what is printed until an answer is complete, within 20 s."""
+        self.send(request)
+        return self.answer()
+
+    def answer(self) -> bytes:
+        assert self.process.stdout
+        output = b""
+        deadline = time.monotonic() + 20
+        while not re.search(rb"^(END|AGAIN) .*\n\Z", output, re.MULTILINE):
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"no answer: {output[-200:]!r}"
+            data = self.process.stdout.read(65536)
+            assert data, f"it ended: {output[-200:]!r}"
+            output += data
+        return output
+
+    def processes(self) -> list[int]:
+        """Returns the pids of all that runs for it, itself first."""
+        found = [self.process.pid]
+        for pid in found:
+            try:
+                found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            except OSError:
+                continue
+        return found
+
+    def awks(self) -> list[int]:
+        found = []
+        for pid in self.processes():
+            with suppress(OSError):  # it has just ended
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "awk":
+                    found.append(pid)
+        return found
+
+    def work(self) -> list[list[str]]:
+        """Returns the page faults and CPU ticks of all that runs for it, and of their children that have ended."""
+        return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7:15] for pid in self.processes()]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(what: str, happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.01)
+
+
+def _wait_for_end(pids: list[int]) -> None:
+    _wait_for("nothing of it is left", lambda: not any(map(_is_alive, pids)))
+
+
+def _wait_for_processes(probe: _Probe, pids: set[int]) -> None:
+    _wait_for("the others are gone", lambda: pids == set(probe.processes()))
+
+
+def _frame(probe: _Probe, request_id: int = 1) -> Snapshot:
+    """Returns a frame of kind status; asks as often as fleetmem does where a process went away under mawk."""
+    for _ in range(3):
+        output = probe.ask(script.request(request_id, ProbeKind.STATUS, Processes.USER))
+        if b"AGAIN" not in output:
+            break
+    return _parse(output, request_id)
 
 
 def _parse(output: bytes, request_id: int = 1, kind: ProbeKind = ProbeKind.STATUS) -> Snapshot:
@@ -195,40 +297,21 @@ def test_host_memory_is_that_of_proc() -> None:
 
 @pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_its_own_helpers_are_left_out(tmp_path: Path, shell: str, kind: ProbeKind) -> None:
-    """Of all that a sample starts only the resident shell is in it: the rest would be new pids in every sample."""
-    tools = _tools(tmp_path / "tools", {"fm_grep": "grep", "fm_awk": "awk", "fm_ps": "ps", "fm_shell": shell})
-    for name in ("grep", "awk", "ps"):
+def test_only_what_stays_is_in_the_frame(tmp_path: Path, shell: str, kind: ProbeKind) -> None:
+    """The probe's own processes are in the frame if they stay; what a sample starts would be new pids in each."""
+    tools = _tools(tmp_path / "tools", {"fm_awk": "awk", "fm_ps": "ps", "fm_shell": shell})
+    for name in ("awk", "ps"):
         _wrapper(tools / name, f'exec {tools}/fm_{name} "$@"')
-    output = subprocess.run(
-        [tools / "fm_shell", "-c", script.source()],
-        input=_sample(kind) * 3,
-        capture_output=True,
-        env={"PATH": f"{tools}:{os.environ['PATH']}"},
-        timeout=60,
-        check=True,
-    ).stdout
-    frames = [_parse(part + b"END 1 0 " + end, kind=kind) for part, end in _split_frames(output)]
-    assert len(frames) == 3
-    for frame in frames:
-        assert [row.command for row in frame.processes if row.command.startswith("fm_")] == ["fm_shell"]
-
-
-def test_the_helpers_of_the_fallback_are_left_out(tmp_path: Path) -> None:
-    """Where awk gets the list of processes over a pipe, neither it nor what writes the list is in the frame."""
-    tools = _tools(tmp_path / "tools", {"fm_awk": "awk"})
-    _wrapper(tools / "awk", f'[ "$#" -lt 20 ] || exit 126; exec {tools}/fm_awk "$@"')
-    output = _run(_sample(ProbeKind.STATUS) * 10, path=tools)
-    frames = _split_frames(output)
-    assert len(frames) == 10
-    for part, end in frames:
-        rows = _parse(part + b"END 1 0 " + end).processes
-        assert os.getpid() in {row.pid for row in rows}
-        assert not [row.command for row in rows if row.command.startswith("fm_")]
-
-
-def _split_frames(output: bytes) -> list[tuple[bytes, bytes]]:
-    return [(part, end + b"\n") for part, end in re.findall(rb"(BEGIN.*?\n)END 1 0 (\d+)\n", output, re.DOTALL)]
+    source = script.source().replace("sh -c", f"{tools}/fm_shell -c")
+    assert source != script.source()
+    resident = ["fm_shell"] * 3 + ["fm_awk"] * (kind is ProbeKind.STATUS)
+    with _Probe(str(tools / "fm_shell"), tools, source) as probe:
+        for count in range(5):
+            snapshot = _frame(probe) if kind is ProbeKind.STATUS else _parse(probe.ask(_sample(kind)), kind=kind)
+            own = [row for row in snapshot.processes if row.command.startswith("fm_")]
+            if count:  # awk is started for the first one
+                assert sorted(row.command for row in own) == sorted(resident)
+                _wait_for_processes(probe, {row.pid for row in own})
 
 
 @pytest.mark.parametrize("kind", _KINDS)
@@ -247,15 +330,84 @@ def test_kernel_threads_and_zombies_only_when_asked_for(kind: ProbeKind) -> None
     assert everything[zombie].command == "sh"
 
 
+@pytest.mark.parametrize("awk", _AWKS)
 @pytest.mark.parametrize("shell", _SHELLS)
-def test_requests_are_answered_in_turn(shell: str) -> None:
+def test_requests_are_answered_in_turn(tmp_path: Path, shell: str, awk: str) -> None:
     """One frame per request, with its id; what is no request gets a failure and does not end the probe."""
-    requests = b"sample 1 status user\nhello\nsample x status user\nsample 4 status nobody\n\nsample 9 status all\n"
-    output = _run(requests, shell)
-    assert re.findall(rb"^BEGIN fleetmem/1 (\d+)$", output, re.MULTILINE) == [b"1", b"0", b"0", b"4", b"0", b"9"]
-    ends = re.findall(rb"^END (\d+) (\d+) ", output, re.MULTILINE)
-    assert ends == [(b"1", b"0"), (b"0", b"2"), (b"0", b"0"), (b"4", b"2"), (b"0", b"2"), (b"9", b"0")]
-    assert output.count(b"E not a request of protocol 1\n") == 3
+    requests = [b"sample 1 status user\n", b"hello\n", b"sample x status user\n", b"sample 4 status nobody\n", b"\n"]
+    expected = [(b"1", b"0"), (b"0", b"2"), (b"0", b"0"), (b"4", b"2"), (b"0", b"2"), (b"7", b"0"), (b"9", b"0")]
+    with _Probe(shell, _tools(tmp_path / "tools", {"awk": awk})) as probe:
+        answers = [probe.ask(line) for line in [*requests, b"sample 7 ps user\n", b"sample 9 status all\n"]]
+    found = [re.findall(rb"^(?:BEGIN fleetmem/1|END) (\d+)(?: (\d+) .*)?$", text, re.MULTILINE) for text in answers]
+    assert found == [[(number, b""), (number, status)] for number, status in expected]
+    assert sum(text.count(b"E not a request of protocol 1\n") for text in answers) == 3
+
+
+@pytest.mark.parametrize("awk", _AWKS)
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_a_sample_starts_no_process(shell: str, awk: str, tmp_path: Path) -> None:
+    """The same awk answers all requests, and no shell of the probe waits for a child in between."""
+    tools = _tools(tmp_path / "tools", {"awk": awk})
+    with _Probe(shell, tools) as probe:
+        _frame(probe)
+        running = probe.processes()
+        for number in range(10):
+            assert os.getpid() in {row.pid for row in _frame(probe, number).processes}
+            if probe.processes() != running:  # a process went away under mawk
+                running = probe.processes()
+                continue
+            child_faults = [work[1] for work in probe.work()]
+            _frame(probe, number + 100)
+            assert probe.processes() != running or [work[1] for work in probe.work()] == child_faults
+        assert len(running) == 4
+
+
+@pytest.mark.parametrize("awk", _AWKS)
+def test_an_answer_comes_at_once_whatever_its_size(tmp_path: Path, awk: str) -> None:
+    """No request waits in a half-filled buffer of awk for the next one, however many bytes it has."""
+    proc = _fake_proc(tmp_path / "proc")
+    with _Probe("sh", _tools(tmp_path / "tools", {"awk": awk}), _source_on(proc)) as probe:
+        for count in range(1, 1300):
+            _fake_process(proc, 100_000 + count)
+            if count % 3 == 1 or 560 < count < 600:
+                assert len(_frame(probe, count).processes) == count
+
+
+@pytest.mark.parametrize("awk", _AWKS)
+def test_awk_does_not_grow(tmp_path: Path, awk: str) -> None:
+    """What a sample takes is given back: mawk 1.3.4 keeps each new name of a file for ever."""
+    proc = _fake_proc(tmp_path / "proc")
+    for pid in range(1, 301):
+        _fake_process(proc, pid)
+
+    def rss_kib() -> int:
+        (pid,) = probe.awks()
+        return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
+
+    with _Probe("sh", _tools(tmp_path / "tools", {"awk": awk}), _source_on(proc)) as probe:
+        for number in range(30):
+            _frame(probe, number)
+        before = rss_kib()
+        for number in range(100):
+            _frame(probe, number)
+        assert rss_kib() < before + 300
+
+
+@pytest.mark.parametrize("awk", _AWKS)
+def test_an_awk_that_has_seen_too_much_makes_room(tmp_path: Path, awk: str) -> None:
+    """After very many different processes a new awk takes over, and no answer is lost."""
+    proc = _fake_proc(tmp_path / "proc")
+    source = _source_on(proc).replace("10000 + 2 * rows", "10 + 2 * rows")
+    assert source != _source_on(proc)
+    seen = set()
+    with _Probe("sh", _tools(tmp_path / "tools", {"awk": awk}), source) as probe:
+        for pid in range(1, 41):
+            _fake_process(proc, pid)
+            assert [row.pid for row in _frame(probe, pid).processes] == [pid]
+            seen.update(probe.awks())
+            (proc / str(pid) / "status").unlink()
+            (proc / str(pid)).rmdir()
+    assert 3 <= len(seen) <= 4
 
 
 @pytest.mark.parametrize("shell", _SHELLS)
@@ -267,15 +419,24 @@ def test_it_ends_with_its_input(shell: str) -> None:
 
 @pytest.mark.parametrize("shell", _SHELLS)
 def test_a_missing_awk(tmp_path: Path, shell: str) -> None:
-    """Without awk the frame says so, with the shell's own status for it."""
+    """Without awk each answer has the shell's own status for it; nothing is done in between."""
     tools = _tools(tmp_path / "tools", {"grep": "grep"})
     source = script.source().replace(_SYSTEM_PATH, "")
     assert source != script.source()
     if shell == "busybox sh":
         pytest.skip("busybox finds its own awk without PATH")
-    with pytest.raises(HostError, match="awk ended with status 127") as caught:
-        _parse(_run(_sample(ProbeKind.STATUS), shell, tools, source))
-    assert caught.value.kind is Kind.COMMAND_MISSING
+    with _Probe(shell, tools, source) as probe:
+        for _ in range(3):
+            assert probe.ask(_sample(ProbeKind.STATUS)) == b"\nAGAIN fleetmem/1 127\n"
+        _assert_idle(probe)
+
+
+def _assert_idle(probe: _Probe) -> None:
+    """Nothing runs but what waits."""
+    time.sleep(0.2)
+    before = probe.processes(), probe.work()
+    time.sleep(0.5)
+    assert (probe.processes(), probe.work()) == before
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
@@ -283,80 +444,142 @@ def test_awk_is_all_it_needs(tmp_path: Path, shell: str) -> None:
     """On a host with a shell and awk, and no other program, there is a frame."""
     tools = _tools(tmp_path / "tools", {"awk": "awk"})
     source = script.source().replace(_SYSTEM_PATH, "")
-    assert os.getpid() in _by_pid(_parse(_run(_sample(ProbeKind.STATUS), shell, tools, source)))
+    with _Probe(shell, tools, source) as probe:
+        assert os.getpid() in _by_pid(_frame(probe))
 
 
-def test_an_awk_that_fails_once(tmp_path: Path) -> None:
-    """Mawk breaks off when a process ends while its file is read; the next try gives the whole frame."""
-    tools = _tools(tmp_path / "tools", {"fm_awk": "awk"})
-    broken = "echo BEGIN fleetmem/1 1; echo M 1 2 3 4; echo K - -; exit 2"
-    _wrapper(tools / "awk", f'[ -e {tools}/tried ] && exec {tools}/fm_awk "$@"; : >{tools}/tried; {broken}')
-    snapshot = _parse(_run(_sample(ProbeKind.STATUS), path=tools))
-    assert os.getpid() in _by_pid(snapshot)
-    assert snapshot.memory.total_bytes > 1024
-
-
-def test_an_awk_that_fails(tmp_path: Path) -> None:
-    """An awk that breaks off in the middle of a frame is a failure with its status, not a short frame."""
+@pytest.mark.parametrize("awk", _AWKS)
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_an_awk_that_fails_once(tmp_path: Path, shell: str, awk: str) -> None:
+    """Mawk breaks off when a process ends while its file is read: that is said, and the next request gets a frame."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    _wrapper(tools / "awk", "echo BEGIN fleetmem/1 1; echo M 1 2 3 4; cat >/dev/null; exit 9")
-    with pytest.raises(HostError, match="awk ended with status 9") as caught:
-        _parse(_run(_sample(ProbeKind.STATUS), path=tools))
-    assert caught.value.kind is Kind.COMMAND_FAILED
+    real = f"{_program(awk)} awk" if awk == "busybox" else _program(awk)
+    broken = "echo BEGIN fleetmem/1 1; echo M 1 2 3 4; echo K - -; read -r _; printf %s 'P 1 0 1'; exit 2"
+    _wrapper(tools / "awk", f'[ -e {tools}/tried ] && exec {real} "$@"; : >{tools}/tried; {broken}')
+    if shell == "busybox sh" and _busybox_takes_its_own_awk():
+        pytest.skip("busybox takes its own awk first")
+    with _Probe(shell, tools) as probe:
+        broken_off = probe.ask(_sample(ProbeKind.STATUS))
+        assert broken_off.startswith(b"BEGIN fleetmem/1 1\nM 1 2 3 4\n")
+        assert broken_off.endswith(b"P 1 0 1\nAGAIN fleetmem/1 2\n")
+        for number in (2, 3):
+            snapshot = _frame(probe, number)
+            assert os.getpid() in _by_pid(snapshot)
+            assert snapshot.memory.total_bytes > 1024
+
+
+def _busybox_takes_its_own_awk() -> bool:
+    """Whether busybox sh prefers its own programs to those on PATH."""
+    command = ["busybox", "sh", "-c", "command -v awk"]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).stdout.strip() == b"awk"
+
+
+@pytest.mark.parametrize("reads", ["", "read -r _; ", "dd bs=4096 count=1 >/dev/null 2>&1; "])
+@pytest.mark.parametrize("status", [1, 9, 126])
+def test_an_awk_that_fails(tmp_path: Path, status: int, reads: str) -> None:
+    """It is started once for each request, whenever it fails, and nothing spins in between."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    _wrapper(tools / "awk", f"echo started >>{tools}/log; {reads}exit {status}")
+    with _Probe("sh", tools) as probe:
+        for count in range(1, 4):
+            assert probe.ask(_sample(ProbeKind.STATUS)) == b"\nAGAIN fleetmem/1 %d\n" % status
+            _assert_idle(probe)
+            assert (tools / "log").read_text() == "started\n" * count
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_an_awk_that_is_killed_while_it_waits(shell: str) -> None:
+    """By hand, or for want of memory: that is said when nobody asked, and the next request gets a new one."""
+    with _Probe(shell) as probe:
+        _frame(probe)
+        (awk,) = probe.awks() or [pytest.skip("this shell's awk has another name")]
+        os.kill(awk, signal.SIGKILL)
+        assert probe.answer() == b"\nAGAIN fleetmem/1 137\n"
+        _assert_idle(probe)
+        assert os.getpid() in _by_pid(_frame(probe, 2))
+        assert probe.awks() not in ([], [awk])
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_it_ends_where_nobody_reads(crowded_proc: Path, shell: str) -> None:
+    """A channel that died under a half-written frame leaves nothing behind, nor does one that was never read."""
+    for is_closed_first in (True, False):
+        probe = _Probe(shell, source=_source_on(crowded_proc))
+        assert probe.process.stdout
+        probe.send(_sample(ProbeKind.STATUS))
+        assert probe.process.stdout.read(100)
+        started = probe.processes()
+        assert len(started) == 4
+        if is_closed_first:
+            probe.process.stdout.close()
+            probe.send(b"", close=True)
+        else:
+            probe.send(b"", close=True)
+            time.sleep(0.1)
+            probe.process.stdout.close()
+        probe.process.wait(10)
+        _wait_for_end(started)
 
 
 @pytest.mark.parametrize("shell", _SHELLS)
 def test_busybox_ps_is_refused(tmp_path: Path, shell: str) -> None:
     """Its sizes are rounded; the message says what to use, and the probe goes on."""
     tools = _tools(tmp_path / "tools", {"ps": "busybox"})
-    output = _run(_sample(ProbeKind.PS) * 2 + b"sample 2 status user\n", shell, tools)
-    with pytest.raises(HostError, match="busybox, which prints rounded sizes: use the probe kind status") as caught:
-        _parse(output)
-    assert caught.value.kind is Kind.COMMAND_MISSING
-    assert output.count(b"END 1 127 0\n") == 2
-    assert _parse(output, 2).processes
+    with _Probe(shell, tools) as probe:
+        for _ in range(2):
+            with pytest.raises(HostError, match="busybox, which prints rounded sizes: use the probe kind") as caught:
+                _parse(probe.ask(_sample(ProbeKind.PS)))
+            assert caught.value.kind is Kind.COMMAND_MISSING
+        assert _frame(probe, 2).processes
 
 
-_FAKE_PROCESSES = 12_000
+_FAKE_PROCESSES = 20_000
+
+
+def _fake_proc(folder: Path) -> Path:
+    """Returns the folder as a /proc without processes."""
+    folder.mkdir(exist_ok=True)
+    (folder / "meminfo").write_text("MemTotal: 1000000 kB\nMemAvailable: 5000 kB\nSwapTotal: 7 kB\nSwapFree: 6 kB\n")
+    (folder / "vmstat").write_text("nr_free_pages 1\noom_kill 3\n")
+    return folder
+
+
+def _fake_process(proc: Path, pid: int) -> None:
+    (proc / str(pid)).mkdir()
+    status = f"Name:\tp{pid}\nPid:\t{pid}\nPPid:\t1\nUid:\t5\t5\t5\t5\nVmSize:\t{pid} kB\nVmRSS:\t7 kB\n"
+    (proc / str(pid) / "status").write_text(status)
+
+
+def _source_on(proc: Path) -> str:
+    """Returns the probe for another /proc."""
+    source = script.source().replace("cd /proc ", f"cd {proc} ").replace("<sys/", "</proc/sys/")
+    assert f"cd {proc} " in source
+    return source
 
 
 @pytest.fixture(scope="module")
 def crowded_proc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A /proc of so many processes that their files do not fit on a command line of 128 KiB."""
-    folder = tmp_path_factory.mktemp("proc")
-    (folder / "meminfo").write_text("MemTotal: 1000000 kB\nMemAvailable: 5000 kB\nSwapTotal: 7 kB\nSwapFree: 6 kB\n")
-    (folder / "vmstat").write_text("nr_free_pages 1\noom_kill 3\n")
+    """A /proc of more processes than fit on a command line of 128 KiB."""
+    folder = _fake_proc(tmp_path_factory.mktemp("proc"))
     for pid in range(100_001, 100_001 + _FAKE_PROCESSES):
-        (folder / str(pid)).mkdir()
-        status = f"Name:\tp{pid}\nPid:\t{pid}\nPPid:\t1\nUid:\t5\t5\t5\t5\nVmSize:\t{pid} kB\nVmRSS:\t7 kB\n"
-        (folder / str(pid) / "status").write_text(status)
+        _fake_process(folder, pid)
     return folder
 
 
+@pytest.mark.parametrize("awk", _AWKS)
 @pytest.mark.parametrize("shell", _SHELLS)
-def test_more_processes_than_fit_on_a_command_line(crowded_proc: Path, shell: str) -> None:
-    """One awk cannot be given that many at once: the same comes over a pipe, all of it."""
-    source = script.source().replace("cd /proc", f"cd {crowded_proc}")
-    output = _run(_sample(ProbeKind.STATUS), shell, source=source, stack_bytes=512 * 1024)
-    snapshot = _parse(output)
-    assert len(snapshot.processes) == _FAKE_PROCESSES
-    assert {(row.uid, row.rss_bytes) for row in snapshot.processes} == {(5, 7 * 1024)}
-    assert all(row.command == f"p{row.pid}" and row.vsz_bytes == row.pid * 1024 for row in snapshot.processes)
-    assert (snapshot.memory.total_bytes, snapshot.memory.oom_kills_total) == (1_024_000_000, 3)
-
-
-def test_the_fallback_is_needed(crowded_proc: Path) -> None:
-    """The test above tests the fallback: one awk for all of them does not start there."""
-    started = subprocess.run(
-        ["sh", "-c", "awk 'BEGIN { exit }' [0-9]*"],
-        cwd=crowded_proc,
-        capture_output=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (512 * 1024, 512 * 1024)),
-    )
-    assert started.returncode == 126
+def test_twenty_thousand_processes(crowded_proc: Path, tmp_path: Path, shell: str, awk: str) -> None:
+    """No limit of a command line counts, and all of them are in each frame."""
+    tools = _tools(tmp_path / "tools", {"awk": awk})
+    with _Probe(shell, tools, _source_on(crowded_proc)) as probe:
+        for number in (1, 2):
+            snapshot = _frame(probe, number)
+            assert len(snapshot.processes) == _FAKE_PROCESSES
+            assert {(row.uid, row.rss_bytes) for row in snapshot.processes} == {(5, 7 * 1024)}
+            assert all(row.command == f"p{row.pid}" and row.vsz_bytes == row.pid * 1024 for row in snapshot.processes)
+            assert (snapshot.memory.total_bytes, snapshot.memory.oom_kills_total) == (1_024_000_000, 3)
 
 
 def test_the_file_is_what_is_sent() -> None:

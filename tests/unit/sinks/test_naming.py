@@ -200,6 +200,17 @@ def test_names_kept_apart_are_counted() -> None:
     assert fleet.kept_apart == 4
 
 
+def test_a_changed_fleet_goes_on_with_the_names_before() -> None:
+    """A command that had to be told from another one keeps its name, in old and new sinks; not for another host."""
+    old = FleetNames("p", ["a", "b.c", "x"])
+    names = [(old.host(host).command("d/0"), old.host(host).command("d:0"))[1] for host in ("a", "b.c")]
+    new = FleetNames("q", ["a", "b.c", "b-c"], old)
+    assert new.host("a") is old.host("a")
+    assert new.host("a").command("d:0") == names[0]
+    assert new.host("b.c") is not old.host("b.c")
+    assert new.kept_apart == 2 + 2  # b.c and b-c, d/0 and d:0
+
+
 def test_a_host_that_makes_up_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded; beyond it names are still legal, apart and the same each time."""
     monkeypatch.setattr(naming, "_MAX_REMEMBERED", 3)

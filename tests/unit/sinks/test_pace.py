@@ -1,3 +1,4 @@
+import bisect
 import math
 
 import pytest
@@ -53,6 +54,41 @@ def test_pauses_never_make_room_for_more(pauses_seconds: list[float], count: int
     assert _most_in_a_window(times) <= _BUFFER_DATAGRAMS
 
 
+def _send_times_of_a_fleet(
+    interval_seconds: float, datagrams_per_host: int, silence_seconds: float, cycles: int = 30, hosts: int = 50
+) -> list[float]:
+    """Returns when the datagrams of a fleet leave whose hosts are spread over the interval.
+
+    In each third cycle none answers for a while, then all that should have.
+    """
+    answers = []
+    for cycle in range(cycles):
+        for host in range(hosts):
+            place_seconds = interval_seconds * host / hosts
+            if cycle % 3 == 0:
+                place_seconds = max(place_seconds, silence_seconds)
+            answers.append(cycle * interval_seconds + place_seconds)
+    times: list[float] = []
+    pace, now_seconds = Pace(0.0), 0.0
+    while len(times) < len(answers) * datagrams_per_host:
+        due = bisect.bisect_right(answers, now_seconds) * datagrams_per_host
+        if due == len(times):
+            now_seconds = answers[len(times) // datagrams_per_host]
+            continue
+        now_seconds += pace.wait_seconds(now_seconds, due - len(times))
+        times.append(now_seconds)
+    return times
+
+
+@pytest.mark.parametrize("silence_seconds", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("interval_seconds", [10.0, 5.0, 4.0, 3.0])
+def test_a_fleet_never_fills_the_buffer(interval_seconds: float, silence_seconds: float) -> None:
+    """1,000 datagrams a cycle, spread or in lumps, first cycle or last: no 200 ms hold more than a buffer does."""
+    times = _send_times_of_a_fleet(interval_seconds, 20, silence_seconds)
+    assert _most_in_a_window(times) <= _BUFFER_DATAGRAMS
+    assert times[-1] < 30 * interval_seconds + 1.0
+
+
 def test_steady_pace() -> None:
     """In the long run it is the stated number a second."""
     times = _send_times(5000, 0)
@@ -89,7 +125,7 @@ def test_a_backlog_that_shrinks_is_still_cleared_in_time() -> None:
     assert now <= CATCH_UP_SECONDS * 1.05
 
 
-@pytest.mark.parametrize("load", [400.0, 4000.0])
+@pytest.mark.parametrize("load", [220.0, 400.0, 425.0, 430.0, 450.0, 4000.0])
 def test_a_load_above_the_steady_pace_leaves_no_backlog_behind(load: float) -> None:
     """What comes in all the time goes out as fast: no lag that stays, and so nothing to lose at a stop."""
     pace, now, sent = Pace(0.0), 0.0, 0

@@ -1,16 +1,19 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Counter, Host
 from fleetmem.sinks import formats, runner
-from fleetmem.sinks.backlog import Bounds
+from fleetmem.sinks.backlog import Bounds, Item
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.runner import Options, QueuedSink
 from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.spool import Spool
 from unit.builders import WEB, failure, process, sample
 
 _DB = Host("db1", "10.0.0.2")
@@ -24,6 +27,7 @@ class ScriptedTransport:
         self.address = "x:1"
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.refuses_late = True
         self.script = list(script)
         self.flush_error = flush_error
         self.always: SinkError | None = None
@@ -241,7 +245,9 @@ def test_one_success_proves_nothing(clock: Clock, caplog: pytest.LogCaptureFixtu
             await _delivered(sink)
         assert sink.problem is _REFUSED
 
-    _run(ScriptedTransport, use)
+    sink = _run(ScriptedTransport, use)
+    # The first one was sent before there was any trouble; the last one may have arrived: nobody knows yet.
+    assert _totals(sink)[:2] == (1, 38)
     assert caplog.messages == ["statsd x:1: refused; trying again"]
     assert clock.now_seconds >= 1005
 
@@ -394,6 +400,34 @@ def test_a_bug_in_a_transport_surfaces() -> None:
 
     with pytest.raises(KeyError):
         asyncio.run(main())
+
+
+def test_a_spool_that_could_not_be_read_is_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails for a moment must not keep points of an earlier start until the backend is away."""
+    spool = Spool(tmp_path / "spool", 10**6, 10**12)
+    spool.append([Item(b"old\n", 1, 1.0)])
+    first, errors = spool.first, [SinkError("disk I/O error")]
+    monkeypatch.setattr(spool, "first", lambda max_bytes: _raise(errors.pop()) if errors else first(max_bytes))
+
+    async def main() -> list[bytes]:
+        transport = ScriptedTransport()
+        encoding = SeriesEncoding(formats.carbon_plain, Retire.NONE, formats.with_time)
+        sink = QueuedSink("x", encoding, transport, FleetNames("p", ["web01"]), spool=spool)
+        async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+            running = group.create_task(sink.run())
+            await _delivered(sink)
+            assert not transport.sent
+            sink.put(failure())
+            await _delivered(sink)
+            running.cancel()
+        await sink.close()
+        return transport.sent
+
+    assert asyncio.run(main())[1:] == [b"old\n"]
+
+
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 def test_close_closes_the_transport() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleetmem.errors import SinkError
-from fleetmem.sinks import udp
+from fleetmem.sinks import datagrams, udp
 from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES, UdpTransport
 
 
@@ -50,6 +51,19 @@ def test_lines_arrive_whole(receiver: socket.socket) -> None:
     assert all(len(datagram) <= MAX_DATAGRAM_BYTES and datagram.endswith(b"\n") for datagram in datagrams)
     assert (len(datagrams), transport.bytes_total) == (4, len(text))
     assert transport.address == f"127.0.0.1:{_port(receiver)}"
+
+
+def test_smaller_datagrams(receiver: socket.socket) -> None:
+    """Over the internet 512 bytes are what surely passes."""
+
+    async def main() -> UdpTransport:
+        transport = UdpTransport("127.0.0.1", _port(receiver), max_datagram_bytes=512)
+        await transport.send(b"a:1|g\n" * 100, 0)
+        await transport.close()
+        return transport
+
+    assert asyncio.run(main()).datagrams_total == 2
+    assert len(receiver.recv(65536)) == 510
 
 
 def test_ipv6_address_text() -> None:
@@ -152,7 +166,7 @@ def _answer(monkeypatch: pytest.MonkeyPatch, *answers: int | OSError) -> list[in
 
 def test_the_name_is_looked_up_again(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the address changes, sending follows; a look-up that fails, or gives the same, keeps the old one."""
-    monkeypatch.setattr(udp, "_LOOK_UP_EVERY_SECONDS", 0)
+    monkeypatch.setattr(datagrams, "_LOOK_UP_EVERY_SECONDS", 0)
     port = _port(receiver)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
@@ -169,6 +183,39 @@ def test_the_name_is_looked_up_again(receiver: socket.socket, monkeypatch: pytes
         assert [receiver.recv(100) for _ in range(3)] == [b"n:0|g\n", b"n:1|g\n", b"n:2|g\n"]
         assert other.recv(100) == b"n:3|g\n"
     assert len(asked) == 4
+
+
+def test_a_look_up_that_hangs_holds_up_little(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old address is good enough."""
+
+    async def main() -> None:
+        transport = UdpTransport("127.0.0.1", _port(receiver))
+        await transport.send(b"a:1|g\n", 0)
+        monkeypatch.setattr(datagrams, "_LOOK_UP_EVERY_SECONDS", 0)
+        monkeypatch.setattr(datagrams, "_LIMIT_SECONDS", 0.01)
+        monkeypatch.setattr(UdpTransport, "_look_up", lambda _self: asyncio.sleep(60))
+        async with asyncio.timeout(5):
+            await transport.send(b"b:1|g\n", 0)
+        await transport.close()
+
+    asyncio.run(main())
+    assert [receiver.recv(100) for _ in range(2)] == [b"a:1|g\n", b"b:1|g\n"]
+
+
+def test_no_more_files_may_be_open(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is the world's doing, not a bug that ends the collector."""
+    _answer(monkeypatch, _port(receiver))
+
+    def refuse(*_arguments: Any) -> socket.socket:
+        raise OSError(errno.EMFILE, "")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            with pytest.raises(SinkError, match="too many open files"):
+                await UdpTransport("statsd", 8125).send(b"a:1|g\n", 0)
+
+    asyncio.run(main())
 
 
 def test_the_name_is_not_looked_up_each_time(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +257,7 @@ def test_it_keeps_the_pace(receiver: socket.socket, monkeypatch: pytest.MonkeyPa
         await transport.close()
 
     asyncio.run(main())
-    assert (backlogs, slept) == ([5, 5], [0.125, 0.125])
+    assert (backlogs, slept) == ([5, 5], [0, 0.125, 0.125])
 
 
 def test_a_full_socket_is_waited_for(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +269,7 @@ def test_a_full_socket_is_waited_for(receiver: socket.socket, monkeypatch: pytes
         def send(self, *arguments: Any) -> int:
             if self.refusals:
                 self.refusals -= 1
-                raise BlockingIOError
+                raise BlockingIOError(errno.EAGAIN, "full")
             return super().send(*arguments)
 
     async def main() -> UdpTransport:

@@ -1,0 +1,137 @@
+"""The composition root's other half: from configuration to sinks."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd
+from fleetmem.rendezvous import owner
+from fleetmem.sinks import formats, tcp
+from fleetmem.sinks.archive import Rotation
+from fleetmem.sinks.files import FileTransport
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.records import RecordEncoding
+from fleetmem.sinks.runner import Options, QueuedSink, Transport
+from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import Sink, take_all
+from fleetmem.sinks.spool import Spool
+from fleetmem.sinks.udp import UdpTransport
+from fleetmem.sinks.unix import UnixTransport
+
+Spec = tuple[object, ...]
+"""What a sink is made from; equal ones make the same sink."""
+
+
+def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]) -> dict[Spec, Sink]:
+    """Returns the sinks that a configuration names, each with what it is made from.
+
+    Args:
+        settings: the configuration.
+        names: of the fleet.
+        current: sinks that are there already; those that are made from the same stay.
+
+    Raises:
+        UsageError: a port cannot be listened on, a package is missing.
+        SinkError: the spool cannot be used.
+    """
+    wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}  # what they take is let go of where a later one fails
+    servers = settings.statsd.servers()
+    for server in servers:
+        wanted["statsd", server, settings.statsd.model_copy(update={"server": ()})] = partial(
+            _statsd, settings.statsd, server, names
+        )
+    if settings.graphite.server:
+        spool = _spool_path(settings.graphite)
+        has_spool = any(spec[:2] == ("graphite", spool) for spec in current)
+        wanted["graphite", spool, settings.graphite] = partial(
+            _graphite, settings.graphite, spool, names, has_spool=has_spool
+        )
+    listen = settings.prometheus.address()
+    if listen:
+        host, port = listen
+        has_port = any(spec[:2] == ("prometheus", port) for spec in current)  # whatever the address: 0.0.0.0 is all
+        wanted["prometheus", port, host, settings.prefix] = partial(
+            _prometheus, host, port, settings.prefix, has_port=has_port
+        )
+    if settings.file.path:
+        wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
+    with ExitStack() as undo:
+        made = {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
+        undo.pop_all()
+    _share_out(servers, [sink for spec, sink in made.items() if spec[0] == "statsd"])
+    return made
+
+
+def _share_out(servers: Sequence[Server], sinks: Sequence[Sink]) -> None:
+    """Gives each StatsD server its hosts: always the same ones, whatever the order of the servers."""
+    addresses = [str(server) for server in servers]
+    for number, (address, sink) in enumerate(zip(addresses, sinks, strict=True), 1):
+        sink.name = "statsd" if number == 1 else f"statsd_{number}"
+        sink.takes = partial(_is_owner, address, addresses) if len(addresses) > 1 else take_all
+
+
+def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
+    return owner(key, addresses) == address
+
+
+def _statsd(settings: Statsd, server: Server, names: FleetNames, _undo: ExitStack) -> Sink:
+    transport: Transport
+    if server.scheme == "unix":
+        transport = UnixTransport(Path(server.host))
+    elif server.scheme == "tcp":
+        transport = tcp.TcpTransport(tcp.STATSD, server.host, server.port)
+    else:
+        transport = UdpTransport(server.host, server.port, settings.datagrams_per_second)
+    return QueuedSink("statsd", SeriesEncoding(formats.STATSD[settings.dialect], settings.retire), transport, names)
+
+
+def _graphite(
+    settings: Graphite, spool_path: Path | None, names: FleetNames, undo: ExitStack, *, has_spool: bool
+) -> Sink:
+    host, port = settings.address() or ("", 0)
+    receiver = tcp.CARBON_PICKLE if settings.protocol is CarbonProtocol.PICKLE else tcp.CARBON_LINES
+    format_ = formats.carbon_tagged if settings.tags else formats.carbon_plain
+    # Each point has its own time there, and an absent point is a gap: nothing has to be ended, nothing is too late.
+    encoding = SeriesEncoding(format_, Retire.NONE, formats.with_time)
+    spool = None
+    if spool_path:
+        # Where it is our own until the sink before has ended, it is opened with its first use.
+        spool = Spool(spool_path, settings.spool_max_size, settings.spool_max_age_seconds, opens_later=has_spool)
+        undo.callback(spool.close)
+    transport = tcp.TcpTransport(receiver, host, port)
+    return QueuedSink("graphite", encoding, transport, names, Options(max_late_seconds=None), spool)
+
+
+def _spool_path(settings: Graphite) -> Path | None:
+    host, port = settings.address() or ("", 0)
+    if not settings.spool:
+        return None
+    return (settings.spool_dir or _state_dir()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
+
+
+def _state_dir() -> Path:
+    """Returns where state is kept: what systemd says, then the XDG base directory specification."""
+    if "STATE_DIRECTORY" in os.environ:
+        return Path(os.environ["STATE_DIRECTORY"].partition(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
+
+
+def _prometheus(host: str, port: int, prefix: str, undo: ExitStack, *, has_port: bool) -> Sink:
+    # Imported here: with prometheus_client it is a twentieth of a start that does without.
+    from fleetmem.sinks.prometheus import PrometheusSink
+
+    sink = PrometheusSink(host, port, prefix)
+    if not has_port:  # else it is our own until the sink before has ended, and `run` takes it then
+        sink.listen()
+        undo.callback(sink.stop_listening)
+    return sink
+
+
+def _file(settings: File, path: Path, names: FleetNames, _undo: ExitStack) -> Sink:
+    encoding = RecordEncoding(settings.format)
+    rotation = Rotation(settings.rotate_size or None, settings.rotate_seconds or None, settings.keep, settings.compress)
+    # A record has its own time, so it is never too late.
+    options = Options(max_late_seconds=None)
+    return QueuedSink("file", encoding, FileTransport(path, encoding.header, rotation), names, options)

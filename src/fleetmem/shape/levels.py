@@ -1,0 +1,327 @@
+"""One level of detail of one host: which rows are kept, and what the ones before them have to do with it. Pure.
+
+Rows that were kept have an advantage over others, so that a series at the edge does not come and go with every sample:
+they count as a tenth bigger than they are (hysteresis), and their place in the budget is theirs (incumbents).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from math import exp
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from fleetmem.model import CommandMemory, LeftOut, ProcessMemory
+from fleetmem.shape.budget import REMEMBER_SECONDS, SERIES_PER_COMMAND, SERIES_PER_PROCESS, HostBudget
+from fleetmem.shape.limits import Limits, TopBy
+from fleetmem.units import percent_of
+
+_Row = TypeVar("_Row", ProcessMemory, CommandMemory)
+
+_GROWTH_SECONDS = 600.0
+_NOISE_BYTES = 1024**2  # what RSS of an idle process wobbles by, give or take (the kernel counts per CPU)
+
+
+class Level(ABC, Generic[_Row]):
+    """Keeps the rows that the limits and the budget allow.
+
+    Args:
+        limits: how many, how large, by what.
+        budget: of the host; None is no limit.
+        key: what a row is found again by in the next sample.
+        name: what its series are called by.
+    """
+
+    series_per_row: int
+
+    def __init__(
+        self,
+        limits: Limits,
+        budget: HostBudget | None,
+        key: Callable[[_Row], Hashable],
+        name: Callable[[_Row], Hashable],
+    ) -> None:
+        self._key: Callable[[_Row], Hashable] = key
+        self._name: Callable[[_Row], Hashable] = name
+        self._top = limits.top
+        self._min_rss_bytes = limits.min_rss_bytes
+        self._top_by = limits.top_by
+        self._budget = budget
+        self._is_first = True
+        self._rows: tuple[_Row, ...] = ()  # of the sample before
+        self._kept: tuple[_Row, ...] = ()  # of them; the same object where that is all
+        self._ended: dict[Hashable, float] = {}  # names that may come back, and when they ended; oldest first
+        self._averages: dict[Hashable, tuple[_Row, float]] = {}
+        self._averaged_at = 0.0
+
+    def keep(
+        self, rows: tuple[_Row, ...], clock_seconds: float, *, is_same_boot: bool
+    ) -> tuple[tuple[_Row, ...], dict[LeftOut, list[_Row]]]:
+        """Returns the rows to keep and the others by reason.
+
+        Args:
+            rows: those of a sample that no filter has excluded.
+            clock_seconds: when it was taken, on any clock that never goes back.
+            is_same_boot: whether the sample before was of the same boot; processes of another one are others.
+        """
+        self._forget_ended(clock_seconds)
+        if self._top is None and not self._min_rss_bytes and self._all_fit(rows, clock_seconds):
+            self._rows = self._kept = rows
+            self._is_first = False
+            return rows, {}
+        known = dict(zip(map(self._key, self._kept), self._kept, strict=True))
+        incumbents = known if is_same_boot else {}
+        if self._top_by is TopBy.GROWTH:
+            self._average(rows, clock_seconds, is_same_boot=is_same_boot)
+        large, small = self._by_size(rows, incumbents)
+        settled = {self._key(row): row for row in self._rows} if is_same_boot and self._budget else {}
+        kept, unranked, refused = self._choose(large, known, incumbents, settled)
+        if self._budget:
+            self._book(self._budget, rows, kept, known, clock_seconds)
+        self._rows, self._kept = rows, rows if len(kept) == len(rows) else kept
+        self._is_first = False
+        left_out = {LeftOut.SMALL: small, LeftOut.TOP: unranked, LeftOut.BUDGET: refused}
+        return kept, {reason: members for reason, members in left_out.items() if members}
+
+    @abstractmethod
+    def _is_same(self, before: _Row, row: _Row) -> bool:
+        """Whether two rows with one key, of two samples of one boot, are the same process or command."""
+
+    @abstractmethod
+    def _swap_bytes(self, row: _Row) -> int: ...
+
+    @abstractmethod
+    def _end(self, budget: HostBudget, gone: Iterable[_Row], rows: Sequence[_Row], clock_seconds: float) -> None:
+        """Notes that the series of these rows have ended."""
+
+    def _all_fit(self, rows: tuple[_Row, ...], _clock_seconds: float) -> bool:
+        """Whether all rows are kept, without a closer look; what there is to book is booked then."""
+        return self._budget is None or (self._kept is self._rows and self._has_same_names(rows))
+
+    def _has_same_names(self, rows: tuple[_Row, ...]) -> bool:
+        """Whether the sample before had the same series, in the same order. Most rows are the very same objects."""
+        if len(rows) != len(self._rows):
+            return False
+        changed = [(row, old) for row, old in zip(rows, self._rows, strict=True) if row is not old]
+        return all(self._name(row) == self._name(old) for row, old in changed)
+
+    def _by_size(self, rows: tuple[_Row, ...], incumbents: dict[Hashable, _Row]) -> tuple[Sequence[_Row], list[_Row]]:
+        at_least = self._min_rss_bytes
+        if not at_least:
+            return rows, []
+        large: list[_Row] = []
+        small: list[_Row] = []
+        for row in rows:
+            is_kept = row.rss_bytes >= at_least or (
+                row.rss_bytes * 10 >= at_least * 9 and self._is_incumbent(row, incumbents)
+            )
+            (large if is_kept else small).append(row)
+        return large, small
+
+    def _is_incumbent(self, row: _Row, incumbents: dict[Hashable, _Row]) -> bool:
+        before = incumbents.get(self._key(row))
+        return before is not None and self._is_same(before, row)
+
+    def _choose(
+        self,
+        rows: Sequence[_Row],
+        known: dict[Hashable, _Row],
+        incumbents: dict[Hashable, _Row],
+        settled: dict[Hashable, _Row],
+    ) -> tuple[tuple[_Row, ...], list[_Row], list[_Row]]:
+        """Returns the rows to keep, those below `top` and those that the budget has no room for.
+
+        The largest come first. One that the budget refuses takes no place of `top`, the next one gets it.
+        """
+        top = len(rows) if self._top is None else self._top
+        if top >= len(rows) and not self._budget:
+            return self._in_order(rows), [], []
+        ranked = self._ranked(rows, incumbents)
+        if not self._budget:
+            return self._in_order(ranked[:top]), ranked[top:], []
+        kept: list[_Row] = []
+        refused: list[_Row] = []
+        for place, row in enumerate(ranked):
+            if len(kept) == top:
+                return self._in_order(kept), ranked[place:], refused
+            before = known.get(self._key(row))
+            has_series = (before is not None and before.command == row.command) or self._name(row) in self._ended
+            (kept if has_series or self._admits(self._budget, row, settled) else refused).append(row)
+        if self._top is None:  # in the order of the frame
+            refused_keys = {self._key(row) for row in refused}
+            return tuple(row for row in rows if self._key(row) not in refused_keys), [], refused
+        return self._in_order(kept), [], refused
+
+    def _in_order(self, rows: Sequence[_Row]) -> tuple[_Row, ...]:
+        """Returns the largest first where `top` asks for the largest, else the order of the frame."""
+        return tuple(rows) if self._top is None else tuple(_largest_first(rows, self._sizes(rows)))
+
+    def _admits(self, budget: HostBudget, row: _Row, settled: dict[Hashable, _Row]) -> bool:
+        """Whether a new row gets series. Once half of the budget is used only those do that have outlived a sample."""
+        return (self._is_first or not budget.is_tight or self._is_incumbent(row, settled)) and budget.take(
+            self.series_per_row
+        )
+
+    def _sizes(self, rows: Sequence[_Row]) -> list[tuple[float, float]]:
+        """Returns what rows are ranked by; among equals, RSS decides."""
+        match self._top_by:
+            case TopBy.RSS:
+                return [(row.rss_bytes, 0) for row in rows]
+            case TopBy.SWAP:
+                return [(self._swap_bytes(row), row.rss_bytes) for row in rows]
+            case TopBy.GROWTH:
+                averages = self._averages
+                return [(row.rss_bytes - averages[self._key(row)][1], row.rss_bytes) for row in rows]
+
+    def _ranked(self, rows: Sequence[_Row], incumbents: dict[Hashable, _Row]) -> list[_Row]:
+        """Returns the rows, the largest first; incumbents count as a tenth larger than they are."""
+        sizes = self._sizes(rows)
+        for place, key in enumerate(map(self._key, rows)):
+            if key in incumbents and self._is_same(incumbents[key], rows[place]):
+                sizes[place] = self._favoured(*sizes[place])
+        return _largest_first(rows, sizes)
+
+    def _favoured(self, size: float, rss_bytes: float) -> tuple[float, float]:
+        favour = abs(size) / 10
+        if self._top_by is TopBy.GROWTH:  # most grow by nothing, give or take a page: a tenth of that is no advantage
+            favour += min(_NOISE_BYTES, (rss_bytes - size) / 100)
+        return size + favour, rss_bytes * 1.1
+
+    def _average(self, rows: Iterable[_Row], clock_seconds: float, *, is_same_boot: bool) -> None:
+        """Follows the RSS of each row with an exponential average over ten minutes; a new one begins with its own."""
+        weight = 1 - exp((self._averaged_at - clock_seconds) / _GROWTH_SECONDS)
+        averages = self._averages if is_same_boot else {}
+        self._averages, self._averaged_at = {}, clock_seconds
+        for row in rows:
+            key = self._key(row)
+            average = float(row.rss_bytes)
+            if key in averages and self._is_same(averages[key][0], row):
+                before = averages[key][1]
+                average = before + (average - before) * weight
+            self._averages[key] = row, average
+
+    def _book(
+        self,
+        budget: HostBudget,
+        rows: Sequence[_Row],
+        kept: Sequence[_Row],
+        known: dict[Hashable, _Row],
+        clock_seconds: float,
+    ) -> None:
+        if self._ended:
+            for row in kept:
+                self._ended.pop(self._name(row), None)
+        names = {self._key(row): row.command for row in kept}
+        gone = [row for key, row in known.items() if names.get(key) != row.command]
+        if gone:
+            self._end(budget, gone, rows, clock_seconds)
+
+    def _forget_ended(self, clock_seconds: float) -> None:
+        while self._ended and self._budget:
+            name, ended_at = next(iter(self._ended.items()))
+            if ended_at + REMEMBER_SECONDS > clock_seconds:
+                return
+            del self._ended[name]
+            self._budget.give_back(self.series_per_row)
+
+
+class ProcessLevel(Level[ProcessMemory]):
+    """A row per process.
+
+    Which process is it? A frame has no start times (they would take a second file per process), so the nearest thing:
+    a process is the one of the sample before when pid, command, user and boot are the same and its peak RSS (VmHWM) is
+    not below 90 % of what it was. A peak only rises, give or take what the kernel counts per CPU. Anything else is a
+    new process that took over a pid: hysteresis, growth and the wait at a tight budget begin anew. With the same
+    command its series have the names of the old ones, and with them their place in the budget.
+    """
+
+    series_per_row = SERIES_PER_PROCESS
+
+    def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
+        super().__init__(limits, budget, attrgetter("pid"), attrgetter("pid", "command"))
+
+    def _is_same(self, before: ProcessMemory, row: ProcessMemory) -> bool:
+        return before is row or (
+            before.command == row.command
+            and before.uid == row.uid
+            and (row.peak_rss_bytes or 0) * 10 >= (before.peak_rss_bytes or 0) * 9
+        )
+
+    def _swap_bytes(self, row: ProcessMemory) -> int:
+        return row.swap_bytes or 0
+
+    def _all_fit(self, rows: tuple[ProcessMemory, ...], clock_seconds: float) -> bool:
+        if super()._all_fit(rows, clock_seconds):
+            return True
+        budget = self._budget
+        if not budget or self._kept is not self._rows or self._ended:
+            return False
+        known = {row.pid: row.command for row in self._rows}
+        new = sum([known.get(row.pid) != row.command for row in rows])
+        if not budget.take(new * SERIES_PER_PROCESS):
+            return False
+        if budget.is_tight and new and not self._is_first:
+            budget.give_back(new * SERIES_PER_PROCESS)
+            return False
+        ended = len(known) - (len(rows) - new)
+        if ended:
+            budget.end(ended * SERIES_PER_PROCESS, clock_seconds)
+        return True
+
+    def _end(
+        self, budget: HostBudget, gone: Iterable[ProcessMemory], rows: Sequence[ProcessMemory], clock_seconds: float
+    ) -> None:
+        """Remembers the names of those that live on and may be kept again, and of the dead only how many they are."""
+        alive = {row.pid: row.command for row in rows}
+        for row in gone:
+            if alive.get(row.pid) == row.command:
+                self._ended[self._name(row)] = clock_seconds
+            else:
+                budget.end(SERIES_PER_PROCESS, clock_seconds)
+
+
+class CommandLevel(Level[CommandMemory]):
+    """A row per command. What is gone is remembered by name: commands come back, and have their series then."""
+
+    series_per_row = SERIES_PER_COMMAND
+
+    def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
+        super().__init__(limits, budget, attrgetter("command"), attrgetter("command"))
+        self._total_bytes = 0
+        self._sums: dict[str, tuple[list[ProcessMemory], CommandMemory]] = {}
+
+    def add_up(self, processes: Iterable[ProcessMemory], total_bytes: int) -> tuple[CommandMemory, ...]:
+        """Returns a row per command, in the order in which they are seen; the one before where nothing changed."""
+        members: dict[str, list[ProcessMemory]] = {}
+        for process in processes:
+            members.setdefault(process.command, []).append(process)
+        before = self._sums if total_bytes == self._total_bytes else {}
+        self._sums, self._total_bytes = {}, total_bytes
+        for command, rows in members.items():
+            seen = before.get(command)
+            self._sums[command] = (
+                seen if seen and seen[0] == rows else (rows, sum_of(command, rows, len(rows), total_bytes))
+            )
+        return tuple([row for _rows, row in self._sums.values()])
+
+    def _is_same(self, _before: CommandMemory, _row: CommandMemory) -> bool:
+        return True
+
+    def _swap_bytes(self, row: CommandMemory) -> int:
+        return sum(process.swap_bytes or 0 for process in self._sums[row.command][0])
+
+    def _end(
+        self, _budget: HostBudget, gone: Iterable[CommandMemory], _rows: Sequence[CommandMemory], clock_seconds: float
+    ) -> None:
+        for row in gone:
+            self._ended[row.command] = clock_seconds
+
+
+def sum_of(command: str, rows: Sequence[ProcessMemory | CommandMemory], procs: int, total_bytes: int) -> CommandMemory:
+    """Returns the sum of rows under a name, with the share of a host that has so much memory."""
+    rss_bytes = sum([row.rss_bytes for row in rows])
+    vsz_bytes = sum([row.vsz_bytes for row in rows])
+    return CommandMemory(command, procs, rss_bytes, vsz_bytes, percent_of(rss_bytes, total_bytes))
+
+
+def _largest_first(rows: Sequence[_Row], sizes: Sequence[tuple[float, float]]) -> list[_Row]:
+    return [rows[place] for place in sorted(range(len(rows)), key=sizes.__getitem__, reverse=True)]

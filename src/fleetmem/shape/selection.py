@@ -1,0 +1,72 @@
+"""Which processes of a host are looked at, and what they are called: filters and groups. Pure."""
+
+from fleetmem.model import Host, ProcessMemory
+from fleetmem.shape.limits import Limits
+
+MAX_REMEMBERED = 10_000
+"""Commands of a host that are remembered with what the rules say of them; then that is forgotten, and asked again."""
+
+_EXCLUDED = None
+
+
+class Selection:
+    """Applies the rules to the rows of one host. Each distinct command meets the regular expressions once."""
+
+    def __init__(self, host: Host, limits: Limits) -> None:
+        self._commands = limits.commands
+        self._users = limits.users
+        self._groups = limits.groups
+        self._is_host_kept = limits.hosts.keeps(host.name)
+        self._has_rules = bool(limits.commands or limits.users or limits.groups)
+        self._names: dict[str, str | None] = {}
+        self._users_kept: dict[int | None, bool] = {}
+        self._renamed: dict[int, tuple[ProcessMemory, ProcessMemory]] = {}
+
+    def split(self, rows: tuple[ProcessMemory, ...]) -> tuple[tuple[ProcessMemory, ...], tuple[ProcessMemory, ...]]:
+        """Returns the rows to look at, under their groups' names, and the excluded ones.
+
+        A row that no group renames is passed on as it is; a renamed one that did not change since the sample before
+        comes out as the same object as then.
+        """
+        if not self._is_host_kept:
+            return (), rows
+        if not self._has_rules:
+            return rows, ()
+        names, users_kept, renamed_before = self._names, self._users_kept, self._renamed
+        selected: list[ProcessMemory] = []
+        excluded: list[ProcessMemory] = []
+        self._renamed = renamed = {}
+        for row in rows:
+            command = row.command
+            try:
+                name = names[command]
+            except KeyError:
+                name = self._name(command)
+            if name is _EXCLUDED or not (users_kept.get(row.uid) or self._is_user_kept(row.uid)):
+                excluded.append(row)
+            elif name == command:
+                selected.append(row)
+            else:
+                pair = renamed_before.get(row.pid)
+                if pair is None or pair[0] is not row:
+                    pair = row, row._replace(command=name)
+                renamed[row.pid] = pair
+                selected.append(pair[1])
+        return tuple(selected), tuple(excluded)
+
+    def _name(self, command: str) -> str | None:
+        if len(self._names) >= MAX_REMEMBERED:
+            self._names.clear()
+        name: str | None = _EXCLUDED
+        if self._commands.keeps(command):
+            found = (group.name_of(command) for group in self._groups)
+            name = next((name for name in found if name is not None), command)
+        self._names[command] = name
+        return name
+
+    def _is_user_kept(self, uid: int | None) -> bool:
+        if uid not in self._users_kept:
+            if len(self._users_kept) >= MAX_REMEMBERED:
+                self._users_kept.clear()
+            self._users_kept[uid] = self._users.keeps(None if uid is None else str(uid))
+        return self._users_kept[uid]

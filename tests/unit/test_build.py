@@ -1,0 +1,170 @@
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetmem.build import Fleet, build_fleet
+from fleetmem.config import Settings, load
+from fleetmem.errors import ConfigError, UsageError
+from fleetmem.shape.shaper import Shaper
+from unit.builders import process, sample, snapshot
+
+
+def _build(current: Fleet | None = None, *, hosts: str = "a,b", user: str = "u", **shape: Any) -> Fleet:
+    flags = {"inventory": {"hosts": [hosts]}, "ssh": {"user": user}, "shape": shape}
+    return build_fleet(load(None, flags), lambda _path: None, current)
+
+
+def _shaper(fleet: Fleet, name: str = "a") -> Shaper:
+    """Returns the shaper that a host has, or gets with its first sample."""
+    host = next(host for host in fleet.hosts if host.name == name)
+    collector = fleet.collector
+    return collector._shapers.get(host) or collector._shapers.setdefault(host, collector._make_shaper(host))
+
+
+def _kept(shaper: Shaper, processes: int) -> int:
+    """Returns how many processes of a sample are kept."""
+    return len(shaper.shape(snapshot(*[process(pid) for pid in range(processes)]), 0.0).processes)
+
+
+def test_the_budget_of_a_host() -> None:
+    """Room for `other` and the host itself is reserved; what is left is for rows."""
+    assert _kept(_shaper(_build(max_series_per_host=11 + 6)), 9) == 2
+    assert _kept(_shaper(_build()), 4000) == (10_000 - 11) // 3
+    assert _kept(_shaper(_build(max_series_per_host=0)), 4000) == 4000
+    assert _shaper(_build(max_series_per_host=0))._budget is None
+
+
+def test_the_budget_of_a_fleet() -> None:
+    """All hosts have their reserve; the rest is first come, first served."""
+    fleet = _build(max_series=2 * 11 + 3 * 3)
+    assert [_kept(_shaper(fleet, name), 2) for name in ("a", "b")] == [2, 1]
+
+
+def test_a_single_cycle_has_no_budget() -> None:
+    """What `collect` builds keeps everything."""
+    settings = load(None, {"inventory": {"hosts": ["a"]}, "shape": {"max_series_per_host": 20, "max_series": 20}})
+    shape = settings.shape.without_budget()
+    fleet = build_fleet(settings.model_copy(update={"shape": shape}), lambda _path: None)
+    assert _kept(_shaper(fleet), 4000) == 4000
+
+
+def test_a_fleet_budget_that_is_too_small() -> None:
+    """The message names the key and the least that does."""
+    with pytest.raises(ConfigError, match=r"shape\.max_series: 2 hosts have 22 series .* 22 or more, 0 for no limit"):
+        _build(max_series=21)
+    assert _build(max_series=22).series.room == 0
+
+
+def test_a_reload_keeps_the_past() -> None:
+    """With the same shape settings shapers and pool go on, also over new connections; the pool follows the hosts."""
+    old = _build(max_series=100)
+    shaper = _shaper(old)
+    _kept(shaper, 4)
+    new = _build(old, hosts="a,b,c", user="other", max_series=100)
+    assert _shaper(new) is shaper
+    assert new.series is old.series
+    assert (new.series.used, new.series.room) == (12, 100 - 3 * 11)
+
+
+def test_a_reload_with_another_shape_begins_anew() -> None:
+    """Other limits, other series: nothing is known of those before, and nothing of them counts."""
+    old = _build(max_series=100)
+    shaper = _shaper(old)
+    _kept(shaper, 4)
+    new = _build(old, max_series=100, top=1)
+    assert _shaper(new) is not shaper
+    assert new.series.used == 0
+
+
+def test_a_reload_that_fails_changes_nothing() -> None:
+    """The fleet that goes on has the room it had."""
+    old = _build(max_series=30)
+    with pytest.raises(ConfigError, match=r"shape\.max_series: 3 hosts have 33 series"):
+        _build(old, hosts="a,b,c", max_series=30)
+    assert old.series.room == 30 - 22
+
+
+def test_a_host_that_is_gone_gives_its_series_back() -> None:
+    """After a reload without it the others may have them."""
+    old = _build(max_series=100)
+    _kept(_shaper(old, "b"), 4)
+    new = _build(old, hosts="a", max_series=100)
+    asyncio.run(old.collector.close())
+    assert new.series.used == 0
+
+
+def _load(**sinks: dict[str, Any]) -> Settings:
+    return load(None, {"inventory": {"hosts": ["a"]}, **sinks})
+
+
+def _reload(fleet: Fleet, settings: Settings) -> Fleet:
+    return build_fleet(settings, lambda _path: None, fleet)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_reload_that_changes_how_carbon_is_spoken_to(tmp_path: Path) -> None:
+    """The new sink waits on disk where the old one did, and delivers what the old one left there."""
+    with socket.create_server(("127.0.0.1", 0)) as carbon:
+        address = f"127.0.0.1:{carbon.getsockname()[1]}"
+
+        async def scenario() -> None:
+            graphite = {"server": address, "spool_dir": str(tmp_path), "spool_max_age_seconds": 1e10}
+            old = build_fleet(_load(graphite=graphite), lambda _path: None)
+            new = _reload(old, _load(graphite=graphite | {"spool_max_size": "1MiB"}))
+            (old_sink,), (new_sink,) = old.collector.sinks, new.collector.sinks
+            assert old_sink is not new_sink
+            old_sink.put(sample(host=old.hosts[0]))
+            await old_sink.close()
+            running = asyncio.create_task(new_sink.run())
+            await new_sink.drain()
+            running.cancel()
+            await new_sink.close()
+
+        asyncio.run(scenario())
+        with carbon.accept()[0] as connection:
+            assert connection.recv(100).startswith(b"fleetmem.host.a.up 1 ")
+
+
+def test_a_reload_that_shows_the_page_to_others() -> None:
+    """Port and address of the old page overlap with those of the new one."""
+
+    async def scenario() -> None:
+        port = _free_port()
+        old = build_fleet(_load(prometheus={"listen": f"127.0.0.1:{port}"}), lambda _path: None)
+        new = _reload(old, _load(prometheus={"listen": f"0.0.0.0:{port}"}))
+        await old.collector.sinks[0].close()
+        running = asyncio.create_task(new.collector.sinks[0].run())
+        await asyncio.sleep(0)
+        socket.create_connection(("127.0.0.1", port)).close()
+        running.cancel()
+        await new.collector.sinks[0].close()
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_that_fails_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither port nor spool of a configuration that is not taken are in the way of the next one."""
+    graphite = {"server": "127.0.0.1:1", "spool_dir": str(tmp_path)}
+    file = {"path": str(tmp_path / "memory.jsonl"), "compress": "zstd"}
+
+    async def scenario() -> None:
+        port = _free_port()
+        prometheus = {"listen": str(port)}
+        fleet = build_fleet(_load(), lambda _path: None)
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda _name: None)
+            with pytest.raises(UsageError, match="zstd needs a package"):
+                _reload(fleet, _load(graphite=graphite, prometheus=prometheus, file=file))
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(UsageError, match="in use"):
+            _reload(fleet, _load(graphite=graphite, prometheus=prometheus))
+        for sink in _reload(fleet, _load(graphite=graphite, prometheus=prometheus)).collector.sinks:
+            await sink.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,209 @@
+"""Every counter of the collector moves when that happens which it counts; one that nothing here moves fails."""
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fleetmem.errors import Kind
+from fleetmem.model import PROCESS_MEASURES, Host
+from fleetmem.selfstats import CycleStats, SelfStats
+from fleetmem.shape.budget import HostBudget, SeriesPool
+from fleetmem.shape.limits import Filter, Limits
+from fleetmem.shape.shaper import Shaper
+from fleetmem.sinks import formats, tcp
+from fleetmem.sinks.backlog import Bounds
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.runner import Options, QueuedSink, Transport
+from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import SinkStats
+from fleetmem.sinks.spool import Spool
+from fleetmem.sinks.udp import UdpTransport
+from unit.builders import WEB, failure, process, sample, snapshot
+from unit.test_collector import Fleet
+
+_BIG, _SMALL = process(1, "big", 2**20), process(2, "small", 2**10)
+
+
+class Scene:
+    """An interval of a collector with one sink, and a UDP socket that reads."""
+
+    def __init__(self, folder: Path, receiver: socket.socket) -> None:
+        self.cycle = CycleStats()
+        self.fleet = Fleet()
+        self.names = FleetNames("p", ["web01"])
+        self._folder = folder
+        self._receiver = receiver
+        self._stats = SelfStats()
+        self.sink = self.make_sink(UdpTransport(*receiver.getsockname()))
+
+    def make_sink(self, transport: Transport, options: Options | None = None, spool: Spool | None = None) -> QueuedSink:
+        """Returns a sink, which is the scene's from now on."""
+        encoding = SeriesEncoding(formats.statsd_plain, Retire.ZERO)
+        self.sink = QueuedSink("x", encoding, transport, self.names, options, spool)
+        return self.sink
+
+    def away(self, options: Options | None = None, *, with_spool: bool = False) -> QueuedSink:
+        """Returns a sink whose backend is away: nobody listens on the port any more."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        spool = Spool(self._folder / "spool", 10**6, 10**12) if with_spool else None
+        return self.make_sink(tcp.TcpTransport(tcp.STATSD, "127.0.0.1", port), options, spool)
+
+    async def run_until(self, is_over: Callable[[SinkStats], bool]) -> None:
+        """Runs the sink until its counters say so."""
+        running = asyncio.create_task(self.sink.run())
+        async with asyncio.timeout(20):
+            while not is_over(self.sink.stats()):  # noqa: ASYNC110 - counters tell nobody that they changed
+                await asyncio.sleep(0.01)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    def values(self) -> dict[str, float]:
+        """Returns what would be shipped now; counters of the sink begin with `sink.`."""
+        shipped = self._stats.add(
+            self.cycle,
+            [self.sink],
+            handshakes_total=self.fleet.collector.handshakes_total,
+            reconnects_total=self.fleet.collector.reconnects_total,
+            names_kept_apart=self.names.kept_apart,
+            unix_seconds=0.0,
+        )
+        return {("sink." if counter.sink else "") + counter.measure: counter.value for counter in shipped.counters}
+
+
+Move = Callable[[Scene], Awaitable[None]]
+
+
+async def _answer(scene: Scene, limits: Limits | None = None) -> None:
+    scene.cycle.add(sample(_BIG, _SMALL, limits=limits), late_seconds=0.25, cycle_seconds=1.5)
+
+
+async def _fail(scene: Scene, kind: Kind) -> None:
+    scene.cycle.add(failure(kind), late_seconds=0.25, cycle_seconds=1.5)
+
+
+async def _leave_out_for_the_budget(scene: Scene) -> None:
+    room_for_one = HostBudget(len(PROCESS_MEASURES), SeriesPool())
+    shaped = Shaper(WEB, Limits(), room_for_one).shape(snapshot(_BIG, _SMALL), 0.0)
+    scene.cycle.add(replace(sample(), shaped=shaped), late_seconds=0.0, cycle_seconds=0.0)
+
+
+async def _miss(scene: Scene) -> None:
+    scene.cycle.missed += 1
+
+
+async def _connect(scene: Scene) -> None:
+    await scene.fleet.collector.sample(Host("a", "a"))
+
+
+async def _meet_names_that_fold_to_one(scene: Scene) -> None:
+    for command in ("a.b", "a-b"):
+        scene.names.host("web01").command(command)
+
+
+async def _deliver(scene: Scene) -> None:
+    scene.sink.put(sample(_BIG))
+    await scene.run_until(lambda stats: not stats.queue_points and stats.points_sent_total > 0)
+
+
+async def _put(scene: Scene) -> None:
+    scene.sink.put(sample(_BIG))
+    await asyncio.sleep(0.01)
+
+
+async def _end_a_process(scene: Scene) -> None:
+    scene.sink.put(sample(_BIG, _SMALL))
+    scene.sink.put(sample(_BIG))
+
+
+async def _put_too_much(scene: Scene) -> None:
+    sink = scene.make_sink(UdpTransport("127.0.0.1", 1), Options(bounds=Bounds(max_points=5)))
+    sink.put(sample(_BIG))
+
+
+async def _be_late(scene: Scene) -> None:
+    scene.away(Options(max_late_seconds=0.0)).put(sample(_BIG))
+    await scene.run_until(lambda stats: stats.points_dropped_late_total > 0)
+
+
+async def _be_away(scene: Scene) -> None:
+    scene.away().put(sample(_BIG))
+    await scene.run_until(lambda stats: stats.retries_total > 0)
+
+
+async def _spool(scene: Scene) -> None:
+    scene.away(with_spool=True).put(sample(_BIG))
+    await scene.run_until(lambda stats: stats.spool_points > 0)
+
+
+MOVES: dict[str, Move] = {
+    "hosts_up": _answer,
+    "hosts_failed": partial(_fail, kind=Kind.UNREACHABLE),
+    **{f"hosts_failed_{kind}": partial(_fail, kind=kind) for kind in Kind},
+    "processes": _answer,
+    "processes_excluded": partial(_answer, limits=Limits(commands=Filter((), (re.compile("small"),)))),
+    "processes_small": partial(_answer, limits=Limits(min_rss_bytes=2**15)),
+    "processes_top": partial(_answer, limits=Limits(top=1)),
+    "processes_budget": _leave_out_for_the_budget,
+    "received_bytes": _answer,
+    "cycle_seconds": _answer,
+    **{f"{what}_{which}_seconds": _answer for what in ("host", "late") for which in ("p50", "p99", "highest")},
+    "cycles_missed_total": _miss,
+    "handshakes_total": _connect,
+    "reconnects_total": _connect,
+    "names_kept_apart": _meet_names_that_fold_to_one,
+    "sink.points_sent_total": _deliver,
+    "sink.points_dropped_full_total": _put_too_much,
+    "sink.points_dropped_late_total": _be_late,
+    "sink.retries_total": _be_away,
+    "sink.sent_bytes_total": _deliver,
+    "sink.datagrams_sent_total": _deliver,
+    "sink.series_retired_total": _end_a_process,
+    "sink.series": _put,
+    "sink.queue_points": _put,
+    "sink.queue_bytes": _put,
+    "sink.queue_age_seconds": _put,
+    "sink.spool_points": _spool,
+    "sink.spool_bytes": _spool,
+    "sink.spool_age_seconds": _spool,
+    "sink.failing": _be_away,
+}
+
+
+@pytest.fixture
+def receiver() -> Iterator[socket.socket]:
+    """A UDP socket."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+def test_every_counter_has_something_that_moves_it(tmp_path: Path, receiver: socket.socket) -> None:
+    """A counter that is added without a test here fails."""
+
+    async def main() -> None:
+        assert set(Scene(tmp_path, receiver).values()) == set(MOVES)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_counter_moves(name: str, tmp_path: Path, receiver: socket.socket) -> None:
+    """From 0 to more when that happens which it counts."""
+
+    async def main() -> None:
+        scene = Scene(tmp_path, receiver)
+        assert scene.values()[name] == 0
+        await MOVES[name](scene)
+        assert scene.values()[name] > 0
+        await scene.sink.close()
+
+    asyncio.run(main())
