@@ -51,10 +51,10 @@ class Rotation:
     keep: int = 0
     compression: Compression = Compression.NONE
 
-    def is_time(self, last_unix_seconds: float, now_unix_seconds: float) -> bool:
-        """Whether a multiple of the period lies between the last write and now."""
+    def is_time(self, begun_unix_seconds: float, now_unix_seconds: float) -> bool:
+        """Whether a multiple of the period has come since a file was begun."""
         period = self.every_seconds
-        return period is not None and now_unix_seconds // period > last_unix_seconds // period
+        return period is not None and now_unix_seconds // period > begun_unix_seconds // period
 
 
 class Rotated(NamedTuple):
@@ -165,7 +165,7 @@ class Archive:
         try:
             if self._copy_packed(path, unfinished):
                 unfinished.rename(target)
-                path.unlink()
+                path.unlink(missing_ok=True)
                 return
         except OSError as error:
             log.error("file %s: not compressed: %s; it stays as it is", path, reason_of(error))

@@ -39,7 +39,7 @@ class RecordFile:
         self._header = header
         self._rotation = rotation
         self._file: int | None = None
-        self._last_unix_seconds = 0.0
+        self._begun_unix_seconds = 0.0  # or, of a file that was there, when it was written to last
         self._written = b""
         self._rotation_problem: str | None = None
 
@@ -56,7 +56,6 @@ class RecordFile:
                 now = time.time()
                 file = self._ready(rest, now)
                 rest = rest[self._append(file, rest) :]
-                self._last_unix_seconds = now
         except (OSError, SinkError) as error:
             self._written = text[: len(text) - len(rest)]
             self._close()
@@ -108,7 +107,7 @@ class RecordFile:
             return file
         most, line_bytes = self._rotation.max_bytes, text.index(b"\n") + 1
         is_full = most is not None and size_bytes + line_bytes > most
-        if not is_full and not self._rotation.is_time(self._last_unix_seconds, now_unix_seconds):
+        if not is_full and not self._rotation.is_time(self._begun_unix_seconds, now_unix_seconds):
             return file
         return self._opened(now_unix_seconds) if self._rotate(now_unix_seconds) else file
 
@@ -123,7 +122,6 @@ class RecordFile:
             return False
         self._rotation_problem = None
         self._close()
-        self.archive.tidy_soon()
         return True
 
     def _opened(self, now_unix_seconds: float) -> int:
@@ -148,7 +146,7 @@ class RecordFile:
             os.close(file)
             raise
         self._file = file
-        self._last_unix_seconds = status.st_mtime if status.st_size else now_unix_seconds
+        self._begun_unix_seconds = status.st_mtime if status.st_size else now_unix_seconds
         if not is_ours:
             aside = _free_path(self._path, now_unix_seconds)
             log.warning("file %s: what is there is not ours, it is called %s now", self._path, aside.name)

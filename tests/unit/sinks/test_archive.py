@@ -2,6 +2,7 @@ import gzip
 import importlib.util
 import os
 import threading
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -111,9 +112,29 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
     (tmp_path / f"{begun}.gz.tmp").write_bytes(b"\x1f\x8b")
     (tmp_path / done).write_bytes(b"done\n")
     (tmp_path / f"{done}.gz").write_bytes(gzip.compress(b"done\n"))
+    (tmp_path / "m-20240103T000000Z.csv.gz.tmp").write_bytes(b"of an original that somebody deleted")
     tidy(tmp_path / "m.csv", Rotation(compression=Compression.GZIP))
     assert names(tmp_path) == [f"{begun}.gz", f"{done}.gz"]
     assert [unpacked(tmp_path / name) for name in names(tmp_path)] == [b"begun\n", b"done\n"]
+
+
+def test_an_original_goes_also_when_nothing_is_compressed_any_more(tmp_path: Path) -> None:
+    """A file is never there twice, whatever the configuration says now."""
+    (tmp_path / "m-20240102T000000Z.csv").write_bytes(b"done\n")
+    (tmp_path / "m-20240102T000000Z.csv.gz").write_bytes(gzip.compress(b"done\n"))
+    tidy(tmp_path / "m.csv", Rotation(keep=5))
+    assert names(tmp_path) == ["m-20240102T000000Z.csv.gz"]
+
+
+def test_names_are_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the collector stands: no hour comes twice."""
+    monkeypatch.setenv("TZ", "XYZ-9")
+    time.tzset()
+    try:
+        assert Archive(tmp_path / "m", Rotation()).free_path(_NOON).name == "m-20240101T120000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_stopping_leaves_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import csv
+import gc
 import gzip
 import io
 import json
@@ -178,26 +179,79 @@ def test_closing_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
         transport = FileTransport(tmp_path / "m")
         with pytest.raises(SinkError, match="not answered"):
             await transport.send(b"1\n", 0)
-        await transport.close()
-        assert not disk.goes_on.is_set()
-        disk.goes_on.set()
+        try:
+            async with asyncio.timeout(10):
+                await transport.close()
+        finally:
+            disk.goes_on.set()
 
     asyncio.run(main())
 
 
 def test_a_bug_in_the_thread_surfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not taken for a disk that fails."""
+    """It is not taken for a disk that fails, not even when it comes late."""
+    errors = [ValueError("ours")]
 
     def fail(_file: RecordFile, _text: bytes) -> None:
-        raise ValueError("ours")
+        if errors:
+            raise errors.pop()
 
     monkeypatch.setattr(RecordFile, "write", fail)
+    disk = StuckDisk(monkeypatch)
 
     async def test(transport: FileTransport) -> None:
+        monkeypatch.setattr(files, "_TIMEOUT_SECONDS", 0.01)
+        with pytest.raises(SinkError, match="not answered"):
+            await transport.send(b"1\n", 0)
+        monkeypatch.setattr(files, "_TIMEOUT_SECONDS", 20)
+        disk.goes_on.set()
         with pytest.raises(ValueError, match="ours"):
             await transport.send(b"1\n", 0)
+        await transport.send(b"1\n", 0)
 
     use(tmp_path / "m", test)
+
+
+def test_a_disk_that_refuses_when_nobody_asks_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the end that is said once, and not by asyncio with a traceback."""
+    disk = StuckDisk(monkeypatch)
+
+    async def main() -> None:
+        transport = FileTransport(tmp_path / "nowhere" / "m")
+        monkeypatch.setattr(files, "_TIMEOUT_SECONDS", 0.01)
+        with pytest.raises(SinkError, match="not answered"):
+            await transport.send(b"1\n", 0)
+        disk.goes_on.set()
+        await transport.close()
+        del transport
+        gc.collect()
+
+    asyncio.run(main())
+    assert "never retrieved" not in caplog.text
+
+
+def test_a_text_written_late_is_remembered_while_the_disk_is_asked_to_store_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two calls in a row that are not waited for to the end: still nothing is written twice."""
+    write, flush = StuckDisk(monkeypatch), threading.Event()
+    monkeypatch.setattr(RecordFile, "flush", lambda _file: flush.wait(20))
+
+    async def test(transport: FileTransport) -> None:
+        monkeypatch.setattr(files, "_TIMEOUT_SECONDS", 0.05)
+        with pytest.raises(SinkError, match="not answered"):
+            await transport.send(b"1\n", 0)
+        write.goes_on.set()
+        with pytest.raises(SinkError, match="not answered"):
+            await transport.flush()
+        flush.set()
+        monkeypatch.setattr(files, "_TIMEOUT_SECONDS", 20)
+        await transport.send(b"1\n2\n", 0)
+
+    use(tmp_path / "m", test)
+    assert (tmp_path / "m").read_bytes() == b"1\n2\n"
 
 
 def deliver(path: Path, format_: RecordFormat, rotation: Rotation | None = None) -> QueuedSink:

@@ -15,6 +15,7 @@ from fleetmem.errors import UsageError
 from fleetmem.model import CollectorStats, Counter, Host, Sample
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks import prometheus
+from fleetmem.sinks.exposition import Exposition, HostState
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.prometheus import PrometheusSink
 from unit.builders import failure, process, sample
@@ -249,6 +250,25 @@ def test_a_scrape_sees_whole_outcomes() -> None:
             assert counts == {name: 19 + int(at) % 7 for (name,), at in taken.items()}
         lines = [line for one in got for line in one.text.splitlines()]
         assert sink.stats().points_sent_total == sum(not line.startswith("#") for line in lines)
+
+    serve(test)
+
+
+def test_hosts_may_come_and_go_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape shows the fleet as it was when it began."""
+
+    async def test(sink: PrometheusSink) -> None:
+        sink.put(sample())
+        sink.put(sample(host=_DB))
+        write = Exposition.host
+
+        def change(exposition: Exposition, host: str, state: HostState) -> dict[str, bytes]:
+            sink.put(sample(host=Host("new", "10.0.0.3")))
+            sink.replace_hosts(FleetNames("fleetmem", ["new"]), set(), 0.0)
+            return write(exposition, host, state)
+
+        monkeypatch.setattr(Exposition, "host", change)
+        assert len((await asyncio.to_thread(scrape, sink.address)).values("fleetmem_up")) == 2
 
     serve(test)
 

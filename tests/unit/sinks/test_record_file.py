@@ -121,6 +121,34 @@ def test_rotation_by_time_across_a_restart(path: Path, clock: Callable[[float], 
     assert contents(path) == {"m-20240101T120000Z.csv": b"a,b\n1,2\n", "m.csv": b"a,b\n3,4\n5,6\n"}
 
 
+def test_a_file_without_lines_is_not_rotated(path: Path, clock: Callable[[float], None]) -> None:
+    """Where nobody has written anything, there is nothing to keep."""
+    path.write_bytes(_HEADER)
+    os.utime(path, (_NOON - 1, _NOON - 1))
+    clock(_NOON)
+    write_all(path, b"1,2,3,4\n", every_seconds=3600, max_bytes=5)
+    assert contents(path) == {"m.csv": b"a,b\n1,2,3,4\n"}
+
+
+def test_a_rotation_by_time_that_failed_is_tried_again(
+    path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the next line, not with the next period."""
+
+    def fail(_path: Path, _target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    file = open_file(path, every_seconds=3600)
+    file.write(b"1,2\n")
+    clock(_NOON + 3600)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", fail)
+        file.write(b"3,4\n")
+    file.write(b"5,6\n")
+    file.close()
+    assert contents(path) == {"m-20240101T130000Z.csv": b"a,b\n1,2\n3,4\n", "m.csv": b"a,b\n5,6\n"}
+
+
 def test_rotated_files_are_compressed_and_few_are_kept(path: Path, clock: Callable[[float], None]) -> None:
     """Both settings do what they say."""
     del clock
@@ -228,9 +256,10 @@ def test_lines_before_a_failure_are_not_written_twice(path: Path, clock: Callabl
     with largest_file(95), pytest.raises(SinkError):
         file.write(text + b"3" * 50 + b"\n" + b"4" * 99 + b"\n")
     file.write(text + b"3" * 50 + b"\n" + b"4" * 99 + b"\n")
+    file.write(text + b"3" * 50 + b"\n")
     file.close()
     written = b"".join(data.replace(_HEADER, b"") for data in contents(path).values())
-    assert sorted(written.splitlines()) == [b"1" * 90, b"2" * 80, b"3" * 50, b"4" * 99]
+    assert sorted(written.splitlines()) == [b"1" * 90] * 2 + [b"2" * 80] * 2 + [b"3" * 50] * 2 + [b"4" * 99]
 
 
 def test_another_text_after_a_failure_is_written_whole(path: Path) -> None:
