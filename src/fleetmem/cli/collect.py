@@ -172,7 +172,9 @@ async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, 
             async with asyncio.TaskGroup() as group:  # a bug in a sink ends the command, and not in silence
                 running = [group.create_task(sink.run()) for sink in fleet.collector.sinks]
                 await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
-                problems = [await _drain(sink) for sink in fleet.collector.sinks]
+                # Side by side: each may take its time to give up.
+                draining = [group.create_task(_drain(sink)) for sink in fleet.collector.sinks]
+                problems = [await task for task in draining]
                 for sink_task in running:
                     sink_task.cancel()
         finally:

@@ -80,6 +80,9 @@ class Encoding(Protocol):
     def stats(self, names: FleetNames, stats: CollectorStats) -> Text:
         """Returns the text of the collector's own counters."""
 
+    def end_stats(self, names: FleetNames, stats: CollectorStats) -> Text:
+        """Returns the text that ends the series of the collector's own counters."""
+
     def at(self, text: bytes, unix_seconds: float) -> bytes:
         """Returns the text with its time, where it has one."""
 
@@ -151,6 +154,7 @@ class QueuedSink:
         self._disk = DiskQueue(spool, transport.address) if spool else None
         self._is_spooling = spool is not None  # there may be points from an earlier start
         self._hosts: dict[Host, HostEncoding] = {}
+        self._last_stats: CollectorStats | None = None
         self._backlog = Backlog(self._options.bounds)
         self._totals = _Totals()
         self._trouble: _Trouble | None = None
@@ -180,6 +184,7 @@ class QueuedSink:
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
         if self.takes(stats.collector):
+            self._last_stats = stats
             self._enqueue(self._encoding.stats(self._names, stats), stats.taken_unix_seconds)
 
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
@@ -188,6 +193,10 @@ class QueuedSink:
             is_ours = host in hosts and self.takes(host.name)
             if not is_ours or not self._encoding.is_same_host(self._names, names, host):
                 self._enqueue(self._hosts.pop(host).retire(), unix_seconds)
+        stats = self._last_stats
+        if stats and (names.prefix != self._names.prefix or not hosts or not self.takes(stats.collector)):
+            self._last_stats = None
+            self._enqueue(self._encoding.end_stats(self._names, stats), unix_seconds)
         self._names = names
 
     def stats(self) -> SinkStats:

@@ -1,6 +1,7 @@
 """The series of one host in one sink: which exist, what their text is, which have ended. Pure."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -225,3 +226,11 @@ class SeriesEncoding:
             wrap = self._format(names.prefix, Place("collector", tuple(labels)))
             lines.append(wrap.template([counter.measure]) % format_number(counter.value))
         return Text("".join(lines).encode("ascii"), len(lines))
+
+    def end_stats(self, names: FleetNames, stats: CollectorStats) -> Text:
+        """Returns a final 0 for each of the collector's own counters."""
+        if self._retire is not Retire.ZERO:
+            return Text(b"", 0)
+        zeros = tuple(counter._replace(value=0) for counter in stats.counters)
+        text = self.stats(names, replace(stats, counters=zeros))
+        return text._replace(ended=text.points)

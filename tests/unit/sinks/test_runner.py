@@ -438,3 +438,25 @@ def test_close_closes_the_transport() -> None:
         assert transport.is_closed
 
     _run(ScriptedTransport, use)
+
+
+def test_the_collectors_own_series_end_too() -> None:
+    """With another prefix, or where another server takes them now, they would stay frozen in StatsD."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        sink.put_stats(_stats())
+        await sink.drain()
+        transport.sent.clear()
+        sink.replace_hosts(FleetNames("p", ["web01"]), {WEB}, 0)
+        assert not sink.stats().queue_points, "nothing changed for them"
+        sink.replace_hosts(FleetNames("q", ["web01"]), {WEB}, 0)
+        await sink.drain()
+        assert transport.sent == [b"p.collector.x.hosts_up:0|g\n"]
+        sink.put_stats(_stats())
+        sink.takes = lambda _name: False
+        sink.replace_hosts(FleetNames("q", ["web01"]), {WEB}, 0)
+        await sink.drain()
+        assert transport.sent[-1].endswith(b"q.collector.x.hosts_up:0|g\n")
+        assert sink.stats().series_retired_total == 2
+
+    _run(ScriptedTransport, use)
