@@ -77,9 +77,17 @@ def _check_pattern(text: str) -> str:
     return text
 
 
+def _check_user_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for text in patterns:
+        if re.fullmatch(r"\^?[A-Za-z_][A-Za-z_-]*\$?", text):
+            raise ValueError(f"{text!r} matches no user id: hosts send numbers, 0 for root")
+    return patterns
+
+
 _Path = Annotated[Path, AfterValidator(_check_home)]
 _Pattern = Annotated[str, AfterValidator(_check_pattern)]
 _Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+_UserPatterns = Annotated[_Patterns, AfterValidator(_check_user_patterns)]
 _Size = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 
@@ -172,9 +180,9 @@ class Shape(_Section):
     """leave out all but these; regular expressions, found anywhere in the kernel's name of a process (15 bytes)"""
     exclude_commands: _Patterns = Field(default=(), examples=[("^systemd", "^sshd")])
     """leave out these commands, also where they are included"""
-    include_users: _Patterns = Field(default=(), examples=[("^0$", "^1[0-9]{3}$")])
+    include_users: _UserPatterns = Field(default=(), examples=[("^0$", "^1[0-9]{3}$")])
     """leave out all but these; regular expressions on the user id in decimal: hosts send numbers, not names"""
-    exclude_users: _Patterns = Field(default=(), examples=[("^0$",)])
+    exclude_users: _UserPatterns = Field(default=(), examples=[("^0$",)])
     """leave out these users"""
     include_hosts: _Patterns = Field(default=(), examples=[("^db",)])
     """leave out the processes of all other hosts; regular expressions on the name in the inventory"""
@@ -313,7 +321,10 @@ class Prometheus(_Section):
         if value is None:
             return None
         text = str(value)
-        split_address(f"127.0.0.1:{text}" if text.isdigit() else text, _PROMETHEUS_PORT)
+        try:
+            split_address(f"127.0.0.1:{text}" if text.isdigit() else text, _PROMETHEUS_PORT)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not PORT or HOST:PORT; 0.0.0.0:PORT is all addresses") from error
         return text
 
     def address(self) -> tuple[str, int] | None:

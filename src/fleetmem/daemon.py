@@ -39,6 +39,11 @@ def _on_one_line(error: Exception) -> str:
     return " ".join([first, "; ".join(problems)]).rstrip()
 
 
+def _destinations(fleet: Fleet) -> str:
+    sinks = ", ".join(f"{sink.name} {sink.address}" for sink in fleet.collector.sinks)
+    return f", to {sinks}" if sinks else ""
+
+
 class FailureLog:
     """Logs what changes: a host's failure once until its kind changes, and its recovery."""
 
@@ -92,7 +97,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop_or_force)
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
         interval = self._fleet.settings.run.interval_seconds
-        log.info("sampling %d hosts every %g s", len(self._fleet.hosts), interval)
+        log.info("sampling %d hosts every %g s%s", len(self._fleet.hosts), interval, _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
             running = {sink: group.create_task(sink.run()) for sink in self._fleet.collector.sinks}
             try:
@@ -187,7 +192,8 @@ class Daemon:
         await old.collector.close()  # what the new one did not adopt
         if old.reach is not new.reach:
             await old.reach.close()
-        log.info("configuration taken: %d hosts every %g s", len(new.hosts), new.settings.run.interval_seconds)
+        interval = new.settings.run.interval_seconds
+        log.info("configuration taken: %d hosts every %g s%s", len(new.hosts), interval, _destinations(new))
 
     async def _shut_down(self, running: dict[Sink, asyncio.Task[None]]) -> None:
         async with asyncio.TaskGroup() as group:  # side by side: 5 s are all there is

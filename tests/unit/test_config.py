@@ -81,13 +81,13 @@ def test_patterns_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_of_shape(tmp_path: Path) -> None:
     """The section becomes the plain values of `shape`, each in its place."""
     lines = ["[shape]", "top = 3", "top_by = 'swap'", "min_rss = '2k'", "max_series_per_host = 11", "max_series = 99"]
-    lines += [f"{side}_{what} = '{side[0]}{what[0]}'" for side in ("include", "exclude") for what in _FILTERED]
+    lines += [f"{side}_{what} = '{side[0]}{what[0]}.'" for side in ("include", "exclude") for what in _FILTERED]
     lines += ["[[shape.groups]]", "match = '(?P<x>.)'", "name = '{x}'", "[[shape.groups]]", "match = 'b'", "name = 'b'"]
     shape = load(_write(tmp_path, "\n".join(lines)), {}).shape
     limits = shape.limits()
     assert (limits.top, limits.top_by, limits.min_rss_bytes) == (3, TopBy.SWAP, 2048)
     for what, patterns in zip(_FILTERED, (limits.commands, limits.users, limits.hosts), strict=True):
-        assert patterns == Filter((re.compile(f"i{what[0]}"),), (re.compile(f"e{what[0]}"),))
+        assert patterns == Filter((re.compile(f"i{what[0]}."),), (re.compile(f"e{what[0]}."),))
     assert limits.groups == (Group(re.compile("(?P<x>.)"), "{x}"), Group(re.compile("b"), "b"))
     assert shape.without_budget() == shape.model_copy(update={"max_series_per_host": 0, "max_series": 0})
 
@@ -134,6 +134,9 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[shape]\nexclude_commands = '['", "shape.exclude_commands.0", "not a regular expression: unterminated"),
         ("[shape]\ninclude_users = ['*']", "shape.include_users.0", "not a regular expression: nothing to repeat"),
         ("[shape]\ninclude_users = ['a{99999999999}']", "shape.include_users.0", "repetition number is too large"),
+        ("[shape]\ninclude_users = ['root']", "shape.include_users", "'root' matches no user id"),
+        ("[prometheus]\nlisten = ':9877'", "prometheus.listen", "0.0.0.0:PORT is all addresses"),
+        ("[prometheus]\nlisten = 70000", "prometheus.listen", "is not PORT or HOST:PORT"),
         ("[shape]\nexclude_users = [0]", "shape.exclude_users.0", "valid string"),
         ("[shape]\ninclude_hosts = ['(']", "shape.include_hosts.0", "not a regular expression"),
         ("[shape]\nexclude_hosts = ['(']", "shape.exclude_hosts.0", "not a regular expression"),

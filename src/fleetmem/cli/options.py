@@ -161,7 +161,7 @@ _FLAGS = {
         metavar="SECONDS",
     ),
 }
-"""Flag by flag; `docs/configuration.md` and `--help` follow this table."""
+"""Flag by flag; `--help` follows this table."""
 
 ConfigFile = Annotated[
     Path | None,

@@ -64,7 +64,8 @@ class CsvWriter:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._file.write(csv_header(CSV_COLUMNS))
+        if not (file.seekable() and file.tell()):  # one that is appended to has its header
+            self._file.write(csv_header(CSV_COLUMNS))
 
     def write(self, outcome: Outcome) -> None:
         """Writes the rows of a host."""
@@ -199,8 +200,8 @@ def print_data(text: str) -> None:
 
 
 @contextmanager
-def open_output(path: Path | None) -> Iterator[TextIO]:
-    """Opens where data goes: a file, or stdout for None and `-`.
+def open_output(path: Path | None, *, is_appending: bool = False) -> Iterator[TextIO]:
+    """Opens where data goes: a file, which is written anew unless told to append, or stdout for None and `-`.
 
     Raises:
         SinkError: the file cannot be written, or the disk is full.
@@ -217,7 +218,7 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
             raise SinkError(f"output: {reason_of(error)}") from error
         return
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with path.open("a" if is_appending else "w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as error:
         raise SinkError(f"output {path}: {reason_of(error)}") from error

@@ -75,7 +75,7 @@ def run(
     if output is None:
         run_async(Daemon(fleet, given.reload).run())
         return
-    with open_output(output) as file:
+    with open_output(output, is_appending=True) as file:  # what was written before a restart stays
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
         writer = BackgroundWriter(guard, _MAX_WAITING)
         run_async(Daemon(fleet, given.reload, writer.write).run())

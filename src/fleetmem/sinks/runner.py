@@ -337,7 +337,8 @@ class QueuedSink:
             trouble.answering_since = now
         if now - trouble.answering_since > _RECOVERED_AFTER_SECONDS:
             log.warning(
-                "%s answers again after %.0f s; %d points were dropped since the start",
+                "%s %s answers again after %.0f s; %d points were dropped since the start",
+                self.name,
                 self.address,
                 trouble.answering_since - trouble.since,
                 self.stats().points_dropped_total,

@@ -305,3 +305,18 @@ def test_a_disk_that_fills_up_in_the_background() -> None:
     with pytest.raises(OSError, match="No space left"):
         writer.finish()
     assert writer.lost == 1
+
+
+@pytest.mark.parametrize("format_", [OutputFormat.JSONL, OutputFormat.CSV])
+def test_what_was_written_before_stays(tmp_path: Path, format_: OutputFormat) -> None:
+    """A file that is appended to keeps its lines, and a CSV has one header; otherwise it is written anew."""
+    path = tmp_path / "output"
+
+    def write(*, is_appending: bool) -> list[str]:
+        with open_output(path, is_appending=is_appending) as file:
+            make_writer(format_, file, rows=0).write(failure())
+        return path.read_text().splitlines()
+
+    once = write(is_appending=True)
+    assert write(is_appending=True) == [*once, once[-1]]
+    assert write(is_appending=False) == once

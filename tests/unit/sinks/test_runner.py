@@ -226,7 +226,7 @@ def test_it_gives_up_and_recovers(clock: Clock, caplog: pytest.LogCaptureFixture
     assert _totals(sink)[:2] == (4, 3)
     assert _totals(sink)[2] == 3  # after 0.5, 1.5 and 3.5 s; not all of the next wait is left
     recovered = [message for message in caplog.messages if "answers again" in message]
-    assert recovered == ["x:1 answers again after 5 s; 3 points were dropped since the start"]
+    assert recovered == ["x x:1 answers again after 5 s; 3 points were dropped since the start"]
 
 
 async def _delivered(sink: QueuedSink) -> None:
