@@ -4,11 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, TypeVar
 
 from fleetmem.errors import SinkError
 from fleetmem.sinks.backlog import Backlog, Item
+from fleetmem.sinks.disk_thread import DiskThread
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -66,7 +66,7 @@ class DiskQueue:
     def __init__(self, spool: Spool, address: str) -> None:
         self._spool = spool
         self._address = address
-        self._thread = ThreadPoolExecutor(1, "spool")  # one: one thing after the other
+        self._thread = DiskThread("spool")
         self._problem: str | None = None
 
     @property
@@ -117,11 +117,11 @@ class DiskQueue:
     async def close(self) -> None:
         """Closes the file."""
         await self._call(self._spool.close)
-        self._thread.shutdown(wait=False)
+        self._thread.end()
 
     async def _call(self, work: Callable[[], _T]) -> _T | None:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await self._thread.call(work)
         except SinkError as error:
             if self._problem != str(error):
                 log.error("%s; points wait in memory, as far as they fit", error)

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from fleetmem.errors import SinkError
 from fleetmem.sinks.archive import Rotation
+from fleetmem.sinks.disk_thread import DiskThread
 from fleetmem.sinks.record_file import RecordFile
 
 _TIMEOUT_SECONDS = 5.0
-_CLOSE_TIMEOUT_SECONDS = 2.0
+_CLOSE_TIMEOUT_SECONDS = 0.7  # as the runner gives a spool: a stop may take 5 s in all
 
 
 class FileTransport:
@@ -35,7 +35,7 @@ class FileTransport:
         self.bytes_total = 0
         self.refuses_late = False
         self._file = RecordFile(path, header, rotation or Rotation())
-        self._thread = ThreadPoolExecutor(1, "file")  # one: one thing after the other
+        self._thread = DiskThread("file")
         self._under_way: tuple[asyncio.Future[None], bytes] | None = None
         self._written_late = b""
 
@@ -67,12 +67,12 @@ class FileTransport:
 
     async def close(self) -> None:
         """Closes the file, unless the disk does not answer."""
-        closing = asyncio.wrap_future(self._thread.submit(self._file.close))
-        self._thread.shutdown(wait=False)
+        closing = self._thread.call(self._file.close)
+        self._thread.end()
         await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_SECONDS)
 
     async def _call(self, work: Callable[[], None], text: bytes) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        future = self._thread.call(work)
         future.add_done_callback(_look_at_error)
         self._under_way = future, text
         await self._wait(future)

@@ -30,6 +30,7 @@ _SPOOL_EVERY_SECONDS = 0.5  # what would be lost if the collector were killed
 # Without a refusal in between: UDP reports one a datagram late, be that a cycle later, and one success proves nothing.
 _RECOVERED_AFTER_SECONDS = 2.0
 _BATCH_BYTES = 64 * 1024
+_CLOSE_SECONDS = 0.7  # for a disk; what the daemon gives a sink to drain comes before, and a stop takes 5 s at most
 
 
 class Transport(Protocol):
@@ -375,10 +376,17 @@ class QueuedSink:
     async def close(self) -> None:
         """Lets go of transport and spool; what is not delivered stays on disk where there is a spool."""
         if self._disk:
-            for text in self._transport.unconfirmed():
-                self._backlog.put(Item(text, text.count(b"\n"), time.time()), time.monotonic())
-            await self._fill(self._disk)
-            if self._disk.points:
-                log.warning("%s: %d points wait on disk for the next start", self.address, self._disk.points)
-            await self._disk.close()
+            try:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._close_disk(self._disk)
+            except TimeoutError:
+                log.error("%s: the disk does not answer; %d points are lost", self.address, self._backlog.points)
         await self._transport.close()
+
+    async def _close_disk(self, disk: DiskQueue) -> None:
+        for text in self._transport.unconfirmed():
+            self._backlog.put(Item(text, text.count(b"\n"), time.time()), time.monotonic())
+        await self._fill(disk)
+        if disk.points:
+            log.warning("%s: %d points wait on disk for the next start", self.address, disk.points)
+        await disk.close()

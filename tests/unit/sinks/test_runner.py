@@ -1,6 +1,8 @@
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -460,3 +462,50 @@ def test_the_collectors_own_series_end_too() -> None:
         assert sink.stats().series_retired_total == 2
 
     _run(ScriptedTransport, use)
+
+
+class HungSpool:
+    """A spool on a disk that has gone away."""
+
+    points = text_bytes = 0
+    oldest_unix_seconds = None
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def append(self, items: Sequence[Item]) -> int:
+        """Hangs."""
+        self.gate.wait(20)
+        return 0
+
+    def first(self, max_bytes: int) -> list[tuple[int, Item]]:
+        """Returns nothing."""
+        return []
+
+    def remove(self, up_to_key: int) -> None:
+        """Is not called."""
+
+    def expire(self, now_unix_seconds: float) -> int:
+        """Returns nothing."""
+        return 0
+
+    def close(self) -> None:
+        """Is not reached."""
+
+
+def test_a_hung_disk_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Closing gives up on it, and says what is lost."""
+
+    async def main() -> None:
+        transport, spool = ScriptedTransport(), HungSpool()
+        encoding = SeriesEncoding(formats.carbon_plain, Retire.NONE, formats.with_time)
+        sink = QueuedSink("x", encoding, transport, FleetNames("p", ["web01"]), spool=spool)
+        sink.put(failure())
+        begun = time.monotonic()
+        await sink.close()
+        assert time.monotonic() - begun < 3
+        assert transport.is_closed
+        spool.gate.set()
+
+    asyncio.run(main())
+    assert caplog.messages == ["x:1: the disk does not answer; 1 points are lost"]
