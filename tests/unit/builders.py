@@ -1,6 +1,7 @@
 """Short ways to make the nouns of `model`, and Hypothesis strategies for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -9,6 +10,9 @@ from fleetmem.model import CommandMemory, Detail, Failure, Host, HostMemory, Pro
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.units import percent_of
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+"""Runs a coroutine to its end."""
 
 TOTAL_BYTES = 8 * 1024**3
 TAKEN_UNIX_SECONDS = 1_700_000_000.25

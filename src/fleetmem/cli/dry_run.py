@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fleetmem.build import Fleet
-from fleetmem.model import Failure, Host, LeftOut, Outcome, Sample
+from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.shape.budget import REMEMBER_SECONDS
 from fleetmem.sinks.formats import cut_lines, statsd_plain
 from fleetmem.sinks.series import HostSeries, Retire, SeriesEncoding
 from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
@@ -21,7 +22,6 @@ from fleetmem.units import format_size
 _DAY_SECONDS = 86_400
 _HOSTS_SHOWN = 20
 _CYCLES = 3
-_BUDGET_SECONDS = 3600  # an ended series counts for so long (shape.budget)
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class DryRun:
         tally.new = 0 if is_first else len(names - tally.names)
         tally.names = names
         tally.processes = sample.shaped.process_count
-        tally.left_out = sum(sample.shaped.left_out.get(reason, 0) for reason in LeftOut)
+        tally.left_out = sum(sample.shaped.left_out.values())
 
     @property
     def series(self) -> int:
@@ -115,7 +115,7 @@ class DryRun:
 
     @property
     def new_series(self) -> int:
-        """That came with the second cycle."""
+        """That came with the last cycle."""
         return sum(tally.new for tally in self._hosts.values())
 
     def write_lines(self, file: TextIO) -> None:
@@ -155,7 +155,7 @@ class DryRun:
             f"({datagrams / interval:.0f} a second)",
         )
         daily, allowed = self.new_series * _DAY_SECONDS / interval, settings.shape.max_series_per_host
-        most = allowed * len(self._hosts) * _DAY_SECONDS / _BUDGET_SECONDS if allowed else daily
+        most = allowed * len(self._hosts) * _DAY_SECONDS / REMEMBER_SECONDS if allowed else daily
         limit = f"the budget allows {most:,.0f} a day" if daily > most else "if that goes on"
         yield "new series", f"{self.new_series:,} in {interval:g} s: {daily:,.0f} a day, {limit}"
         yield "a whisper file", f"{file_bytes:,} bytes, whatever is in it"

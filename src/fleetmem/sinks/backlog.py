@@ -20,6 +20,10 @@ class Item(NamedTuple):
     unix_seconds: float
 
 
+BATCH_BYTES = 64 * 1024
+"""Items are sent, and written to disk, by that much at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much may wait."""

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from fleetmem.errors import SinkError
-from fleetmem.sinks.backlog import Backlog, Item
+from fleetmem.sinks.backlog import BATCH_BYTES, Backlog, Item
 from fleetmem.sinks.disk_thread import DiskThread
 
 log = logging.getLogger("fleetmem.sinks")
-
-_BATCH_BYTES = 64 * 1024
 
 _T = TypeVar("_T")
 
@@ -90,7 +88,7 @@ class DiskQueue:
         late = await self._call(lambda: self._spool.expire(time.time())) or 0
         full = 0
         while backlog:
-            taken = backlog.take(_BATCH_BYTES)
+            taken = backlog.take(BATCH_BYTES)
             items = [item for _at, item in taken]
             try:
                 dropped = await self._call(lambda items=items: self._spool.append(items))  # type: ignore[misc]
@@ -108,7 +106,7 @@ class DiskQueue:
 
     async def first(self) -> list[tuple[int, Item]]:
         """Returns the oldest items, each with its key; none when the disk does not work."""
-        return await self._call(lambda: self._spool.first(_BATCH_BYTES)) or []
+        return await self._call(lambda: self._spool.first(BATCH_BYTES)) or []
 
     async def remove(self, up_to_key: int) -> None:
         """Forgets items that were delivered."""

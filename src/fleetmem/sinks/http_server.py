@@ -16,6 +16,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, NamedTuple
 
 from fleetmem.errors import UsageError, reason_of
+from fleetmem.sinks.addresses import host_port
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -170,11 +171,6 @@ def blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
             waiting, size_bytes = [], 0
     if waiting:
         yield b"".join(waiting)
-
-
-def host_port(host: str, port: int) -> str:
-    """Returns both as a URL has them."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind(host: str, port: int, answer_to: AnswerTo) -> _Server:

@@ -18,8 +18,9 @@ from prometheus_client.registry import Collector
 
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
+from fleetmem.sinks.addresses import host_port
 from fleetmem.sinks.exposition import CONTENT_TYPE, FAMILIES, Exposition, HostState
-from fleetmem.sinks.http_server import Answer, HttpServer, blocks, host_port
+from fleetmem.sinks.http_server import Answer, HttpServer, blocks
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Host, Outcome
-from fleetmem.sinks.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.backlog import BATCH_BYTES, Backlog, Bounds, Item
 from fleetmem.sinks.disk import DiskQueue, Spool
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
@@ -29,7 +29,6 @@ _LAST_RETRY_SECONDS = 5.0
 _SPOOL_EVERY_SECONDS = 0.5  # what would be lost if the collector were killed
 # Without a refusal in between: UDP reports one a datagram late, be that a cycle later, and one success proves nothing.
 _RECOVERED_AFTER_SECONDS = 2.0
-_BATCH_BYTES = 64 * 1024
 _CLOSE_SECONDS = 0.7  # for a disk; what the daemon gives a sink to drain comes before, and a stop takes 5 s at most
 
 
@@ -248,7 +247,7 @@ class QueuedSink:
             self._is_idle.set()
 
     async def _deliver_queued(self) -> bool:
-        taken = self._backlog.take(_BATCH_BYTES)
+        taken = self._backlog.take(BATCH_BYTES)
         is_sent = False
         try:
             is_sent = await self._send(b"".join(item.text for _at, item in taken), self._backlog.text_bytes)

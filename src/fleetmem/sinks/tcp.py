@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks import pickled
+from fleetmem.sinks.addresses import host_port
 from fleetmem.sinks.unconfirmed import Unconfirmed
 
 _LIMIT_SECONDS = 5.0
@@ -61,7 +62,7 @@ class TcpTransport:
     """
 
     def __init__(self, receiver: Receiver, host: str, port: int) -> None:
-        self.address = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+        self.address = host_port(host, port)
         self.datagrams_total = 0
         self.bytes_total = 0
         self.refuses_late = False

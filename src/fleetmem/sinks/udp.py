@@ -6,6 +6,7 @@ import socket
 import time
 
 from fleetmem.errors import reason_of
+from fleetmem.sinks.addresses import host_port
 from fleetmem.sinks.datagrams import DatagramTransport, Peer
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND, Pace
 
@@ -29,8 +30,7 @@ class UdpTransport(DatagramTransport):
         steady_rate: float = STEADY_DATAGRAMS_PER_SECOND,
         max_datagram_bytes: int = MAX_DATAGRAM_BYTES,
     ) -> None:
-        address = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
-        super().__init__(address, max_datagram_bytes, Pace(time.monotonic(), steady_rate))
+        super().__init__(host_port(host, port), max_datagram_bytes, Pace(time.monotonic(), steady_rate))
         self._host = host
         self._port = port
 

@@ -11,7 +11,8 @@ import pytest
 
 from fleetmem.errors import UsageError
 from fleetmem.sinks import http_server
-from fleetmem.sinks.http_server import Answer, HttpServer, blocks, host_port
+from fleetmem.sinks.addresses import host_port
+from fleetmem.sinks.http_server import Answer, HttpServer, blocks
 
 
 def echo(path: str, encodings: str) -> Answer:

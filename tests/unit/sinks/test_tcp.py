@@ -2,17 +2,17 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
-import uvloop
 
 from fleetmem.errors import SinkError
 from fleetmem.sinks import tcp
 from fleetmem.sinks.pickled import frames
 from fleetmem.sinks.tcp import CARBON_LINES, CARBON_PICKLE, STATSD, Receiver, TcpTransport
+from unit.builders import Run
 
 MEGABYTES = b"x" * 19_999_999 + b"\n"
 """More than all buffers on the way hold."""
@@ -125,19 +125,7 @@ class Server:
 
 
 Use = Callable[[Server, TcpTransport], Awaitable[None]]
-Run = Callable[[Coroutine[Any, Any, None]], None]
 WithServer = Callable[..., None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a coroutine in each event loop that fleetmem runs in."""
-
-    def run(main: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(asyncio.wait_for(main, 60))
-
-    return run
 
 
 @pytest.fixture

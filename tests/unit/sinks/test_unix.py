@@ -2,29 +2,16 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from fleetmem.errors import SinkError
 from fleetmem.sinks import datagrams
 from fleetmem.sinks.unix import MAX_DATAGRAM_BYTES, UnixTransport
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a coroutine in each event loop that fleetmem runs in."""
-
-    def run(main: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(asyncio.wait_for(main, 60))
-
-    return run
+from unit.builders import Run
 
 
 def _receiver(path: Path) -> socket.socket:
