@@ -1,7 +1,7 @@
 """The nouns that stages hand to each other: plain, immutable, in bytes and seconds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -34,12 +34,21 @@ class Host:
         address: what is connected to (a name or an IP address; a name may be an alias of the ssh configuration).
         port: TCP port, or None for the one that configuration says (22 at last).
         user: login name, or None for the one that configuration says.
+        key_paths: private keys, where the inventory names them; empty for those that configuration says.
+        jump: jump hosts as `[user@]host[:port],...`, `none` for none; None for what configuration says.
+        groups: where the inventory has put it. Neither groups nor labels make a host another one: it stays connected
+            when they change.
+        labels: what else the inventory says of it, an EC2 tag say.
     """
 
     name: str
     address: str
     port: int | None = None
     user: str | None = None
+    key_paths: tuple[str, ...] = ()
+    jump: str | None = None
+    groups: frozenset[str] = field(default=frozenset(), compare=False)
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class ProcessMemory(NamedTuple):
