@@ -38,11 +38,7 @@ class SnapshotParser:
         """
         lines = frame.split(b"\n")
         try:
-            lines.pop()  # after the last newline
-            end = lines.pop().split(b" ")
-            status, count = int(end[2]), int(end[3])
-            if status != 0:
-                raise _probe_failure(status, lines)
+            count = take_end(lines)
             _begin, memory_line, counters_line, *rows = lines
             memory = _parse_memory(memory_line, counters_line)
             processes = self._parse_rows(rows, memory.total_bytes)
@@ -79,6 +75,21 @@ class SnapshotParser:
             anon_bytes=None if anon == b"-" else kib_to_bytes(int(anon)),
             swap_bytes=None if swap == b"-" else kib_to_bytes(int(swap)),
         )
+
+
+def take_end(lines: list[bytes]) -> int:
+    """Takes the last line of a frame, its END, off the others; returns the number of rows in it.
+
+    Raises:
+        HostError: (command_missing, command_failed) the probe says that it failed.
+        ValueError, IndexError: there is no such line.
+    """
+    lines.pop()  # after the last newline
+    end = lines.pop().split(b" ")
+    status, count = int(end[2]), int(end[3])
+    if status != 0:
+        raise _probe_failure(status, lines)
+    return count
 
 
 def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:

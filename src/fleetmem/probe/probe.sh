@@ -1,10 +1,14 @@
 # fleetmem probe, protocol 1: prints one frame of memory figures for each request read. Writes nothing.
 #
 #   request   sample <id> status|ps user|all
+#             facts <id> host|cost                                             asked by `fleetmem doctor` alone
 #   frame     BEGIN fleetmem/1 <id>
 #             M <MemTotal> <MemAvailable> <SwapTotal> <SwapFree>               KiB
 #             K <oom_kill> <boot id>
 #             P <pid> <uid> <vsz> <rss> <peak> <anon> <swap> <name>            KiB, one per process
+#             F <fact> <text>                                                  facts host: what is known, no others
+#             C <pid> <ns> <user> <system> <children's user> <...system>       facts cost: CPU of each probe process, in
+#                                                                              ns where known, and in ticks
 #             E <text>                                                         only when something failed
 #             END <id> <exit status> <number of P lines>
 #   or        AGAIN fleetmem/1 <exit status>      awk broke off, maybe within a frame: no END will come, ask again
@@ -118,6 +122,49 @@ answer() {
     done
 }
 
+fact() {
+    [ -z "$2" ] || printf 'F %s %s\n' "$1" "$2"
+}
+
+# Without awk as far as that goes: it may be what is missing. Starts date, and awk twice.
+host_facts() {
+    fact shell "$SHELL"
+    fact awk "$(command -v awk)"
+    case $(awk -W version </dev/null 2>&1) in
+    *BusyBox*) fact awk_kind busybox ;;
+    mawk*) fact awk_kind mawk ;;
+    GNU*) fact awk_kind gawk ;;
+    esac
+    read -r text <sys/kernel/osrelease && fact kernel "$text"
+    while IFS='=' read -r key text; do
+        [ "$key" != ID ] || fact system "$text"
+    done </etc/os-release
+    while read -r key text _; do
+        [ "$key" != Uid: ] || fact uid "$text"
+    done <self/status
+    [ -r 1/status ] && fact sees_init yes || fact sees_init no
+    read -r text <pressure/memory && fact pressure "$text"
+    awk '$2 == "/proc" && $3 == "proc" { options = $4 } END { if (options != "") print "F proc", options }' mounts
+    fact unix_seconds "$(date +%s)"
+} 2>/dev/null
+
+# Starts nothing, or it would be in the figures. `children` is there with CONFIG_PROC_CHILDREN. For one that runs the
+# kernel counts up to when it was woken, so that this is not in them, either.
+cost_facts() {
+    pids=$$
+    read -r children <$$/task/$$/children
+    for pid in $children; do
+        children=
+        read -r children <$pid/task/$pid/children
+        pids="$pids $pid $children"
+    done
+    for pid in $pids; do
+        ns=-
+        read -r ns _ <$pid/schedstat
+        read -r stat <$pid/stat && set -- ${stat##*") "} && printf 'C %s\n' "$pid $ns ${12} ${13} ${14} ${15}"
+    done
+} 2>/dev/null
+
 sample_ps() {
     total=
     [ -r meminfo ] || total=$(($(sysctl -n hw.memsize 2>/dev/null || sysctl -n hw.physmem) / 1024))
@@ -144,6 +191,9 @@ feed() {
             else
                 sample_ps >&3 || fail "$id" $? "awk ended with status $?" >&3
             fi
+            ;;
+        facts.host. | facts.cost.)
+            { echo "BEGIN fleetmem/1 $id" && "${kind}_facts"; echo "END $id 0 0"; } >&3
             ;;
         *)
             fail "$id" 2 "not a request of protocol 1" >&3

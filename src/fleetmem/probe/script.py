@@ -24,6 +24,13 @@ class Processes(StrEnum):
     ALL = "all"
 
 
+class FactsKind(StrEnum):
+    """What the probe tells beside samples, when asked."""
+
+    HOST = "host"
+    COST = "cost"
+
+
 def source() -> str:
     """Returns `probe.sh` as it is in the package."""
     return files("fleetmem.probe").joinpath("probe.sh").read_text(encoding="utf-8")
@@ -65,3 +72,8 @@ def authorized_keys_line(public_key: str) -> str:
 def request(request_id: int, kind: ProbeKind, processes: Processes) -> bytes:
     """Returns the line that asks a running probe for one frame."""
     return f"sample {request_id} {kind} {processes}\n".encode()
+
+
+def facts_request(request_id: int, kind: FactsKind) -> bytes:
+    """Returns the line that asks a running probe for facts. One from before there were any calls it no request."""
+    return f"facts {request_id} {kind}\n".encode()

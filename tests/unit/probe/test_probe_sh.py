@@ -1,6 +1,7 @@
 """`probe.sh` itself, run here with every shell and awk that is installed."""
 
 import os
+import pwd
 import re
 import select
 import shutil
@@ -18,9 +19,10 @@ import pytest
 from fleetmem.errors import HostError, Kind
 from fleetmem.model import ProcessMemory, Snapshot
 from fleetmem.probe import script
+from fleetmem.probe.facts import HostFacts, ProbeCpu, parse_cpu, parse_host_facts
 from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
-from fleetmem.probe.script import ProbeKind, Processes
+from fleetmem.probe.script import FactsKind, ProbeKind, Processes
 
 _SHELLS = ("dash", "bash", "busybox sh")
 _AWKS = ("mawk", "gawk", "busybox")
@@ -335,12 +337,14 @@ def test_kernel_threads_and_zombies_only_when_asked_for(kind: ProbeKind) -> None
 def test_requests_are_answered_in_turn(tmp_path: Path, shell: str, awk: str) -> None:
     """One frame per request, with its id; what is no request gets a failure and does not end the probe."""
     requests = [b"sample 1 status user\n", b"hello\n", b"sample x status user\n", b"sample 4 status nobody\n", b"\n"]
-    expected = [(b"1", b"0"), (b"0", b"2"), (b"0", b"0"), (b"4", b"2"), (b"0", b"2"), (b"7", b"0"), (b"9", b"0")]
+    requests += [b"facts 5 host\n", b"facts 6 cost\n", b"facts 6 cost user\n", b"facts 7\n"]
+    expected = [(b"1", b"0"), (b"0", b"2"), (b"0", b"0"), (b"4", b"2"), (b"0", b"2"), (b"5", b"0"), (b"6", b"0")]
+    expected += [(b"6", b"2"), (b"7", b"2"), (b"7", b"0"), (b"9", b"0")]
     with _Probe(shell, _tools(tmp_path / "tools", {"awk": awk})) as probe:
         answers = [probe.ask(line) for line in [*requests, b"sample 7 ps user\n", b"sample 9 status all\n"]]
     found = [re.findall(rb"^(?:BEGIN fleetmem/1|END) (\d+)(?: (\d+) .*)?$", text, re.MULTILINE) for text in answers]
     assert found == [[(number, b""), (number, status)] for number, status in expected]
-    assert sum(text.count(b"E not a request of protocol 1\n") for text in answers) == 3
+    assert sum(text.count(b"E not a request of protocol 1\n") for text in answers) == 5
 
 
 @pytest.mark.parametrize("awk", _AWKS)
@@ -585,3 +589,108 @@ def test_twenty_thousand_processes(crowded_proc: Path, tmp_path: Path, shell: st
 def test_the_file_is_what_is_sent() -> None:
     """The package's file is the script: nothing is put together elsewhere."""
     assert files("fleetmem.probe").joinpath("probe.sh").read_text(encoding="utf-8") == script.source()
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _host_facts(probe: _Probe, request_id: int = 1) -> HostFacts:
+    return parse_host_facts(probe.ask(script.facts_request(request_id, FactsKind.HOST)))
+
+
+def _cpu(probe: _Probe) -> ProbeCpu:
+    return parse_cpu(probe.ask(script.facts_request(1, FactsKind.COST)))
+
+
+@pytest.mark.parametrize("awk", _AWKS)
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_facts_are_those_of_this_machine(tmp_path: Path, shell: str, awk: str) -> None:
+    """Any shell and awk tell the same about a host, before the first sample and after it."""
+    tools = _tools(tmp_path / "tools", {"awk": awk})
+    with _Probe(shell, tools) as probe:
+        for number in (1, 2):
+            facts = _host_facts(probe, number)
+            assert facts.kernel == os.uname().release
+            assert facts.uid == os.getuid()
+            assert facts.login_shell in (None, pwd.getpwuid(os.getuid()).pw_shell)  # it has no SHELL here, bash looks
+            assert facts.sees_init == os.access("/proc/1/status", os.R_OK)
+            assert facts.has_pressure == _is_readable(Path("/proc/pressure/memory"))
+            assert facts.proc_options
+            assert facts.unix_seconds is not None
+            assert abs(facts.unix_seconds - time.time()) < 5
+            if shell != "busybox sh":
+                assert (facts.awk, facts.awk_kind) == (str(tools / "awk"), awk)
+            _frame(probe, number)
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return bool(path.read_text())
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_the_login_shell_is_a_fact(shell: str) -> None:
+    """It is what sshd, or a shell on the way, says; nothing in it is special."""
+    odd = "/opt/it's a \\n $(shell) *"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHELL", odd)
+        done = subprocess.run(
+            [*_shell(shell), "-c", script.source()],
+            input=b"facts 1 host\n",
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+    assert parse_host_facts(done.stdout).login_shell == odd
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_facts_without_awk(tmp_path: Path, shell: str) -> None:
+    """What is missing is told where it is missing: the shell alone knows the most of it."""
+    tools = _tools(tmp_path / "tools", {"date": "date"})
+    source = script.source().replace(_SYSTEM_PATH, "")
+    with _Probe(shell, tools, source) as probe:
+        facts = _host_facts(probe)
+        assert (facts.awk, facts.awk_kind, facts.proc_options) == (None, None, None)
+        assert facts.kernel == os.uname().release
+        assert facts.unix_seconds
+        assert probe.ask(_sample(ProbeKind.STATUS)) == b"\nAGAIN fleetmem/1 127\n"
+        assert _cpu(probe).processes == 3
+
+
+@pytest.mark.parametrize("awk", _AWKS)
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_the_cost_is_that_of_all_its_processes(tmp_path: Path, shell: str, awk: str) -> None:
+    """Once awk runs, four processes; what they use is what the kernel says, and asking starts nothing."""
+    with _Probe(shell, _tools(tmp_path / "tools", {"awk": awk})) as probe:
+        _frame(probe)
+        children = [work[1] for work in probe.work()]
+        before, exact_before = _cpu(probe), _exact_cpu_seconds(probe)
+        assert before.processes == 4
+        assert [work[1] for work in probe.work()] == children, "it waited for a child"
+        for number in range(20):
+            _frame(probe, number)
+        assert _cpu(probe).seconds - before.seconds == pytest.approx(
+            _exact_cpu_seconds(probe) - exact_before, rel=0.15, abs=0.003
+        )
+
+
+def _exact_cpu_seconds(probe: _Probe) -> float:
+    """Returns the CPU of all that runs for it, once all of it waits."""
+    _wait_for("all of it waits", lambda: {_state(pid) for pid in probe.processes()} == {"S"})
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in probe.processes()) / 1e9
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_the_cost_of_ps_is_that_of_what_it_starts() -> None:
+    """Programs that a sample starts are gone by then; their time is with whom waited for them."""
+    with _Probe() as probe:
+        before = _cpu(probe).seconds
+        for _ in range(10):
+            probe.ask(_sample(ProbeKind.PS))
+        assert _cpu(probe).seconds - before > 0.02
