@@ -9,7 +9,6 @@ Never more than one sample in flight: while a host still works on a request that
 
 import asyncio
 import random
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,6 @@ from typing import NamedTuple, Protocol
 import asyncssh
 
 from fleetmem.connect.backoff import Backoff, backoff_for
-from fleetmem.connect.host_keys import Verifier
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.translate import translate, within
 from fleetmem.errors import HostError, Kind, Stage
@@ -282,33 +280,11 @@ class Link:
     async def _connect(self) -> ProbeChannel:
         """Returns a new channel with the probe started in it."""
         self.connects_total += 1
-        settings = self._reach.settings
-        verifier = Verifier(self._reach.host_keys)
-        target = self._reach.target(self.host)
-        sock: socket.socket | None = None
-        tunnel: asyncssh.SSHClientConnection | None = None
-        if self._reach.has_own_transport(target):
-            async with self._reach.connect_slots:
-                sock = await self._reach.open_socket(target)
-        else:
-            tunnel = await self._reach.jump_connection()
-        async with self._reach.handshake_slots:
-            try:
-                self._connection = await within(
-                    settings.login_timeout_seconds,
-                    Stage.LOGIN,
-                    self._reach.log_in(target, sock=sock, tunnel=tunnel, client_factory=lambda: verifier),
-                )
-            except BaseException as error:
-                if sock:
-                    sock.close()
-                if isinstance(error, HostError):
-                    raise verifier.refusal or error from error
-                raise
+        async with self._reach.login(self.host) as self._connection:
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.
             channel = ProbeChannel(self._make_reader())
             starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
-            await within(settings.command_timeout_seconds, Stage.COMMAND, starting)
+            await within(self._reach.settings.command_timeout_seconds, Stage.COMMAND, starting)
             return channel
 
     async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:
