@@ -14,9 +14,14 @@ asyncssh's and the OS's errors are turned into `HostError` at one door, `connect
 import os
 from enum import StrEnum
 
+from fleetmem.safe_text import printable, redact
+
 
 class FleetmemError(Exception):
-    """Root of the tree above."""
+    """Root of the tree above. No message holds a secret, wherever it is shown."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class UsageError(FleetmemError, ValueError):
@@ -65,14 +70,15 @@ class HostError(FleetmemError):
     Attributes:
         stage: how far it got.
         kind: why, as one of the contract's words.
-        message: what happened, for a person, without the host's name.
+        message: what happened, for a person, without the host's name. On one line that steers no terminal: a host has
+            its say in it.
     """
 
-    def __init__(self, stage: Stage, kind: Kind, message: str):
-        super().__init__(message)
+    def __init__(self, stage: Stage, kind: Kind, message: str) -> None:
+        super().__init__(printable(message))
         self.stage = stage
         self.kind = kind
-        self.message = message
+        self.message: str = self.args[0]
 
 
 class SinkError(FleetmemError):

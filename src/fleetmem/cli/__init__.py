@@ -6,6 +6,7 @@ import typer
 
 from fleetmem import __version__
 from fleetmem.cli import collect, config, hosts, lab, probe, run
+from fleetmem.cli.messages import print_message
 from fleetmem.errors import SinkError, UsageError
 
 EXIT_USAGE = 2
@@ -49,10 +50,10 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        print(f"fleetmem: {error}", file=sys.stderr)
+        print_message(f"fleetmem: {error}")
         sys.exit(EXIT_USAGE)
     except SinkError as error:
-        print(f"fleetmem: {error}", file=sys.stderr)
+        print_message(f"fleetmem: {error}")
         sys.exit(EXIT_SINK)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

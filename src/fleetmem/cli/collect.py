@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -17,11 +16,12 @@ from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.hints import HINTS
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
+from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
-from fleetmem.sinks.records import printable
+from fleetmem.safe_text import printable
 from fleetmem.sinks.sink import Sink
 from fleetmem.units import format_size
 
@@ -71,13 +71,13 @@ def collect(
             problems = run_async(collecting)
             writer.finish()
         except KeyboardInterrupt:
-            print(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done", file=sys.stderr)
+            print_message(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done")
             if isinstance(writer, BackgroundWriter) and writer.is_stalled(_WRITE_SECONDS):
                 os._exit(EXIT_INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from None
     if given.verbosity is not Verbosity.QUIET:
         tally.print_failures()
-        print(tally.summary(fleet), file=sys.stderr)
+        print_message(tally.summary(fleet))
     if problems:
         raise SinkError("\n".join(map(str, problems)))
     if tally.failures:
@@ -116,12 +116,12 @@ class Tally:
         for failure in self.failures:
             groups[failure.kind, failure.message].append(failure.host.name)
         if groups:
-            print(f"\n{len(self.failures)} of {self.hosts} hosts failed:", file=sys.stderr)
+            print_message(f"\n{len(self.failures)} of {self.hosts} hosts failed:")
         for (kind, message), names in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
             more = f" and {len(names) - _HOSTS_NAMED} more" if len(names) > _HOSTS_NAMED else ""
-            print(f"  {', '.join(sorted(names)[:_HOSTS_NAMED])}{more}", file=sys.stderr)
-            print(f"      {kind}: {printable(message)}", file=sys.stderr)
-            print(f"      try: {HINTS[kind]}", file=sys.stderr)  # type: ignore[index]
+            print_message(f"  {printable(', '.join(sorted(names)[:_HOSTS_NAMED]))}{more}")
+            print_message(f"      {kind}: {printable(message)}")
+            print_message(f"      try: {HINTS[kind]}")  # type: ignore[index]
 
     def summary(self, fleet: Fleet) -> str:
         """Returns one line: hosts, processes, bytes, points, datagrams, seconds."""

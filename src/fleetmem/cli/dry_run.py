@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fleetmem.build import Fleet
+from fleetmem.cli.output import plain
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.shape.budget import REMEMBER_SECONDS
 from fleetmem.sinks.formats import cut_lines, statsd_plain
@@ -131,7 +132,7 @@ class DryRun:
         ordered = sorted(self._hosts.items(), key=lambda item: len(item[1].names), reverse=True)
         for host, tally in ordered[:_HOSTS_SHOWN]:
             figures = tally.processes, tally.left_out, len(tally.names), tally.new
-            table.add_row(host.name, *(f"{figure:,}" for figure in figures))
+            table.add_row(plain(host.name), *(f"{figure:,}" for figure in figures))
         console.print(table)
         if len(ordered) > _HOSTS_SHOWN:
             console.print(f"and {len(ordered) - _HOSTS_SHOWN} hosts with fewer series")

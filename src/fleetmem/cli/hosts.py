@@ -9,6 +9,7 @@ from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat, print_data
 from fleetmem.model import Host
+from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain
 
 
@@ -43,4 +44,4 @@ def hosts(
     width = max(len(text) for text in ("HOST", *(host.name for host, _, _ in rows)))
     lines = [f"{'HOST':<{width}}  CONNECTS TO"]
     lines += [f"{host.name:<{width}}  {target.user}@{target.address} port {target.port}" for host, target, _ in rows]
-    print_data("".join(f"{line}\n" for line in lines))
+    print_data("".join(f"{printable(redact(line))}\n" for line in lines))

@@ -19,6 +19,8 @@ from rich.text import Text
 
 from fleetmem.cli.event_loop import run_async
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
+from fleetmem.cli.messages import print_message
+from fleetmem.cli.output import NO_NAME, plain
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError, UsageError
 from fleetmem.lab.addresses import MAX_HOSTS
@@ -29,7 +31,6 @@ from fleetmem.lab.process import Limit
 from fleetmem.lab.render import Graphite
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
-from fleetmem.sinks.records import printable
 from fleetmem.units import format_size
 
 EXIT_FAILED = 1
@@ -221,7 +222,7 @@ class _Demo:
     def _table(self, rows: int) -> Group:
         head = f"{self._watch.hosts_answering} of {len(self._fleet.hosts)} hosts answer"
         lines = [Text(head, style="bold")]
-        lines += [Text(f"{failure.host.name}: {failure.message}") for failure in self._watch.failures]
+        lines += [plain(f"{failure.host.name}: {failure.message}") for failure in self._watch.failures]
         levels = ASCII if self._console.options.ascii_only else BLOCKS
         return Group(*lines, _biggest_table(self._watch.biggest(rows), self._histories, levels))
 
@@ -238,7 +239,7 @@ def _biggest_table(rows: list[Row], histories: dict[str, list[float]], levels: s
         process = row.process
         sizes = format_size(process.rss_bytes), format_size(process.vsz_bytes), f"{process.mem_percent:.2f}"
         line = sparkline(histories.get(row.series, []), _SPARKLINE_COLUMNS, levels)
-        table.add_row(Text(row.host), str(process.pid), Text(printable(process.command)), *sizes, line)
+        table.add_row(plain(row.host), str(process.pid), plain(process.command or NO_NAME), *sizes, line)
     return table
 
 
@@ -252,7 +253,7 @@ def _told_clearly() -> Iterator[None]:
     try:
         yield
     except LabError as error:
-        print(f"fleetmem lab: {error}", file=sys.stderr)
+        print_message(f"fleetmem lab: {error}")
         raise typer.Exit(EXIT_FAILED) from error
 
 

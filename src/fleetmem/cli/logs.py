@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
+from fleetmem.safe_text import printable, redact
+
 
 class LogFormat(StrEnum):
     """How log lines look."""
@@ -48,9 +50,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns one line."""
-        facts = "".join(f" {key}={_printable(str(value))}" for key, value in _facts(record).items())
-        text = f"{_time(record)} {record.levelname:<7} {_printable(record.getMessage())}{facts}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        facts = "".join(f" {key}={printable(redact(str(value)))}" for key, value in _facts(record).items())
+        text = f"{_time(record)} {record.levelname:<7} {printable(redact(record.getMessage()))}{facts}"
+        return f"{text}\n{redact(self.formatException(record.exc_info))}" if record.exc_info else text
 
 
 class JsonFormatter(logging.Formatter):
@@ -59,15 +61,11 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Returns one line."""
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = record.getMessage()
+        line["message"] = redact(record.getMessage())
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | _facts(record), default=str)
-
-
-def _printable(text: str) -> str:
-    """Returns text that cannot steer a terminal: hosts say what they like."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+            line["exception"] = redact(self.formatException(record.exc_info))
+        facts = {key: redact(value) if isinstance(value, str) else value for key, value in _facts(record).items()}
+        return json.dumps(line | facts, default=lambda value: redact(str(value)))
 
 
 def set_up(verbosity: Verbosity, format_: LogFormat) -> None:

@@ -17,8 +17,12 @@ from rich.text import Text
 
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
-from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, json_line, printable, rows_of, to_json
+from fleetmem.safe_text import printable
+from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, json_line, rows_of, to_json
 from fleetmem.units import format_size
+
+NO_NAME = "(no name)"
+"""Shown for a process whose name is empty."""
 
 _PIPE_COLUMNS = 120
 
@@ -115,8 +119,13 @@ def biggest_table(biggest: Iterable[tuple[str, ProcessMemory | CommandMemory]]) 
     for host, row in biggest:
         pid = str(row.pid) if isinstance(row, ProcessMemory) else f"({row.procs})"
         sizes = format_size(row.rss_bytes), format_size(row.vsz_bytes), f"{row.mem_percent:.2f}"
-        table.add_row(Text(host), pid, Text(printable(row.command)), *sizes)
+        table.add_row(plain(host), pid, plain(row.command or NO_NAME), *sizes)
     return table
+
+
+def plain(text: str) -> Text:
+    """Returns what a host or an inventory says, for a table: without markup, and steering no terminal."""
+    return Text(printable(text))
 
 
 class BackgroundWriter:

@@ -21,6 +21,7 @@ from fleetmem.model import (
     ProcessMemory,
     Sample,
 )
+from fleetmem.safe_text import cell
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
 
@@ -113,11 +114,11 @@ def csv_rows(outcome: Outcome, columns: Iterable[str] = CSV_COLUMNS) -> str:
     """
     head = {
         "taken_unix_seconds": f"{outcome.taken_unix_seconds:.3f}",
-        "host": outcome.host.name,
-        "address": outcome.host.address,
+        "host": cell(outcome.host.name),
+        "address": cell(outcome.host.address),
     }
     if isinstance(outcome, Failure):
-        error = {"error_kind": outcome.kind, "error_message": printable(outcome.message)}
+        error = {"error_kind": outcome.kind, "error_message": cell(outcome.message)}
         return _csv_text([head | error], columns)
     rows = (head | _csv_values(row, detail) for detail in Detail for row in rows_of(outcome, detail))
     return _csv_text(rows, columns)
@@ -137,13 +138,6 @@ def rows_of(sample: Sample, detail: Detail) -> Iterator[ProcessMemory | CommandM
     other = shaped.other_processes if detail is Detail.PROCESS else shaped.other_commands
     if other:
         yield other
-
-
-def printable(text: str) -> str:
-    r"""Returns text that cannot steer a terminal: what is not printable as `\\xNN`, nothing at all as `(no name)`."""
-    if not text:
-        return "(no name)"
-    return "".join(c if c.isprintable() else f"\\x{ord(c) & 0xFF:02x}" for c in text)
 
 
 class HostRecords:
@@ -226,8 +220,7 @@ def _measure(counter: Counter) -> str:
 
 def _csv_values(row: ProcessMemory | CommandMemory, detail: Detail) -> dict[str, Any]:
     values = row._asdict() if isinstance(row, ProcessMemory) else _command(row)
-    command = printable(row.command) if row.command else ""
-    return values | {"command": command, "procs": row.procs, "detail": detail}
+    return values | {"command": cell(row.command), "procs": row.procs, "detail": detail}
 
 
 def _csv_text(rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> str:

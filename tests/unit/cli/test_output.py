@@ -23,7 +23,7 @@ from fleetmem.cli.output import (
 from fleetmem.errors import Kind, SinkError, Stage
 from fleetmem.model import Detail, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
-from fleetmem.sinks.records import printable, to_json
+from fleetmem.sinks.records import to_json
 from unit.builders import command_names, failure, process, sample
 
 _HOSTILE = "\x1b[31m\nevil\r\x9b\u202e\udce9,\"'=1"
@@ -221,15 +221,6 @@ def test_the_table_keeps_only_what_it_shows(samples: list[list[ProcessMemory]], 
         assert len(writer._biggest) <= rows
     sizes = sorted((row.rss_bytes for processes in samples for row in processes), reverse=True)
     assert [row.rss_bytes for _, row in writer._biggest] == sizes[:rows]
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("", "(no name)"), ("nginx", "nginx"), ("café", "café"), ("a\nb", r"a\x0ab"), ("caf\udce9", r"caf\xe9")],
-)
-def test_printable(text: str, shown: str) -> None:
-    """Every character that a terminal could mind becomes its number."""
-    assert printable(text) == shown
 
 
 @pytest.mark.parametrize("path", [None, Path("-")])
