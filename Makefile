@@ -41,7 +41,7 @@ check: $(INSTALLED) ## Format, lint, layers, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code and mend what lint can mend

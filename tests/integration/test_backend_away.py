@@ -131,7 +131,8 @@ def test_statsd_over_tcp_stopped_and_started(fleet: Sshd, statsd: StatsD, cli: C
 def test_a_stuck_backend_delays_nothing(fleet: Sshd, statsd: StatsD, cli: Cli, tmp_path: Path) -> None:
     """A server that accepts and never reads: cycles on time, memory flat, drops counted, the other sink complete."""
     with started(TcpReceiver(0, buffer_bytes=4096)) as stuck:
-        options = ("-i", "127.0.1.[1-20]", "-p", fleet.port, "-k", fleet.key, "--interval", 1, "-o", "-")
+        # As many rows whatever runs on this machine, of which each host shows every process.
+        options = ("-i", "127.0.1.[1-20]", "-p", fleet.port, "-k", fleet.key, "--interval", 1, "--top", 100, "-o", "-")
         sinks = ("-g", f"{statsd.address},tcp://{stuck.address}", "--graphite", stuck.address)
         own = tmp_path / "own.jsonl"  # of two StatsD servers either may be the one that gets the counters
         settings = {"FLEETMEM_GRAPHITE__SPOOL": "false", "FLEETMEM_FILE__PATH": str(own)}
