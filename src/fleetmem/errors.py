@@ -16,6 +16,8 @@ from enum import StrEnum
 
 from fleetmem.safe_text import printable, redact
 
+_MESSAGE_MAX_CHARACTERS = 1000  # of a host's failure: its words may be megabytes
+
 
 class FleetmemError(Exception):
     """Root of the tree above. No message holds a secret, wherever it is shown."""
@@ -75,7 +77,7 @@ class HostError(FleetmemError):
     """
 
     def __init__(self, stage: Stage, kind: Kind, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(message[:_MESSAGE_MAX_CHARACTERS]))
         self.stage = stage
         self.kind = kind
         self.message: str = self.args[0]

@@ -94,6 +94,11 @@ def test_no_error_of_ours_holds_a_secret(make: type[ConfigError]) -> None:
     assert str(error) == "https://***@sd.example.com: refused"
 
 
+def test_a_failure_of_a_host_is_short() -> None:
+    """A host may say megabytes."""
+    assert len(HostError(Stage.COMMAND, Kind.COMMAND_FAILED, "no " * 1_000_000).message) == 1000
+
+
 def test_a_failure_of_a_host_steers_no_terminal() -> None:
     """What a host says is on one line, in each way that a failure is shown."""
     error = HostError(Stage.COMMAND, Kind.COMMAND_FAILED, "no\x1b[2J\nshell")

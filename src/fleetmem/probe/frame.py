@@ -8,8 +8,10 @@ import re
 
 from fleetmem.errors import HostError, Kind, Stage
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""More than this for one request is a flood. A row is 60 bytes: room for 250,000 processes."""
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+"""More than this for one request is a flood. A row is 60 bytes: room for twice `parse.MAX_PROCESSES`."""
+
+_END_REST_MAX_BYTES = 64  # of the END line, behind the request id: status and count are short
 
 _AGAIN = re.compile(rb"\nAGAIN fleetmem/1 (\d{1,3})\n")
 _AGAIN_MAX_BYTES = len(b"\nAGAIN fleetmem/1 255\n")
@@ -49,12 +51,13 @@ class FrameReader:
         buffer = self._buffer
         buffer += data
         while (end := buffer.find(self._end, self._searched)) >= 0:
-            newline = buffer.find(b"\n", end + len(self._end))
-            if newline < 0:
+            rest = end + len(self._end)
+            newline = buffer.find(b"\n", rest, rest + _END_REST_MAX_BYTES)
+            if newline < 0 and len(buffer) < rest + _END_REST_MAX_BYTES:
                 break
             # The probe prints BEGIN a second time when the awk behind its ps broke off: the last one counts.
             begin = buffer.rfind(self._begin, self._refused, end + 1)
-            if begin >= 0:
+            if newline >= 0 and begin >= 0:
                 frame = bytes(memoryview(buffer)[begin : newline + 1])
                 buffer.clear()
                 return frame

@@ -7,6 +7,11 @@ from fleetmem.model import HostMemory, ProcessMemory, Snapshot
 from fleetmem.probe.script import ProbeKind
 from fleetmem.units import kib_to_bytes, percent_of
 
+MAX_PROCESSES = 65_536
+"""More rows than this are a flood. So many take 0.2 s to parse and 0.4 s to format; no other host is served meanwhile."""
+
+_HEAD_AND_END_LINES = 16  # BEGIN, M, K, E, END, and some to spare
+
 _COMMAND_NOT_FOUND = 127  # the shell's exit status for it, POSIX XCU 2.8.2
 _COMMAND_NOT_EXECUTABLE = 126
 
@@ -36,6 +41,9 @@ class SnapshotParser:
             HostError: (bad_frame) the frame is not one of protocol 1 or does not add up; (command_missing,
                 command_failed) the probe says that a tool is missing on the host or failed.
         """
+        if frame.count(b"\n") > MAX_PROCESSES + _HEAD_AND_END_LINES:
+            message = f"frame has more than {MAX_PROCESSES} rows"
+            raise HostError(Stage.PARSE, Kind.BAD_FRAME, message)
         lines = frame.split(b"\n")
         try:
             count = take_end(lines)

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import ProcessMemory, Snapshot
-from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.frame import MAX_FRAME_BYTES
+from fleetmem.probe.parse import MAX_PROCESSES, SnapshotParser
 from fleetmem.probe.script import ProbeKind
 
 _ROWS = (b"P 1 0 168124 12868 12868 3552 0 systemd", b"P 2 33 4096 1024 2048 - 16 nginx: worker")
@@ -94,6 +96,18 @@ def test_twenty_thousand_processes() -> None:
     assert len(processes) == 20_000
     assert [processes[0].command, processes[-1].command] == ["worker 1", "worker 20000"]
     assert sum(row.rss_bytes for row in processes) == 1024 * sum(range(1, 20_001))
+
+
+def test_more_processes_than_a_host_has() -> None:
+    """A frame beyond the limit is refused before anything is made of its rows."""
+    rows = [b"P %d 0 8 4 - - - x" % pid for pid in range(1, MAX_PROCESSES + 1)]
+    assert len(_parser().parse(_frame(rows)).processes) == MAX_PROCESSES
+    for flood in (_frame([*rows, *rows[:100]]), b"\n" * MAX_FRAME_BYTES):
+        started = time.process_time()
+        with pytest.raises(HostError, match="more than 65536 rows") as caught:
+            _parser().parse(flood)
+        assert (caught.value.stage, caught.value.kind) == (Stage.PARSE, Kind.BAD_FRAME)
+        assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize("frame", [b"", b"\n", b"x", b"END 1 0 0", b"END 1 0 0\n", b"\nEND 1 0 0\n"])
