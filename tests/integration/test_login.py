@@ -247,6 +247,21 @@ def test_an_account_without_a_shell_is_told_by_its_words(key_folder: Path, cli: 
     assert "This account is currently not available." in error["message"]
 
 
+# --- host keys -------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_host_stays_connected_over_key_exchanges(key_folder: Path, cli: Cli) -> None:
+    """sshd wants new keys every second here: the host key that was recorded at the login is good for all of them."""
+    with servers.sshd(key_folder / "sshd", options="RekeyLimit default 1s") as sshd:
+        options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-o", "-", "--interval", 0.3, "-vv")
+        with cli.run(*options) as running:
+            wait_for("three key exchanges", lambda: running.stderr.count("Completed key exchange") >= 3, 20)
+            cycles = len(running.outcomes())
+            wait_for("samples after them", lambda: len(running.outcomes()) >= cycles + 2)
+            assert all(outcome["ok"] for outcome in running.outcomes())
+    assert sshd.logins_total == 1
+
+
 # --- forced command --------------------------------------------------------------------------------------------------
 
 

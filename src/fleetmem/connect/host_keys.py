@@ -74,6 +74,8 @@ class HostKeys:
             return
         name = _entry_name(host, port)
         known = self.match(host, "", port)[0]
+        if key in known:  # recorded since this connection was made: later key exchanges ask again, after an hour say
+            return
         if known:
             old = ", ".join(fingerprint(known_key) for known_key in known)
             raise HostError(

@@ -75,6 +75,14 @@ def test_a_changed_key_is_refused(path: Path, policy: HostKeyPolicy) -> None:
     assert path.read_text() == _line("web01") + _line("web01", _ECDSA)
 
 
+def test_a_key_recorded_meanwhile_is_known(path: Path) -> None:
+    """A connection that began without a known key asks again in each key exchange; the answer stays the same."""
+    known = HostKeys(path, HostKeyPolicy.ACCEPT_NEW)
+    for _ in range(2):
+        known.verify("web01", 22, _KEYS[0])
+    assert path.read_text() == _line("web01")
+
+
 def test_strict_refuses_unknown_keys(path: Path) -> None:
     """The message has the fingerprint to compare and the file where it is missing; nothing is written."""
     with pytest.raises(HostError, match="is not in ") as caught:
