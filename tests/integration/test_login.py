@@ -251,7 +251,7 @@ def test_an_account_without_a_shell_is_told_by_its_words(key_folder: Path, cli: 
 
 
 def test_a_new_host_stays_connected_over_key_exchanges(key_folder: Path, cli: Cli) -> None:
-    """sshd wants new keys every second here: the host key that was recorded at the login is good for all of them."""
+    """New keys every second, as sshd wants here: the host key that was recorded at the login is good for all of them."""
     with servers.sshd(key_folder / "sshd", options="RekeyLimit default 1s") as sshd:
         options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-o", "-", "--interval", 0.3, "-vv")
         with cli.run(*options) as running:
