@@ -138,6 +138,36 @@ async def speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await writer.wait_closed()
 
 
+async def endless_banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Lines without end before SSH's version line, as RFC 4253 allows them."""
+    await _send_without_end(writer, b"Welcome! \x1b[2J\r\n" * 4096)
+
+
+async def endless_banner_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One such line, which never ends."""
+    await _send_without_end(writer, b"Welcome! " * 8192)
+
+
+async def huge_first_packet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A first packet that is said to be 4 GiB long."""
+    writer.write(_VERSION + b"\xff\xff\xff\xff")
+    await _send_without_end(writer, bytes(65536))
+
+
+async def bombard_key_exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An SSH server that goes on with small packets to be ignored, instead of its half of the key exchange."""
+    ignored = b"\x00\x00\x00\x0c\x06\x02" + bytes(10)
+    writer.write(_VERSION + _key_exchange_init())
+    await _send_without_end(writer, ignored * 4096)
+
+
+async def _send_without_end(writer: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(ConnectionError):
+        while True:
+            writer.write(data)
+            await writer.drain()
+
+
 _VERSION = b"SSH-2.0-OpenSSH_9.2\r\n"
 
 
@@ -193,6 +223,163 @@ async def _print_without_end(process: Process, text: bytes) -> None:
             await process.stdout.drain()
     except (OSError, asyncssh.Error):
         process.close()
+
+
+async def flood_stderr(process: Process) -> None:
+    """A probe that complains without end."""
+    async for _request_id in requests(process):
+        with suppress(OSError, asyncssh.Error):
+            while True:
+                process.stderr.write(b"sh: something is wrong\n" * 1000)
+                await process.stderr.drain()
+
+
+async def ten_million_processes(process: Process) -> None:
+    """A whole frame, sent as fast as it is taken, of 10 million processes."""
+    async for request_id in requests(process):
+        process.stdout.write(b"BEGIN fleetmem/1 %d\nM 16000000 - - -\nK 0 -\n" % request_id)
+        try:
+            for first in range(1, 10_000_001, 10_000):
+                process.stdout.write(b"".join(b"P %d 0 1 1 - - - x\n" % pid for pid in range(first, first + 10_000)))
+                await process.stdout.drain()
+        except (OSError, asyncssh.Error):
+            process.close()
+            return
+        process.stdout.write(b"END %d 0 10000000\n" % request_id)
+
+
+async def too_many_processes(process: Process) -> None:
+    """A frame that is short enough, of 250,000 processes."""
+    rows = b"".join(b"P %d 0 1 1 - - - x\n" % pid for pid in range(1, 250_001))
+    async for request_id in requests(process):
+        head = b"BEGIN fleetmem/1 %d\nM 16000000 - - -\nK 0 -\n" % request_id
+        process.stdout.write(head + rows + b"END %d 0 250000\n" % request_id)
+
+
+async def crafted_names(process: Process) -> None:
+    """Names of processes that are to steer a terminal, or to forge lines of StatsD, carbon and CSV."""
+    async for request_id in requests(process):
+        process.stdout.write(
+            frame(request_id, [name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") for name in CRAFTED])
+        )
+
+
+CRAFTED = [
+    b"\x1b[2J\x1b]0;mine\x07",
+    b"\x9b31m\xc2\x9b31m",
+    b"a\nforged.up:7|g",
+    b"a:1|g|#x:y,z=1",
+    b"a 1 2\nforged 1 2",
+    b"=1+cmd|'/C x'!A0",
+    b"@SUM(A1)",
+    b'a","b"\r\nc,d',
+    b"\xe2\x80\xaegnp.exe",
+    b"[red]markup[/red]",
+    b'a;b=c{d="e"}',
+]
+
+
+async def last_words(process: Process) -> None:
+    """A host that says in every way that SSH has what is to steer a terminal, and ends the connection."""
+    async for _request_id in requests(process):
+        connection = _connection(process)
+        connection.send_packet(4, b"\x01", _string(b"debug " + _STEERING), _string(b""))
+        process.stderr.write(b"stderr " + _STEERING)
+        await process.stderr.drain()
+        connection.send_packet(1, bytes(3) + b"\x02", _string(b"bye " + _STEERING), _string(b""))
+
+
+_STEERING = "\x1b[2J\x1b]0;mine\x07\nfake line\x9b31m\u202e".encode()
+
+
+# --- packets behind a good login -------------------------------------------------------------------------------------
+
+
+def _connection(process: Process) -> Any:
+    return process.channel.get_connection()
+
+
+async def _bombard(process: Process, *words: bytes, is_deaf: bool = False) -> None:
+    """Sends one packet again and again, as fast as they are taken.
+
+    Args:
+        process: says which connection.
+        words: of the packet, its type first.
+        is_deaf: whether what the other side answers is not read.
+    """
+    connection = _connection(process)
+    transport = connection._transport
+    if is_deaf:
+        transport.pause_reading()
+    number, payload = words[0][0], words[1:]
+    while not transport.is_closing():
+        for _ in range(200):
+            connection.send_packet(number, *payload)
+        await asyncio.sleep(0)
+        while transport.get_write_buffer_size() > 1_000_000 and not transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def _string(text: bytes) -> bytes:
+    return len(text).to_bytes(4, "big") + text
+
+
+async def bombard_with_ignored(process: Process) -> None:
+    """SSH_MSG_IGNORE, the smallest packets there are."""
+    await _bombard(process, b"\x02", _string(b""))
+
+
+async def bombard_with_debug(process: Process) -> None:
+    """SSH_MSG_DEBUG, to be shown to the user."""
+    await _bombard(process, b"\x04", b"\x01", _string(b"\x1b[2J" * 10), _string(b""))
+
+
+async def bombard_with_requests(process: Process) -> None:
+    """SSH_MSG_GLOBAL_REQUEST, of which no answer is read."""
+    await _bombard(process, b"\x50", _string(b"keepalive@openssh.com"), b"\x01", is_deaf=True)
+
+
+async def bombard_with_channels(process: Process) -> None:
+    """SSH_MSG_CHANNEL_OPEN for forwarded connections, of which no answer is read."""
+    words = _string(b"forwarded-tcpip"), bytes(4), b"\x00\x10\x00\x00" * 2
+    await _bombard(process, b"\x5a", *words, _string(b"127.0.0.1"), bytes(4), _string(b"x"), bytes(4), is_deaf=True)
+
+
+async def bombard_with_bytes(process: Process) -> None:
+    """Channel data of one byte each."""
+    await _bombard(process, b"\x5e", bytes(4), _string(b"x"))
+
+
+async def storm_of_keys(process: Process) -> None:
+    """One key exchange after the other."""
+    connection = _connection(process)
+    while not connection.is_closed():
+        connection._send_kexinit()
+        connection._kexinit_sent = True
+        while not connection._kex_complete and not connection.is_closed():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        count(process)["keys"] += 1
+
+
+async def garbage(process: Process) -> None:
+    """Bytes that are no packet."""
+    _connection(process)._send(bytes(range(256)) * 4096)
+
+
+async def huge_packet(process: Process) -> None:
+    """A packet that is said to be 4 GiB long."""
+    _connection(process)._send(b"\xff\xff\xff\xff" + bytes(1_000_000))
+
+
+async def compressed_bomb(process: Process) -> None:
+    """Packets of 200 KB that become 200 MB."""
+    while not (connection := _connection(process)).is_closed():
+        connection.send_packet(2, _string(bytes(200_000_000)))
+        await asyncio.sleep(0.01)
+
+
+async def banners_without_end(process: Process) -> None:
+    """SSH_MSG_USERAUTH_BANNER again and again, instead of letting us in: see `_BannerServer`."""
 
 
 async def cut_in_frame(process: Process) -> None:
@@ -340,7 +527,16 @@ async def _run_under(shell: str, process: Process) -> None:
 
 # --- the program -----------------------------------------------------------------------------------------------------
 
-_TCP = (say_nothing, stop_in_key_exchange, close_in_key_exchange, speak_http)
+_TCP = (
+    say_nothing,
+    stop_in_key_exchange,
+    close_in_key_exchange,
+    speak_http,
+    endless_banner,
+    endless_banner_line,
+    huge_first_packet,
+    bombard_key_exchange,
+)
 
 
 class _Program:
@@ -372,7 +568,8 @@ class _Program:
         listener = await asyncssh.listen(
             address,
             0,
-            server_factory=_Server,
+            server_factory=_BannerServer if name == "banners_without_end" else _Server,
+            compression_algs=["zlib@openssh.com"] if name == "compressed_bomb" else ["none"],
             server_host_keys=[self._host_key],
             authorized_client_keys=asyncssh.import_authorized_keys(
                 "" if name == "wrong_key" else self._authorized_keys
@@ -393,6 +590,14 @@ class _Server(asyncssh.SSHServer):
         _counts.setdefault(f"{address}:{port}", Counter())["logins"] += 1
 
     def public_key_auth_supported(self) -> bool:
+        return True
+
+
+class _BannerServer(_Server):
+    async def begin_auth(self, username: str) -> bool:
+        while not self._connection.is_closed():
+            self._connection.send_auth_banner("\x1b[2J" * 5000)
+            await asyncio.sleep(0)
         return True
 
 

@@ -1,16 +1,10 @@
 """Ways in: kinds of keys, passphrases, the agent, login shells, forced commands, jump hosts, the ssh configuration."""
 
-import os
-import pty
 import re
-import select
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,6 +12,7 @@ import pytest
 from . import servers
 from .hostile import refused
 from .servers import Cli, Sshd, environment, find_tool, make_key, wait_for
+from .terminal import on_terminal
 
 PASSPHRASE = "correct horse"  # noqa: S105 - of a key that lives for one test
 HOSTS = "127.0.1.[1-10]"
@@ -85,67 +80,6 @@ def test_uses_the_keys_of_the_agent(sshd: Sshd, cli: Cli, tmp_path: Path) -> Non
 
 
 # --- passphrases -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Terminal:
-    """A pseudo-terminal with fleetmem on it: stdin and stderr there, stdout in a file.
-
-    Attributes:
-        output: the file.
-        screen: what it showed so far.
-        status: the exit status, when it has ended.
-    """
-
-    process: "subprocess.Popen[bytes]"
-    end: int
-    output: Path
-    screen: str = ""
-    status: int | None = field(default=None)
-
-    def expect(self, text: str, times: int = 1) -> None:
-        """Waits until it shows a text for the nth time."""
-        deadline = time.monotonic() + 15
-        while self.screen.count(text) < times:
-            assert self._read(deadline - time.monotonic()), f"no {text!r} on the terminal:\n{self.screen}"
-
-    def type(self, line: str) -> None:
-        """Types a line."""
-        os.write(self.end, line.encode() + b"\n")
-
-    def finish(self) -> None:
-        """Waits until it ends."""
-        deadline = time.monotonic() + 15
-        while self._read(deadline - time.monotonic()):
-            continue
-        self.status = self.process.wait(5)
-
-    def _read(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self.end], [], [], max(0, seconds))
-        if not ready:
-            return False
-        try:
-            data = os.read(self.end, 65536)
-        except OSError:  # EIO: nobody has the other end any more
-            return False
-        self.screen += data.decode(errors="replace")
-        return bool(data)
-
-
-@contextmanager
-def on_terminal(cli: Cli, *arguments: object) -> Iterator[Terminal]:
-    """Runs fleetmem with a controlling terminal."""
-    ours, theirs = pty.openpty()
-    command = [find_tool("setsid"), "--ctty", "--wait", *cli.command(*arguments)]
-    output = cli.home / "stdout"
-    with output.open("wb") as file:
-        process = subprocess.Popen(command, env=environment(cli.home), stdin=theirs, stdout=file, stderr=theirs)
-    os.close(theirs)
-    try:
-        yield Terminal(process, ours, output)
-    finally:
-        servers.stop(process)
-        os.close(ours)
 
 
 @pytest.fixture
@@ -251,7 +185,7 @@ def test_an_account_without_a_shell_is_told_by_its_words(key_folder: Path, cli: 
 
 
 def test_a_new_host_stays_connected_over_key_exchanges(key_folder: Path, cli: Cli) -> None:
-    """New keys every second, as sshd wants here: the host key that was recorded at the login is good for all of them."""
+    """New keys every second, as sshd wants here: the host key recorded at the login is good for all of them."""
     with servers.sshd(key_folder / "sshd", options="RekeyLimit default 1s") as sshd:
         options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-o", "-", "--interval", 0.3, "-vv")
         with cli.run(*options) as running:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import asyncssh
 
 from fleetmem.connect.backoff import Backoff, backoff_for
+from fleetmem.connect.guard import Flood
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.translate import translate, within
 from fleetmem.errors import HostError, Kind, Stage
@@ -142,6 +143,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._end(self._why_ended(exc))
 
     def _why_ended(self, exc: Exception | None) -> HostError:
+        if isinstance(exc, Flood):
+            return translate(exc, Stage.COMMAND, 0)
         if self._reader.is_in_frame:
             return HostError(Stage.COMMAND, Kind.BAD_FRAME, "the answer broke off in the middle of a frame")
         said = self._stderr.decode("utf-8", "replace").strip() or self._reader.unfinished()

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncssh
 
+from fleetmem.connect.guard import ALLOWANCE_SECONDS, GuardedTunnel
 from fleetmem.connect.host_keys import HostKeys, Verifier
 from fleetmem.connect.settings import HostKeyPolicy, SshSettings
 from fleetmem.connect.targets import Target
@@ -42,10 +43,8 @@ class Login:
         """
         verifier = Verifier(self._host_keys)
         options = self._options(target) | {"client_factory": lambda: verifier}
-        if sock:
-            options["sock"] = sock
-        if tunnel:
-            options["tunnel"] = tunnel
+        if sock or tunnel:
+            options["tunnel"] = GuardedTunnel(sock or tunnel, ALLOWANCE_SECONDS)
         try:
             return await within(self._settings.login_timeout_seconds, Stage.LOGIN, asyncssh.connect(**options))
         except BaseException as error:
@@ -70,6 +69,8 @@ class Login:
             options |= {"client_keys": self._keys, "agent_path": None}
         elif self._keys and not target.has_identity:
             options |= {"client_keys": self._keys}
+        if not target.has_compression:
+            options["compression_algs"] = ["none"]  # a host may choose any that is offered: 200 KB become 200 MB
         if not target.has_ciphers:
             options["encryption_algs"] = _CIPHERS
         return options

@@ -22,6 +22,7 @@ class Target:
         has_proxy: whether the configuration reaches it by ProxyJump or ProxyCommand.
         has_identity: whether the configuration names its keys.
         has_ciphers: whether the configuration names its ciphers.
+        has_compression: whether the configuration says that what is sent may be compressed.
     """
 
     alias: str
@@ -31,6 +32,7 @@ class Target:
     has_proxy: bool
     has_identity: bool
     has_ciphers: bool
+    has_compression: bool
 
 
 class Targets:
@@ -87,4 +89,5 @@ class Targets:
             has_proxy=bool(options.tunnel or options.proxy_command),
             has_identity=bool(options.config.get("IdentityFile") or options.config.get("IdentityAgent")),
             has_ciphers=bool(options.config.get("Ciphers")),
+            has_compression=bool(options.config.get("Compression")),
         )

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import asyncssh
 
+from fleetmem.connect.guard import Flood
 from fleetmem.errors import HostError, Kind, Stage, reason_of
 
 # What asyncssh and the OS raise when the world misbehaves; anything else is a bug and surfaces.
@@ -55,6 +56,8 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
             return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"the jump host cannot reach it: {error.reason}")
         case asyncssh.ChannelOpenError():
             return HostError(stage, Kind.COMMAND_FAILED, f"the host refused to run a command: {error.reason}")
+        case Flood():
+            return HostError(stage, Kind.BAD_FRAME, error.reason)
         case asyncssh.DisconnectError():
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error.reason}")
         case asyncio.IncompleteReadError() | ConnectionResetError() | BrokenPipeError():

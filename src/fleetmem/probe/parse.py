@@ -8,7 +8,7 @@ from fleetmem.probe.script import ProbeKind
 from fleetmem.units import kib_to_bytes, percent_of
 
 MAX_PROCESSES = 65_536
-"""More rows than this are a flood. So many take 0.2 s to parse and 0.4 s to format; no other host is served meanwhile."""
+"""More rows than this are a flood. So many take 0.2 s to parse and 0.4 s to format, while the others wait."""
 
 _HEAD_AND_END_LINES = 16  # BEGIN, M, K, E, END, and some to spare
 

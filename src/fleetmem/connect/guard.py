@@ -1,0 +1,167 @@
+"""What one host may cost: its bytes are taken in portions, between which the others have their turn.
+
+    socket or jump host ──> Guard ──a portion──> asyncssh ──> ProbeChannel
+                              │ └─ over its share: Flood, the connection ends
+                              └─ turn over: reading is paused, the rest waits for the next turn
+
+asyncssh does at once whatever it is sent. Measured without this: one host that sends packets to be ignored held up all
+others, and the stop of the collector, for seconds at a time; one that asks and reads no answer fills our memory.
+"""
+
+import asyncio
+import time
+from typing import Any, cast
+
+import asyncssh
+
+ALLOWANCE_SECONDS = 0.5
+"""Of our CPU, that a host's bytes may take at once: a login takes 0.005 s, a megabyte of frames 0.004 s."""
+
+_SHARE = 0.02  # of a core, in the long run: frames of 5 MB a second
+_TURN_SECONDS = 0.01
+_PORTION_BYTES = 16 * 1024  # at most 500 packets, 0.03 s
+_MAX_UNREAD_BYTES = 1024 * 1024  # of ours, that the host leaves in our memory
+_KEY_EXCHANGE_SECONDS = 0.02  # of CPU, in tasks of asyncssh's: not seen here otherwise
+_POLL_SECONDS = 0.005
+
+
+class Flood(asyncssh.ProtocolError):
+    """A host costs more than its share, in time or in memory."""
+
+
+class Guard(asyncio.Protocol):
+    """Stands between a transport and asyncssh's connection, for one host.
+
+    Args:
+        connection: takes the bytes.
+        allowance_seconds: see ALLOWANCE_SECONDS; None for a jump host, whose bytes are those of all hosts behind it.
+    """
+
+    def __init__(self, connection: asyncssh.SSHClientConnection, allowance_seconds: float | None) -> None:
+        self.connection = connection
+        self._allowance_seconds = allowance_seconds
+        self._transport: Any = None
+        self._waiting = bytearray()
+        self._spent_seconds = 0.0
+        self._spent_since = time.monotonic()
+        self._keys: object = None
+        self._is_over = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is open."""
+        self._transport = transport
+        self.connection.connection_made(transport)
+
+    def session_started(self) -> None:
+        """The jump host has opened its channel."""
+        self.connection.session_started()
+
+    def data_received(self, data: bytes, _datatype: object = None) -> None:
+        """Takes what the host sent: what fits in a turn now, the rest later."""
+        if self._waiting:  # it came before reading was paused
+            self._waiting += data
+        elif len(data) <= _PORTION_BYTES and not self._is_stuffed():
+            self._take(data)
+        else:
+            self._waiting += data
+            self._take_turn()
+            if self._waiting:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
+
+    def eof_received(self) -> None:
+        """The host sends no more."""
+        self._take_turn()
+        self.connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed."""
+        self._take_turn()
+        self._waiting.clear()
+        self.connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The host reads more slowly than we send."""
+        self.connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The host has caught up."""
+        self.connection.resume_writing()
+
+    def _go_on(self) -> None:
+        self._take_turn()
+        if self._waiting:
+            asyncio.get_running_loop().call_later(_POLL_SECONDS if self._is_stuffed() else 0, self._go_on)
+        elif not self._is_over:
+            self._transport.resume_reading()
+
+    def _is_stuffed(self) -> bool:
+        """Whether asyncssh is at work on a packet in a task, and has enough to go on with.
+
+        What comes meanwhile it puts together in one buffer, which is copied for each packet that is cut off later.
+        """
+        connection = self.connection
+        handlers = (connection._recv_pkthdr, connection._recv_packet, connection._recv_version)
+        return len(connection._inpbuf) >= _PORTION_BYTES and connection._recv_handler not in handlers
+
+    def _take_turn(self) -> None:
+        """Takes portions of what waits until the turn is over."""
+        until = time.monotonic() + _TURN_SECONDS
+        while self._waiting and not self._is_stuffed():
+            portion = bytes(memoryview(self._waiting)[:_PORTION_BYTES])
+            del self._waiting[:_PORTION_BYTES]
+            self._take(portion)
+            if time.monotonic() > until:
+                return
+
+    def _take(self, portion: bytes) -> None:
+        if self._is_over:
+            return
+        begun = time.thread_time()
+        self.connection.data_received(portion)
+        self._charge(time.thread_time() - begun)
+        if self._transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self._end(f"does not read what it asked for, more than {_MAX_UNREAD_BYTES} bytes")
+
+    def _charge(self, seconds: float) -> None:
+        if self.connection._recv_encryption is not self._keys:
+            self._keys = self.connection._recv_encryption
+            seconds += _KEY_EXCHANGE_SECONDS
+        self._spent_seconds += seconds
+        if self._allowance_seconds is None or self._spent_seconds <= self._allowance_seconds:
+            return
+        now = time.monotonic()
+        self._spent_seconds = max(0.0, self._spent_seconds - _SHARE * (now - self._spent_since))
+        self._spent_since = now
+        if self._spent_seconds > self._allowance_seconds:
+            self._end(f"took {self._spent_seconds:.1f} s of our time with packets that are no answer")
+
+    def _end(self, reason: str) -> None:
+        self._is_over = True
+        self._waiting.clear()
+        self.connection.connection_lost(Flood(reason))
+
+
+class GuardedTunnel:
+    """Makes guarded connections; asyncssh takes it for the connection to a jump host, which has this method, too.
+
+    Args:
+        via: a connected socket, or the connection to a jump host.
+        allowance_seconds: see `Guard`.
+    """
+
+    def __init__(self, via: Any, allowance_seconds: float | None) -> None:
+        self._via = via
+        self._allowance_seconds = allowance_seconds
+
+    async def create_connection(
+        self, make_connection: Any, host: str, port: int
+    ) -> tuple[object, asyncssh.SSHClientConnection]:
+        """Returns the transport and asyncssh's connection."""
+        guard = Guard(make_connection(), self._allowance_seconds)
+        transport: object
+        if isinstance(self._via, asyncssh.SSHClientConnection):
+            transport, _session = await self._via.create_connection(lambda: cast("Any", guard), host, port)
+        else:
+            transport, _protocol = await asyncio.get_running_loop().create_connection(lambda: guard, sock=self._via)
+        return transport, guard.connection
