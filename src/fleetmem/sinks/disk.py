@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from fleetmem.errors import SinkError
+from fleetmem.side_thread import SideThread
 from fleetmem.sinks.backlog import BATCH_BYTES, Backlog, Item
-from fleetmem.sinks.disk_thread import DiskThread
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -64,7 +64,7 @@ class DiskQueue:
     def __init__(self, spool: Spool, address: str) -> None:
         self._spool = spool
         self._address = address
-        self._thread = DiskThread("spool")
+        self._thread = SideThread("spool")
         self._problem: str | None = None
 
     @property

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from fleetmem.errors import SinkError
+from fleetmem.side_thread import SideThread
 from fleetmem.sinks.archive import Rotation
-from fleetmem.sinks.disk_thread import DiskThread
 from fleetmem.sinks.record_file import RecordFile
 
 _TIMEOUT_SECONDS = 5.0
@@ -35,7 +35,7 @@ class FileTransport:
         self.bytes_total = 0
         self.refuses_late = False
         self._file = RecordFile(path, header, rotation or Rotation())
-        self._thread = DiskThread("file")
+        self._thread = SideThread("file")
         self._under_way: tuple[asyncio.Future[None], bytes] | None = None
         self._written_late = b""
 

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 
-from fleetmem.sinks.disk_thread import DiskThread
+from fleetmem.side_thread import SideThread
 
 
 def test_calls_run_one_after_the_other_in_one_thread() -> None:
     """Results and errors come back to who asked."""
 
     async def main() -> None:
-        thread = DiskThread("x")
+        thread = SideThread("x")
         order: list[int] = []
         futures = [thread.call(lambda number=number: order.append(number)) for number in range(50)]  # type: ignore[misc]
         names = {await thread.call(lambda: threading.current_thread().name) for _ in range(3)}
@@ -30,7 +30,7 @@ def test_a_cancelled_call_goes_on() -> None:
     """Who waited is free at once; what comes next comes after it."""
 
     async def main() -> None:
-        thread = DiskThread("x")
+        thread = SideThread("x")
         gate, done = threading.Event(), threading.Event()
 
         def wait() -> None:
@@ -52,9 +52,9 @@ def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     """A disk that has gone away: the interpreter ends all the same."""
     program = """
 import asyncio, time
-from fleetmem.sinks.disk_thread import DiskThread
+from fleetmem.side_thread import SideThread
 async def main():
-    DiskThread("x").call(lambda: time.sleep(60))
+    SideThread("x").call(lambda: time.sleep(60))
     await asyncio.sleep(0.1)
 asyncio.run(main())
 """

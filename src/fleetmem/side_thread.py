@@ -1,4 +1,4 @@
-"""One thread for the blocking calls of one file. A disk that hangs must not hold up the end of the process."""
+"""One thread for calls that block: a disk or a server that hangs holds up neither the loop nor the process's end."""
 
 import asyncio
 import queue
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-class DiskThread:
+class SideThread:
     """Runs calls one after the other.
 
     `concurrent.futures` joins its threads when the interpreter ends, for ever where a disk has gone away; this one is a
