@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from fleetmem.model import CommandMemory, ProcessMemory, Sample, Shaped
+from fleetmem.model import CommandMemory, Host, ProcessMemory, Sample, Shaped
+from fleetmem.sinks.naming import tag_key
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES
 from fleetmem.units import format_number
 
@@ -115,10 +116,12 @@ class Exposition:
 
     Args:
         prefix: of metric names; dots become `_`.
+        tags: labels of hosts in the inventory that their samples have, too.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, tags: Sequence[str] = ()) -> None:
         self.prefix = prefix.replace(".", "_")
+        self._tags = [(tag, tag_key(tag)) for tag in tags]
         self._names = {family: f"{self.prefix}_{family}" for family in FAMILIES}
 
     def header(self, family: str) -> bytes:
@@ -126,9 +129,10 @@ class Exposition:
         name = self._names[family]
         return f"# HELP {name} {FAMILIES[family]}\n# TYPE {name} gauge\n".encode()
 
-    def host(self, host: str, state: HostState) -> dict[str, bytes]:
+    def host(self, host: Host, state: HostState) -> dict[str, bytes]:
         """Returns the samples of a host, by family."""
-        label = f'{{host="{quoted(label_value(host))}"'
+        told = {"host": host.name} | {key: host.labels[tag] for tag, key in self._tags if host.labels.get(tag)}
+        label = "{" + ",".join(f'{key}="{quoted(label_value(value))}"' for key, value in told.items())
         texts = self._host_lines(label, state)
         if state.sample:
             shaped = state.sample.shaped

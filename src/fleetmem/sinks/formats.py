@@ -80,7 +80,7 @@ def _path(prefix: str, place: Place) -> str:
 
 
 def _tags(place: Place, is_sign: str, separator: str) -> str:
-    return separator.join(f"{label}{is_sign}{value}" for label, value in place.labels)
+    return separator.join(f"{label}{is_sign}{value}" for label, value in (*place.labels, *place.tags))
 
 
 def with_time(text: bytes, unix_seconds: float) -> bytes:

@@ -6,7 +6,7 @@ a whole name fits 127 bytes, where collectd cuts (DATA_MAX_NAME_LEN in its daemo
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 MAX_NAME_BYTES = 127
@@ -15,6 +15,9 @@ _COMMAND_BYTES = 32  # the kernel's own limit is 15; `ps` on other systems, and 
 # `.process.` before the host; `.`, `.`, a pid of 10 digits and `.mem_percent`, the longest measure, after it.
 _FIXED_BYTES = len(".process.") + len("..") + 10 + len(".mem_percent")
 _HASH_DIGITS = 8
+MAX_TAGS = 8
+_TAG_KEY_BYTES, _TAG_VALUE_BYTES = 32, 64  # 8 of them, a name and a value fit a datagram
+_OWN_TAGS = frozenset({"host", "command", "pid", "collector", "sink"})
 _MAX_REMEMBERED = 20_000
 
 _ILLEGAL = re.compile(rb"[^A-Za-z0-9_]")
@@ -34,6 +37,37 @@ def check_prefix(prefix: str) -> str:
             f"at most {MAX_PREFIX_BYTES} characters"
         )
     return prefix
+
+
+def check_tags(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of labels that become tags, as they are.
+
+    Raises:
+        ValueError: one is a tag already, two would become one, or there are too many.
+    """
+    if len(labels) > MAX_TAGS:
+        raise ValueError(f"more than {MAX_TAGS} tags: a line has no room for them")
+    keys = [tag_key(label) for label in labels]
+    for label, key in zip(labels, keys, strict=True):
+        if key in _OWN_TAGS:
+            raise ValueError(f"{label!r}: {key} is a tag of every series already")
+        if keys.count(key) > 1:
+            raise ValueError(f"{label!r}: two labels would become the tag {key}")
+    return labels
+
+
+def tag_key(label: str) -> str:
+    """Returns the name of a label as the name of a tag, which begins with no digit: so Prometheus wants it."""
+    key = _fold(label, _TAG_KEY_BYTES)
+    return f"_{key}" if key[0].isdigit() else key
+
+
+def make_tags(labels: Mapping[str, str], wanted: Iterable[str]) -> "Tags":
+    """Returns those labels of a host that are wanted as tags, legal for every receiver; one that it lacks is left out.
+
+    Two values may become one (`eu-west` and `eu_west`): that mixes no series, as each has its host's name.
+    """
+    return tuple((tag_key(label), _fold(labels[label], _TAG_VALUE_BYTES)) for label in wanted if labels.get(label))
 
 
 def _fold(original: str, max_bytes: int) -> str:
@@ -107,16 +141,22 @@ class NameTable:
         return _with_hash(_fold(original, self._max_bytes), original, self._max_bytes, digits)
 
 
+Tags = tuple[tuple[str, str], ...]
+"""Keys and values, legal for every receiver."""
+
+
 class Place(NamedTuple):
     """What a series is of, in legal components: `process`, and host `web01`, command `nginx`, pid `7`.
 
     Attributes:
         family: `process`, `command`, `host` or `collector`.
         labels: what tells it from others of its family, in the order in which plain names have them.
+        tags: what else is said of its host, where names have tags.
     """
 
     family: str
-    labels: tuple[tuple[str, str], ...]
+    labels: Tags
+    tags: Tags = ()
 
 
 class FleetNames:
@@ -126,19 +166,26 @@ class FleetNames:
         prefix: of all names.
         hosts: of the fleet.
         before: names of the fleet as it was; hosts that are called as before go on with the commands seen there.
+        tags: of hosts, by name.
     """
 
-    def __init__(self, prefix: str, hosts: Iterable[str], before: "FleetNames | None" = None) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        hosts: Iterable[str],
+        before: "FleetNames | None" = None,
+        tags: Mapping[str, Tags] | None = None,
+    ) -> None:
         self.prefix = check_prefix(prefix)
         max_bytes = MAX_NAME_BYTES - len(prefix) - _FIXED_BYTES - _COMMAND_BYTES
         self._table = NameTable(max_bytes)
         hosts = list(hosts)
         for host in hosts:  # first all of them, so that the order makes no difference
             self._table.name(host)
-        self._hosts = {host: HostNames(self._table.name(host)) for host in hosts}
-        for host, names in before._hosts.items() if before else ():
-            if host in self._hosts and names.host == self._hosts[host].host:
-                self._hosts[host] = names
+        known = before._hosts if before else {}
+        self._hosts: dict[str, HostNames] = {
+            host: _host_names(self._table.name(host), (tags or {}).get(host, ()), known.get(host)) for host in hosts
+        }
 
     def host(self, host: str) -> "HostNames":
         """Returns the names of one host of the fleet."""
@@ -155,12 +202,25 @@ class HostNames:
 
     Args:
         host: the host's legal name.
+        tags: the host's.
+        commands: names of its commands, where some are known already.
+
+    Attributes:
+        host: the place of its own series.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, tags: Tags = (), commands: NameTable | None = None) -> None:
         self._label = ("host", host)
-        self._commands = NameTable(_COMMAND_BYTES, reserved=["other"])
-        self.host = Place("host", (self._label,))
+        self._tags = tags
+        self._commands = commands or NameTable(_COMMAND_BYTES, reserved=["other"])
+        self.host = self._place("host")
+
+    def _place(self, family: str, *labels: tuple[str, str]) -> Place:
+        return Place(family, (self._label, *labels), self._tags)
+
+    def with_tags(self, tags: Tags) -> "HostNames":
+        """Returns the same names with other tags."""
+        return HostNames(self._label[1], tags, self._commands)
 
     @property
     def generation(self) -> int:
@@ -174,18 +234,26 @@ class HostNames:
 
     def process(self, command: str, pid: int) -> Place:
         """Returns the place of a process."""
-        return Place("process", (self._label, ("command", self._commands.name(command)), ("pid", str(pid))))
+        return self._place("process", ("command", self._commands.name(command)), ("pid", str(pid)))
 
     def command(self, command: str) -> Place:
         """Returns the place of a command."""
-        return Place("command", (self._label, ("command", self._commands.name(command))))
+        return self._place("command", ("command", self._commands.name(command)))
 
     @property
     def other_processes(self) -> Place:
         """The place of processes without series of their own. No process has pid 0; a command `other` gets a hash."""
-        return Place("process", (self._label, ("command", "other"), ("pid", "0")))
+        return self._place("process", ("command", "other"), ("pid", "0"))
 
     @property
     def other_commands(self) -> Place:
         """The place of commands without series of their own."""
-        return Place("command", (self._label, ("command", "other")))
+        return self._place("command", ("command", "other"))
+
+
+def _host_names(host: str, tags: Tags, before: HostNames | None) -> HostNames:
+    """Returns the names of a host; those that it had, with the commands seen there, where it is called as before."""
+    names = HostNames(host, tags)
+    if before is None or before.host.labels != names.host.labels:
+        return names
+    return before if before.host == names.host else before.with_tags(tags)

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -53,18 +53,19 @@ class PrometheusSink:
         listen_host: an address of this machine, or a name of it; `::` is all of them.
         listen_port: 0 takes any that is free.
         prefix: of metric names; dots become `_`.
+        tags: labels of hosts in the inventory that become labels here.
 
     Attributes:
         problem: why nothing is served now.
     """
 
-    def __init__(self, listen_host: str, listen_port: int, prefix: str) -> None:
+    def __init__(self, listen_host: str, listen_port: int, prefix: str, tags: Sequence[str] = ()) -> None:
         self.problem: SinkError | None = None
         self.name = "prometheus"
         self.takes: Takes = take_all
         self._listen_host = listen_host
         self._listen_port = listen_port
-        self._exposition = Exposition(prefix)
+        self._exposition = Exposition(prefix, tags)
         self._own = _OwnCounters(self._exposition.prefix, CollectorStats("", 0.0, ()))
         self._states: dict[Host, HostState] = {}
         self._scrapes = _Scrapes()
@@ -88,7 +89,8 @@ class PrometheusSink:
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
         """Changes the fleet: hosts that left it are gone. Labels hold the hosts' own names, so none of them changes."""
         del names, unix_seconds
-        self._states = {host: state for host, state in self._states.items() if host in hosts}
+        current = {host: host for host in hosts}  # the same hosts perhaps, with other labels
+        self._states = {current[host]: state for host, state in self._states.items() if host in current}
 
     def stats(self) -> SinkStats:
         """Returns its counters; what two scrapes took was sent twice."""
@@ -213,7 +215,7 @@ def _write(exposition: Exposition, states: dict[Host, HostState]) -> tuple[list[
     samples = 0
     rest_at = time.perf_counter() + _WORK_SECONDS
     for host, state in states.items():
-        for family, text in exposition.host(host.name, state).items():
+        for family, text in exposition.host(host, state).items():
             by_family[family].append(text)
         samples += state.series
         if time.perf_counter() >= rest_at:

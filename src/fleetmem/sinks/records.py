@@ -58,6 +58,10 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "address": outcome.host.address,
         "taken_unix_seconds": round(outcome.taken_unix_seconds, 3),
     }
+    if outcome.host.groups:
+        head["groups"] = sorted(outcome.host.groups)
+    if outcome.host.labels:
+        head["labels"] = dict(outcome.host.labels)
     if isinstance(outcome, Failure):
         error = {"stage": outcome.stage, "kind": outcome.kind, "message": outcome.message}
         return head | {"ok": False, "error": error}

@@ -215,8 +215,9 @@ class SeriesEncoding:
         return HostSeries(names.host(host.name), partial(self._format, names.prefix), self._retire)
 
     def is_same_host(self, old: FleetNames, new: FleetNames, host: Host) -> bool:
-        """Whether a host's series keep their names."""
-        return (old.prefix, old.host(host.name).host) == (new.prefix, new.host(host.name).host)
+        """Whether a host's series keep their names; tags are part of them where the format has tags."""
+        before, after = (self._format(names.prefix, names.host(host.name).host) for names in (old, new))
+        return before == after
 
     def stats(self, names: FleetNames, stats: CollectorStats) -> Text:
         """Returns the collector's own counters, those of a sink below the name of the sink."""

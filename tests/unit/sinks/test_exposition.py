@@ -18,7 +18,7 @@ _ESCAPED = re.compile(r"\\(\\|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 def written(*states: tuple[Host, HostState], prefix: str = "fleetmem") -> str:
     """Returns the exposition of these hosts."""
     exposition = Exposition(prefix)
-    texts = [exposition.host(host.name, state) for host, state in states]
+    texts = [exposition.host(host, state) for host, state in states]
     return "".join(
         (exposition.header(family) + b"".join(text.get(family, b"") for text in texts)).decode("utf-8")
         for family in FAMILIES
@@ -228,3 +228,16 @@ def test_unknown_memory_is_not_shown() -> None:
     found = shown(sample(process(), memory=unknown))
     assert "fleetmem_host_mem_available_bytes" not in found
     assert "fleetmem_host_mem_total_bytes" in found
+
+
+def test_labels_of_the_inventory() -> None:
+    """Those that are wanted, with their own values, on every sample of the host; one that it lacks is left out."""
+    host = Host("web01", "10.0.0.1", labels={"env": 'pr"o\\d', "Cost Center": "é", "other": "x"})
+    state = HostState().after(sample(process(7, "nginx"), host=host))
+    texts = Exposition("fleetmem", ["Cost Center", "env", "none"]).host(host, state)
+    found = parsed(
+        "".join(Exposition("fleetmem").header(family).decode() + text.decode() for family, text in texts.items())
+    )
+    expected = {"host": "web01", "Cost_Center": "é", "env": 'pr"o\\\\d'}
+    assert all(expected.items() <= labels.items() for samples in found.values() for labels, _value in samples)
+    assert found["fleetmem_process_rss_bytes"][0][0] == {**expected, "command": "nginx", "pid": "7"}

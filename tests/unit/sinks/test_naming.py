@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from fleetmem.sinks import naming
 from fleetmem.sinks.formats import statsd_plain
-from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames, HostNames, NameTable, Place, check_prefix
+from fleetmem.sinks.naming import (
+    MAX_NAME_BYTES,
+    FleetNames,
+    HostNames,
+    NameTable,
+    Place,
+    check_prefix,
+    check_tags,
+    make_tags,
+)
 from unit.builders import command_names
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_]+")
@@ -232,3 +241,39 @@ def test_two_originals_whose_hashes_begin_alike_stay_apart() -> None:
     names = {table.name(original) for original in (first, second)}
     names |= {table.name(original) for original in (first, second)}
     assert len({table.name(first), table.name(second)}) == 2
+
+
+def test_labels_become_tags() -> None:
+    """Legal for every receiver, in the order in which they are wanted; a label that a host lacks is left out."""
+    labels = {"env": "prod", "Cost Center": "a;b=c~d|e", "1st": "é" * 40, "empty": "", "other": "x"}
+    tags = make_tags(labels, ["Cost Center", "env", "none", "empty", "1st"])
+    assert tags[:2] == (("Cost_Center", "a_b_c_d_e"), ("env", "prod"))
+    assert tags[2][0] == "_1st"
+    assert re.fullmatch(r"[A-Za-z0-9_]{64}", tags[2][1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("env", "host"), "'host': host is a tag of every series already"),
+        (("sink",), "sink is a tag"),
+        (("a.b", "a-b"), "two labels would become the tag a_b"),
+        (("env", "env"), "two labels would become the tag env"),
+        (tuple("abcdefghi"), "more than 8 tags"),
+    ],
+)
+def test_labels_that_cannot_be_tags(labels: tuple[str, ...], message: str) -> None:
+    """What would be two tags of one name."""
+    with pytest.raises(ValueError, match=message):
+        check_tags(labels)
+    assert check_tags(("env", "role")) == ("env", "role")
+
+
+def test_other_tags_leave_the_names_as_they_are() -> None:
+    """A host whose labels changed goes on with the commands seen there; one whose labels did not is the same."""
+    old = FleetNames("p", ["a", "b"], tags={"a": (("env", "test"),)})
+    names = [(old.host("a").command("d/0"), old.host("a").command("d:0"))[1]]
+    new = FleetNames("p", ["a", "b"], old, {"a": (("env", "prod"),)})
+    assert new.host("b") is old.host("b")
+    assert new.host("a").command("d:0").labels == names[0].labels
+    assert new.host("a").command("d:0").tags == new.host("a").host.tags == (("env", "prod"),)

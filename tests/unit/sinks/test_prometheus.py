@@ -262,7 +262,7 @@ def test_hosts_may_come_and_go_during_a_scrape(monkeypatch: pytest.MonkeyPatch) 
         sink.put(sample(host=_DB))
         write = Exposition.host
 
-        def change(exposition: Exposition, host: str, state: HostState) -> dict[str, bytes]:
+        def change(exposition: Exposition, host: Host, state: HostState) -> dict[str, bytes]:
             sink.put(sample(host=Host("new", "10.0.0.3")))
             sink.replace_hosts(FleetNames("fleetmem", ["new"]), set(), 0.0)
             return write(exposition, host, state)

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -125,3 +126,13 @@ def test_records_end_nothing_and_outlive_a_change_of_names() -> None:
     assert encoding.is_same_host(NAMES, FleetNames("other", [WEB.name]), WEB)
     assert encoding.at(b"x\n", 5.0) == b"x\n"
     assert encoding.header == b""
+
+
+@pytest.mark.parametrize("make", [sample, failure])
+def test_groups_and_labels_come_along(make: Callable[..., Outcome]) -> None:
+    """In JSON, where the inventory has any; a host without them has no such keys."""
+    host = Host("web01", "10.0.0.1", groups=frozenset({"web", "eu"}), labels={"env": "prod"})
+    record = json.loads(update(RecordFormat.JSONL, make(host=host))[0])
+    assert record["groups"] == ["eu", "web"]
+    assert record["labels"] == {"env": "prod"}
+    assert not {"groups", "labels"} & json.loads(update(RecordFormat.JSONL, make())[0]).keys()

@@ -5,11 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import Detail, Outcome, ProcessMemory
+from fleetmem.model import Detail, Host, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
-from fleetmem.sinks.formats import carbon_plain, statsd_plain
-from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.formats import (
+    Format,
+    carbon_plain,
+    carbon_tagged,
+    cut_lines,
+    statsd_dogstatsd,
+    statsd_graphite,
+    statsd_influx,
+    statsd_plain,
+)
+from fleetmem.sinks.naming import MAX_TAGS, FleetNames, check_tags, make_tags
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, SeriesEncoding, Text
+from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
 from unit.builders import MEMORY, WEB, all_limits, command_names, failure, process, sample
 
 _NGINX, _REDIS = process(7, "nginx", 4096, 8192), process(8, "redis-server", 1024, 2048)
@@ -265,3 +275,46 @@ def test_what_a_receiver_shows_is_the_last_sample(history: list[list[ProcessMemo
         shown |= _values(series.update(sample(*rows)))
     sizes = sorted(int(value) for name, value in shown.items() if name.endswith(".rss_bytes") and value != "0")
     assert sizes == sorted(row.rss_bytes for row in history[-1])
+
+
+def _tagged(env: str | None) -> FleetNames:
+    return FleetNames("p", ["web01"], tags={"web01": (("env", env),)} if env else {})
+
+
+@pytest.mark.parametrize(
+    ("format_", "line"),
+    [
+        (statsd_plain, "p.process.web01.nginx.7.rss_bytes:4096|g"),
+        (statsd_dogstatsd, "p.process.rss_bytes:4096|g|#host:web01,command:nginx,pid:7,env:prod"),
+        (statsd_influx, "p.process.rss_bytes,host=web01,command=nginx,pid=7,env=prod:4096|g"),
+        (statsd_graphite, "p.process.rss_bytes;host=web01;command=nginx;pid=7;env=prod:4096|g"),
+        (carbon_plain, "p.process.web01.nginx.7.rss_bytes 4096 \0"),
+        (carbon_tagged, "p.process.rss_bytes;host=web01;command=nginx;pid=7;env=prod 4096 \0"),
+    ],
+)
+def test_tags_of_a_host(format_: Format, line: str) -> None:
+    """Where names have tags, every series of the host has its tags, too; plain names stay as they are."""
+    lines = SeriesEncoding(format_, Retire.ZERO).host(_tagged("prod"), WEB).update(sample(_NGINX)).text.decode()
+    assert lines.startswith(line)
+    has_tags = "prod" in line
+    assert all(("prod" in text) == has_tags for text in lines.splitlines())
+
+
+@pytest.mark.parametrize(("format_", "is_same"), [(statsd_plain, True), (statsd_influx, False)])
+def test_other_tags_are_other_series(format_: Format, is_same: bool) -> None:
+    """But only where they are part of the name."""
+    encoding = SeriesEncoding(format_, Retire.ZERO)
+    assert encoding.is_same_host(_tagged("test"), _tagged("test"), WEB)
+    assert encoding.is_same_host(_tagged("test"), _tagged("prod"), WEB) == is_same
+    assert encoding.is_same_host(_tagged(None), _tagged("prod"), WEB) == is_same
+
+
+def test_the_longest_tags_fit_a_datagram() -> None:
+    """Eight of them, as long as they may be."""
+    labels = {f"{number}{'k' * 99}": "v" * 999 for number in range(MAX_TAGS)}
+    names = FleetNames("p" * 40, ["h" * 200], tags={"h" * 200: make_tags(labels, check_tags(tuple(labels)))})
+    for format_ in (statsd_dogstatsd, statsd_influx, statsd_graphite):
+        series = SeriesEncoding(format_, Retire.ZERO).host(names, Host("h" * 200, "x"))
+        text = series.update(sample(process(2**31, "c" * 40, 2**60, 2**60))).text
+        assert cut_lines(text, MAX_DATAGRAM_BYTES)
+        assert max(map(len, text.splitlines())) > 600
