@@ -1,8 +1,9 @@
 """The composition root: the one place that turns configuration into objects. Nothing below reads configuration."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from fleetmem.build_sinks import Spec, build_sinks
 from fleetmem.collector import Collector
@@ -10,15 +11,18 @@ from fleetmem.config import Settings
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.link import Link
 from fleetmem.connect.reach import Reach
+from fleetmem.connect.settings import SshSettings
 from fleetmem.errors import ConfigError
-from fleetmem.inventory.sources import resolve
+from fleetmem.inventory.inventory import Inventory
+from fleetmem.inventory.listing import Means
+from fleetmem.inventory.sources import parse_sources
 from fleetmem.model import Host
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
-from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.naming import FleetNames, make_tags
 from fleetmem.sinks.sink import Sink
 
 
@@ -27,29 +31,56 @@ class Fleet:
     """What a command works with: hosts, their names in metrics, and the collector that samples them."""
 
     settings: Settings
+    inventory: Inventory
     hosts: list[Host]
     names: FleetNames
     reach: Reach
     collector: Collector
     series: SeriesPool
     sinks: dict[Spec, Sink]
+    latest: dict[Host, Host]
+    """each host as the inventory has it now: groups and labels may have changed under one that is the same"""
 
 
-def build_fleet(settings: Settings, ask_passphrase: AskPassphrase, current: Fleet | None = None) -> Fleet:
+def read_inventory(settings: Settings, before: Inventory | None = None) -> Inventory:
+    """Returns the inventory that a configuration describes, read; that may take `inventory.timeout_seconds`.
+
+    Args:
+        settings: the configuration.
+        before: the inventory that this one takes the place of; its counters go on.
+
+    Raises:
+        UsageError: it cannot be read, or is empty.
+    """
+    given = settings.inventory
+    means = Means(given.timeout_seconds, given.ansible_labels)
+    inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before)
+    inventory.read()
+    return inventory
+
+
+def build_fleet(
+    settings: Settings,
+    ask_passphrase: AskPassphrase,
+    current: Fleet | None = None,
+    inventory: Inventory | None = None,
+) -> Fleet:
     """Returns the objects that a configuration describes. Keys and known hosts are read; nothing is connected yet.
 
     Args:
         settings: the configuration.
         ask_passphrase: for encrypted keys.
         current: a fleet that this one takes the place of: what is configured alike is taken over (connections, sinks).
+        inventory: where it has been read already.
 
     Raises:
         UsageError: hosts, keys or the ssh configuration cannot be used. `current` is untouched then.
         SinkError: the spool of a sink cannot be used; likewise.
     """
-    hosts = resolve(settings.inventory.hosts)
-    names = FleetNames(settings.prefix, [host.name for host in hosts], current.names if current else None)
-    ssh = settings.ssh.settings()
+    inventory = inventory or read_inventory(settings)
+    hosts = inventory.hosts
+    names = _names(settings, hosts, current.names if current else None)
+    ssh = _ssh_settings(settings, inventory)
     reach = current.reach if current and current.reach.settings == ssh else Reach(ssh, ask_passphrase)
     for host in hosts:
         reach.target(host)  # errors in the ssh configuration come out here, not in the first cycle
@@ -70,7 +101,23 @@ def build_fleet(settings: Settings, ask_passphrase: AskPassphrase, current: Flee
     if current and has_same_shape:
         collector.adopt_shapers(current.collector, hosts)
     series.room = series_room
-    return Fleet(settings, hosts, names, reach, collector, series, sinks)
+    return Fleet(settings, inventory, hosts, names, reach, collector, series, sinks, {host: host for host in hosts})
+
+
+def _names(settings: Settings, hosts: list[Host], before: FleetNames | None) -> FleetNames:
+    tags = {host.name: make_tags(host.labels, settings.inventory.tags) for host in hosts}
+    return FleetNames(settings.prefix, [host.name for host in hosts], before, tags)
+
+
+def _ssh_settings(settings: Settings, inventory: Inventory) -> SshSettings:
+    """Returns how to reach hosts: an ssh configuration that names them also says how, unless another one is given."""
+    paths = {source.argument for source in inventory.sources if source.kind == "ssh" and source.argument}
+    ssh = settings.ssh.settings()
+    if settings.ssh.config_file or not paths:
+        return ssh
+    if len(paths) > 1:
+        raise ConfigError(f"configuration: ssh.config_file (-F) must say which one is used: {', '.join(sorted(paths))}")
+    return replace(ssh, config_path=Path(paths.pop()))
 
 
 def _series_room(settings: Settings, hosts: int) -> int | None:

@@ -52,8 +52,9 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
     if listen:
         host, port = listen
         has_port = any(spec[:2] == ("prometheus", port) for spec in current)  # whatever the address: 0.0.0.0 is all
-        wanted["prometheus", port, host, settings.prefix] = partial(
-            _prometheus, host, port, settings.prefix, has_port=has_port
+        tags = settings.inventory.tags
+        wanted["prometheus", port, host, settings.prefix, tags] = partial(
+            _prometheus, host, port, settings.prefix, tags, has_port=has_port
         )
     if settings.file.path:
         wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
@@ -118,11 +119,11 @@ def _state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
 
 
-def _prometheus(host: str, port: int, prefix: str, undo: ExitStack, *, has_port: bool) -> Sink:
+def _prometheus(host: str, port: int, prefix: str, tags: Sequence[str], undo: ExitStack, *, has_port: bool) -> Sink:
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.prometheus import PrometheusSink
 
-    sink = PrometheusSink(host, port, prefix)
+    sink = PrometheusSink(host, port, prefix, tags)
     if not has_port:  # else it is our own until the sink before has ended, and `run` takes it then
         sink.listen()
         undo.callback(sink.stop_listening)

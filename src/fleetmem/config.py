@@ -25,13 +25,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fleetmem.connect.settings import HostKeyPolicy, SshSettings
 from fleetmem.errors import ConfigError, reason_of
+from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS
 from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.shape.budget import reserved_series
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.sinks.archive import Compression
 from fleetmem.sinks.formats import Dialect
-from fleetmem.sinks.naming import check_prefix
+from fleetmem.sinks.naming import check_prefix, check_tags
 from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
 from fleetmem.sinks.records import RecordFormat
 from fleetmem.sinks.series import Retire
@@ -59,6 +60,11 @@ def _check_home(path: Path) -> Path:
 def _split(value: object) -> object:
     """Returns the parts of a comma-separated text, as environment variables hold lists."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_lines(value: object) -> object:
+    """Returns the lines of a text, as an environment variable holds several inventories: there are commas in them."""
+    return [line.strip() for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
 
 
 def _split_all(value: object) -> object:
@@ -96,6 +102,22 @@ class Inventory(_Section):
 
     hosts: Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = ()
     """[user@]host[:port], ranges as web[01-50], files as @hosts.txt"""
+    sources: Annotated[tuple[str, ...], BeforeValidator(_split_lines)] = Field(
+        default=(), examples=[["ansible:/etc/ansible/hosts", "ec2:region=eu-west-1,tag:Role=web"]]
+    )
+    """more hosts, as KIND:ARGUMENT: hosts, ssh, ansible, ec2, terraform, file_sd, http_sd, json, command"""
+    limit: str | None = Field(default=None, examples=["web:&eu:!old"])
+    """only those hosts of all inventories that the pattern matches: Ansible's patterns, and label=value"""
+    tags: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(check_tags)] = Field(
+        default=(), examples=[["role", "env"]]
+    )
+    """labels of hosts that become tags, where names have tags: StatsD's dialects, graphite.tags, Prometheus"""
+    ansible_labels: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(default=(), examples=[["role", "env"]])
+    """variables of Ansible that become labels; the others are not taken, as they may hold secrets"""
+    refresh_seconds: float = Field(default=60.0, ge=0)
+    """for `run`: time between two readings of what can change; 0 reads at the start only"""
+    timeout_seconds: float = Field(default=READ_TIMEOUT_SECONDS, gt=0)
+    """for one inventory to be read"""
 
 
 class Ssh(_Section):

@@ -2,7 +2,8 @@
 
 start ──> one task per host: wait for its slot, sample, next slot ──> stop: drain sinks, disconnect
              ^                                                          ^
-             SIGHUP: new configuration, same schedule                   SIGTERM, SIGINT; a second one forces
+             SIGHUP: new configuration                                  SIGTERM, SIGINT; a second one forces
+             inventory read again: hosts come and go
 """
 
 import asyncio
@@ -10,19 +11,27 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from fleetmem.build import Fleet, build_fleet
+from fleetmem.build import Fleet, build_fleet, read_inventory
 from fleetmem.config import Settings
 from fleetmem.errors import Kind, SinkError, Stage, UsageError
+from fleetmem.host_tasks import HostTasks
+from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Failure, Host, Outcome
-from fleetmem.schedule import Schedule
+from fleetmem.schedule import Schedule, Slot
 from fleetmem.selfstats import CycleStats, SelfStats
+from fleetmem.side_thread import SideThread
 from fleetmem.sinks.sink import Sink
 
 log = logging.getLogger("fleetmem.daemon")
+
+_T = TypeVar("_T")
+_NOT_TAKEN = "configuration not taken, the old one stays: %s"
 
 _DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
 _DISCONNECT_SECONDS = 4.0
@@ -44,6 +53,29 @@ def _destinations(fleet: Fleet) -> str:
     return f", to {sinks}" if sinks else ""
 
 
+async def _aside(work: Callable[[], _T]) -> _T:
+    """Returns the result of a call that blocks, without waiting for it here, nor at the end of the process."""
+    thread = SideThread("inventory")
+    try:
+        return await thread.call(work)
+    finally:
+        thread.end()
+
+
+class Change(NamedTuple):
+    """A new configuration, with its inventory read."""
+
+    settings: Settings
+    inventory: Inventory
+
+
+class Running(NamedTuple):
+    """What runs beside the sampling: the sinks' tasks, and the group that they are in."""
+
+    group: asyncio.TaskGroup
+    tasks: dict[Sink, asyncio.Task[None]]
+
+
 class FailureLog:
     """Logs what changes: a host's failure once until its kind changes, and its recovery."""
 
@@ -62,6 +94,12 @@ class FailureLog:
                 log.warning("%s", outcome.message, extra=facts)
         elif self._failing.pop(host, None):
             log.info("answers again after %d failed cycles", self._failures.pop(host), extra={"host": host.name})
+
+    def keep(self, hosts: Iterable[Host]) -> None:
+        """Forgets all other hosts."""
+        hosts = set(hosts)
+        self._failing = {host: what for host, what in self._failing.items() if host in hosts}
+        self._failures = {host: count for host, count in self._failures.items() if host in hosts}
 
 
 class Daemon:
@@ -89,6 +127,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._stop_seconds = 0.0
         self._reloading = asyncio.Event()
+        self._replacing = asyncio.Lock()
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; then delivers what is queued and disconnects, within 5 s."""
@@ -99,13 +138,14 @@ class Daemon:
         interval = self._fleet.settings.run.interval_seconds
         log.info("sampling %d hosts every %g s%s", len(self._fleet.hosts), interval, _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
-            running = {sink: group.create_task(sink.run()) for sink in self._fleet.collector.sinks}
+            running = Running(group, {sink: group.create_task(sink.run()) for sink in self._fleet.collector.sinks})
             try:
                 while not self._stopping.is_set():
-                    await self._sample_until_change()
-                    if self._reloading.is_set():
-                        await self._reload(running, group)
+                    change = await self._sample_until_change(running)
+                    if change:
+                        await self._reload(change, running)
             finally:
+                self._fleet.inventory.close()
                 await self._shut_down(running)
 
     def stop(self) -> None:
@@ -122,33 +162,57 @@ class Daemon:
             os._exit(130)
         self.stop()
 
-    async def _sample_until_change(self) -> None:
-        """Samples all hosts until it is time to stop or to reload."""
+    async def _sample_until_change(self, running: Running) -> Change | None:
+        """Samples all hosts until it is time to stop, or there is a new configuration, which is returned."""
         start, interval = time.monotonic(), self._fleet.settings.run.interval_seconds
         missed, self._cycle_stats = self._cycle_stats.missed, CycleStats()  # hosts sampled anew must not count twice
         self._cycle_stats.missed = missed
-        hosts = self._fleet.hosts
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._report_cycles(start, interval))]
-            for place, host in enumerate(hosts):
-                schedule = Schedule(start, interval, place / len(hosts))
-                tasks.append(group.create_task(self._sample_host(host, schedule)))
-            waiting = [group.create_task(event.wait()) for event in (self._stopping, self._reloading)]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in [*waiting, *tasks]:
+            tasks = HostTasks(group, start, interval, self._sample_host)
+            tasks.replace(self._fleet.hosts, start)
+            stop, reload = group.create_task(self._stopping.wait()), group.create_task(self._next_change())
+            beside = [self._report_cycles(start, interval), self._follow_inventory(tasks, running)]
+            others = [stop, reload, *map(group.create_task, beside)]
+            await asyncio.wait([stop, reload], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
+                await self._replacing.acquire()  # a fleet that is half in its place leaves connections behind
+                self._replacing.release()
+            tasks.cancel()
+            for task in others:
                 task.cancel()
+        return reload.result() if not reload.cancelled() and not self._stopping.is_set() else None
 
-    async def _sample_host(self, host: Host, schedule: Schedule) -> None:
-        slot = schedule.slot(0)
+    async def _sample_host(self, host: Host, schedule: Schedule, slot: Slot) -> None:
         while True:
             await asyncio.sleep(slot.at_seconds - time.monotonic())
             late_seconds = time.monotonic() - slot.at_seconds
-            outcome = await self._fleet.collector.sample(host)
+            outcome = await self._fleet.collector.sample(self._fleet.latest.get(host, host))
             self._cycle_stats.add(outcome, late_seconds, time.monotonic() - self._cycle_begun)
             self._failures.add(outcome)
             self._on_outcome(outcome)
             slot, missed = schedule.next_slot(slot, time.monotonic())
             self._cycle_stats.missed += missed
+
+    async def _follow_inventory(self, tasks: HostTasks, running: Running) -> None:
+        """Reads the inventory again and again, beside the sampling, and takes the hosts that come, go or change."""
+        seconds, inventory = self._fleet.settings.inventory.refresh_seconds, self._fleet.inventory
+        while seconds and inventory.can_change:
+            await asyncio.sleep(seconds)
+            if await _aside(inventory.refresh):
+                await self._take_hosts(tasks, running)
+
+    async def _take_hosts(self, tasks: HostTasks, running: Running) -> None:
+        old = self._fleet
+        try:
+            new = build_fleet(old.settings, _ask_nobody, old, old.inventory)
+        except (UsageError, SinkError) as error:
+            log.error("inventory not taken, the hosts stay as they are: %s", _on_one_line(error))
+            return
+        async with self._replacing:
+            tasks.replace(new.hosts, time.monotonic())
+            await self._replace_fleet(new, running)
+        came, gone = len(set(new.hosts) - set(old.hosts)), len(set(old.hosts) - set(new.hosts))
+        log.info("inventory taken: %d hosts, %d are new, %d are gone", len(new.hosts), came, gone)
 
     async def _report_cycles(self, start: float, interval: float) -> None:
         """At the end of each interval: one line of what it came to, and the collector's own counters to the sinks."""
@@ -164,40 +228,55 @@ class Daemon:
                 handshakes_total=collector.handshakes_total,
                 reconnects_total=collector.reconnects_total,
                 names_kept_apart=self._fleet.names.kept_apart,
+                inventory=self._fleet.inventory.stats,
                 unix_seconds=time.time(),
             )
             for sink in collector.sinks:
                 sink.put_stats(shipped)
 
-    async def _reload(self, running: dict[Sink, asyncio.Task[None]], group: asyncio.TaskGroup) -> None:
+    async def _next_change(self) -> Change:
+        """Returns the next configuration that SIGHUP asks for, and its inventory; an invalid one is reported."""
+        while True:
+            await self._reloading.wait()
+            self._reloading.clear()
+            try:
+                settings = self._load_settings()
+                return Change(settings, await _aside(partial(read_inventory, settings, self._fleet.inventory)))
+            except UsageError as error:
+                log.error(_NOT_TAKEN, _on_one_line(error))
+
+    async def _reload(self, change: Change, running: Running) -> None:
         """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
-        self._reloading.clear()
-        old = self._fleet
         try:
-            new = build_fleet(self._load_settings(), _ask_nobody, old)
+            new = build_fleet(change.settings, _ask_nobody, self._fleet, change.inventory)
         except (UsageError, SinkError) as error:
-            log.error("configuration not taken, the old one stays: %s", _on_one_line(error))
+            log.error(_NOT_TAKEN, _on_one_line(error))
             return
-        self._fleet = new
-        async with asyncio.TaskGroup() as ending:  # side by side: no host is sampled, and no stop obeyed, meanwhile
+        await self._replace_fleet(new, running)
+        interval = new.settings.run.interval_seconds
+        log.info("configuration taken: %d hosts every %g s%s", len(new.hosts), interval, _destinations(new))
+
+    async def _replace_fleet(self, new: Fleet, running: Running) -> None:
+        """Puts a fleet in the place of the one before: its sinks begin, those that are no longer there end."""
+        old, self._fleet = self._fleet, new
+        self._failures.keep(new.hosts)
+        async with asyncio.TaskGroup() as ending:  # side by side, for as long as that takes
             for sink in old.collector.sinks:
                 if sink in new.collector.sinks:
                     sink.replace_hosts(new.names, set(new.hosts), time.time())
                 else:
                     sink.replace_hosts(new.names, set(), time.time())  # their series end there
-                    ending.create_task(self._end_sink(sink, running.pop(sink)))
+                    ending.create_task(self._end_sink(sink, running.tasks.pop(sink)))
         for sink in new.collector.sinks:
-            if sink not in running:
-                running[sink] = group.create_task(sink.run())
+            if sink not in running.tasks:
+                running.tasks[sink] = running.group.create_task(sink.run())
         await old.collector.close()  # what the new one did not adopt
         if old.reach is not new.reach:
             await old.reach.close()
-        interval = new.settings.run.interval_seconds
-        log.info("configuration taken: %d hosts every %g s%s", len(new.hosts), interval, _destinations(new))
 
-    async def _shut_down(self, running: dict[Sink, asyncio.Task[None]]) -> None:
+    async def _shut_down(self, running: Running) -> None:
         async with asyncio.TaskGroup() as group:  # side by side: 5 s are all there is
-            for sink, task in running.items():
+            for sink, task in running.tasks.items():
                 group.create_task(self._end_sink(sink, task))
             group.create_task(self._disconnect())
         log.info("stopped")

@@ -33,6 +33,10 @@ class Schedule:
         """Returns the slot of a cycle."""
         return Slot(cycle, self._first_at + cycle * self._interval_seconds)
 
+    def first_slot(self, from_seconds: float) -> Slot:
+        """Returns the first slot that is not before a time: of a host that comes when the fleet is being sampled."""
+        return self.slot(max(0, math.ceil((from_seconds - self._first_at) / self._interval_seconds)))
+
     def next_slot(self, after: Slot, now_seconds: float) -> tuple[Slot, int]:
         """Returns the first slot after one that is not over yet, and how many were missed in between.
 

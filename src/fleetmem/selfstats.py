@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from fleetmem.errors import Kind
+from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.model import CollectorStats, Counter, LeftOut, Outcome, Sample
 from fleetmem.sinks.naming import NameTable
 from fleetmem.sinks.sink import Sink
@@ -85,9 +86,10 @@ class SelfStats:
         handshakes_total: int,
         reconnects_total: int,
         names_kept_apart: int,
+        inventory: InventoryStats,
         unix_seconds: float,
     ) -> CollectorStats:
-        """Takes an interval's counters, and the state of sinks, links and names; returns what is to be shipped."""
+        """Takes an interval's counters, and the state of sinks, links, names and inventory; returns what to ship."""
         self._missed_total += stats.missed
         values: dict[str, float] = {
             "hosts_up": stats.samples,
@@ -103,6 +105,7 @@ class SelfStats:
             "handshakes_total": handshakes_total,
             "reconnects_total": reconnects_total,
             "names_kept_apart": names_kept_apart,
+            **inventory._asdict(),
         }
         counters = [Counter("", measure, value) for measure, value in values.items()]
         for sink in sinks:

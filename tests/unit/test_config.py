@@ -427,3 +427,20 @@ def test_a_single_cycle_has_no_budget_and_no_spool() -> None:
     assert not settings.graphite.spool
     assert (settings.shape.max_series_per_host, settings.shape.top, settings.graphite.server) == (0, 3, "h")
     assert load(None, {"graphite": {"server": "h"}}).without_sinks().graphite.server is None
+
+
+def test_inventories_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a line, as there are commas in them; tags are comma-separated as other lists are."""
+    monkeypatch.setenv("FLEETMEM_INVENTORY__SOURCES", "ec2:region=a,region=b\n ansible:hosts.ini\n")
+    monkeypatch.setenv("FLEETMEM_INVENTORY__TAGS", "role, env")
+    monkeypatch.setenv("FLEETMEM_INVENTORY__LIMIT", "web,&eu")
+    inventory = load(None, {}).inventory
+    assert inventory.sources == ("ec2:region=a,region=b", "ansible:hosts.ini")
+    assert inventory.tags == ("role", "env")
+    assert inventory.limit == "web,&eu"
+
+
+def test_labels_that_cannot_be_tags() -> None:
+    """The message names the key."""
+    with pytest.raises(ConfigError, match=r"inventory.tags: 'host': host is a tag of every series already"):
+        load(None, {"inventory": {"tags": ["host"]}})

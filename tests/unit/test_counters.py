@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fleetmem.errors import Kind
+from fleetmem.inventory.inventory import Inventory
+from fleetmem.inventory.sources import Source
 from fleetmem.model import PROCESS_MEASURES, Host
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.shape.budget import HostBudget, SeriesPool
@@ -38,6 +40,8 @@ class Scene:
         self.cycle = CycleStats()
         self.fleet = Fleet()
         self.names = FleetNames("p", ["web01"])
+        self.hosts_file = folder / "hosts"
+        self.inventory = Inventory([Source("hosts", str(self.hosts_file))])
         self._folder = folder
         self._receiver = receiver
         self._stats = SelfStats()
@@ -74,6 +78,7 @@ class Scene:
             handshakes_total=self.fleet.collector.handshakes_total,
             reconnects_total=self.fleet.collector.reconnects_total,
             names_kept_apart=self.names.kept_apart,
+            inventory=self.inventory.stats,
             unix_seconds=0.0,
         )
         return {("sink." if counter.sink else "") + counter.measure: counter.value for counter in shipped.counters}
@@ -107,6 +112,17 @@ async def _connect(scene: Scene) -> None:
 async def _meet_names_that_fold_to_one(scene: Scene) -> None:
     for command in ("a.b", "a-b"):
         scene.names.host("web01").command(command)
+
+
+async def _read_the_inventory(scene: Scene) -> None:
+    scene.hosts_file.write_text("a\n")
+    scene.inventory.read()
+
+
+async def _lose_the_inventory(scene: Scene) -> None:
+    await _read_the_inventory(scene)
+    scene.hosts_file.unlink()
+    scene.inventory.refresh()
 
 
 async def _deliver(scene: Scene) -> None:
@@ -160,6 +176,9 @@ MOVES: dict[str, Move] = {
     "handshakes_total": _connect,
     "reconnects_total": _connect,
     "names_kept_apart": _meet_names_that_fold_to_one,
+    "inventory_hosts": _read_the_inventory,
+    "inventory_failures_total": _lose_the_inventory,
+    "inventory_stale": _lose_the_inventory,
     "sink.points_sent_total": _deliver,
     "sink.points_dropped_full_total": _put_too_much,
     "sink.points_dropped_late_total": _be_late,

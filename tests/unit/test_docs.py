@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetmem import model
+from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.model import CollectorStats, Counter
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import exposition, records
@@ -47,7 +48,13 @@ def test_every_reason_is_documented() -> None:
 def test_every_counter_of_the_collector_is_documented() -> None:
     """metrics.md lists the collector's own counters, and no others."""
     shipped = SelfStats().add(
-        CycleStats(), [], handshakes_total=0, reconnects_total=0, names_kept_apart=0, unix_seconds=0.0
+        CycleStats(),
+        [],
+        handshakes_total=0,
+        reconnects_total=0,
+        names_kept_apart=0,
+        inventory=InventoryStats(),
+        unix_seconds=0.0,
     )
     assert documented("The collector") == {counter.measure for counter in shipped.counters}
 

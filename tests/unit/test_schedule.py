@@ -62,3 +62,11 @@ def test_hosts_are_spread(interval: float, hosts: int) -> None:
     assert times[-1] < interval
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert max(gaps) - min(gaps) < interval * 1e-9
+
+
+@pytest.mark.parametrize(
+    ("from_seconds", "slot"), [(0, Slot(0, 105)), (105, Slot(0, 105)), (105.1, Slot(1, 115)), (1000, Slot(90, 1005))]
+)
+def test_first_slot(from_seconds: float, slot: Slot) -> None:
+    """Of a host that comes later: on the same grid, and none that is over."""
+    assert Schedule(100, 10, 0.5).first_slot(from_seconds) == slot

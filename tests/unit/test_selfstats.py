@@ -5,6 +5,7 @@ from typing import cast
 import pytest
 
 from fleetmem.errors import Kind
+from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.model import CollectorStats
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import formats
@@ -31,6 +32,7 @@ def _add(stats: SelfStats, cycle: CycleStats, *sinks: _Sink) -> CollectorStats:
         handshakes_total=7,
         reconnects_total=2,
         names_kept_apart=3,
+        inventory=InventoryStats(inventory_hosts=50, inventory_failures_total=4, inventory_stale=1),
         unix_seconds=5.0,
     )
 
@@ -65,6 +67,9 @@ def test_an_interval() -> None:
         "handshakes_total": 7,
         "reconnects_total": 2,
         "names_kept_apart": 3,
+        "inventory_hosts": 50,
+        "inventory_failures_total": 4,
+        "inventory_stale": 1,
         "statsd.points_sent_total": 1,
         "graphite.queue_points": 2,
     }

@@ -1,20 +1,24 @@
 """`fleetmem hosts`: the inventory as it resolves."""
 
 import json
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from fleetmem.build import Fleet, build_fleet
+from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat, print_data
+from fleetmem.connect.targets import Target
 from fleetmem.model import Host
 from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain
 
 
-def _stem(fleet: Fleet, host: Host) -> str:
-    return statsd_plain(fleet.names.prefix, fleet.names.host(host.name).host).head
+class _Row(NamedTuple):
+    host: Host
+    target: Target
+    metric: str
 
 
 @with_settings
@@ -22,26 +26,53 @@ def hosts(
     given: Given,
     format_: Annotated[OutputFormat, typer.Option("--format", help="table or jsonl.")] = OutputFormat.TABLE,
 ) -> None:
-    """Show the hosts as the inventory and the ssh configuration resolve them; connect to none.
+    """Show the hosts as inventories and the ssh configuration resolve them; connect to none.
 
-    Example: fleetmem hosts -i web[01-50].example.com
+    Examples:
+      fleetmem hosts -i 'web[01-50].example.com'
+
+      fleetmem hosts --inventory ansible:hosts.ini --limit 'web:&eu:!old'
+
+      fleetmem hosts --inventory 'ec2:region=eu-west-1,region=us-east-1,tag:Role=web,address=public'
+
+      fleetmem hosts --inventory terraform:DIR --inventory 'file_sd:targets/*.json' --limit env=prod
+
+      fleetmem hosts --inventory ssh:~/.ssh/config --inventory http_sd:https://sd.example.com/targets
+
+      fleetmem hosts --inventory hosts:FILE --inventory json:FILE --inventory 'command:PROGRAM ARGUMENT'
+
+    KIND: may be left out for a URL, a folder or a file whose kind can be told. Each of these works with every command.
     """
+    set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
     fleet = build_fleet(given.settings.without_sinks(), ask_passphrase)
-    rows = [(host, fleet.reach.target(host), _stem(fleet, host)) for host in fleet.hosts]
-    if format_ is OutputFormat.JSONL:
-        objects = (
-            {
-                "host": host.name,
-                "address": target.address,
-                "port": target.port,
-                "user": target.user,
-                "metric": stem,
-            }
-            for host, target, stem in rows
-        )
-        print_data("".join(f"{json.dumps(line)}\n" for line in objects))
-        return
-    width = max(len(text) for text in ("HOST", *(host.name for host, _, _ in rows)))
-    lines = [f"{'HOST':<{width}}  CONNECTS TO"]
-    lines += [f"{host.name:<{width}}  {target.user}@{target.address} port {target.port}" for host, target, _ in rows]
-    print_data("".join(f"{printable(redact(line))}\n" for line in lines))
+    rows = [_Row(host, fleet.reach.target(host), _stem(fleet, host)) for host in fleet.hosts]
+    lines = map(_json, rows) if format_ is OutputFormat.JSONL else _table(rows)
+    print_data("".join(f"{line}\n" for line in lines))
+
+
+def _stem(fleet: Fleet, host: Host) -> str:
+    return statsd_plain(fleet.names.prefix, fleet.names.host(host.name).host).head
+
+
+def _json(row: _Row) -> str:
+    host, target, metric = row
+    line: dict[str, object] = {"host": host.name, "address": target.address, "port": target.port, "user": target.user}
+    line["metric"] = metric
+    if host.groups:
+        line["groups"] = sorted(host.groups)
+    if host.labels:
+        line["labels"] = dict(host.labels)
+    return json.dumps(line)
+
+
+def _table(rows: list[_Row]) -> list[str]:
+    """Returns lines with a column each for what any of the hosts has."""
+    columns = [
+        ["HOST", *(host.name for host, _, _ in rows)],
+        ["CONNECTS TO", *(f"{target.user}@{target.address} port {target.port}" for _, target, _ in rows)],
+        ["GROUPS", *(",".join(sorted(host.groups)) for host, _, _ in rows)],
+        ["LABELS", *(" ".join(f"{key}={value}" for key, value in host.labels.items()) for host, _, _ in rows)],
+    ]
+    shown = [[printable(redact(cell)) for cell in column] for column in columns if any(column[1:])]
+    widths = [max(map(len, column)) for column in shown]
+    return ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in zip(*shown, strict=True)]

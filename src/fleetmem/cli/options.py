@@ -40,6 +40,23 @@ _FLAGS = {
         panel=_HOSTS,
         metavar="HOST,...",
     ),
+    "inventory": _flag(
+        list[str],
+        "inventory.sources",
+        "--inventory",
+        help_="More hosts: ansible:FILE, ec2:region=REGION, ...; see `fleetmem hosts --help`. Repeatable.",
+        panel=_HOSTS,
+        metavar="[KIND:]ARGUMENT",
+    ),
+    "limit": _flag(
+        str,
+        "inventory.limit",
+        "-l",
+        "--limit",
+        help_="Of these only: web:&eu:!old, *.example.com, ~REGEX, LABEL=VALUE.",
+        panel=_HOSTS,
+        metavar="PATTERN",
+    ),
     "user": _flag(str, "ssh.user", "-u", "--user", help_="Login name.", panel=_SSH),
     "key": _flag(
         list[Path], "ssh.key", "-k", "--key", help_="Private key. Repeatable. (default agent, ~/.ssh)", panel=_SSH

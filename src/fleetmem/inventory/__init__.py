@@ -1,5 +1,5 @@
 """Stage 1: which hosts.
 
-`sources.resolve` reads them all and folds duplicates. A new kind of inventory is a module here that yields hosts, and
-one line there.
+`inventory.Inventory` reads all sources and folds duplicates. A new kind of inventory is a module here with a function
+from its argument to a `Listing`, and one line in `sources.KINDS`.
 """

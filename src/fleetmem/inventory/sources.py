@@ -1,56 +1,170 @@
-"""All inventories together: from what the user gave to one list of hosts without duplicates."""
+"""Inventories as people name them: `KIND:ARGUMENT`, or without a kind where it can be told."""
 
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fleetmem.errors import InventoryError, reason_of
+from fleetmem.inventory.documents import parse_file, path_of
+from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.spec import parse_spec, split_specs
-from fleetmem.model import Host
+
+KINDS = {
+    "hosts": "fleetmem.inventory.hosts_file:read",
+    "ssh": "fleetmem.inventory.ssh_config:read",
+    "ansible": "fleetmem.inventory.ansible.source:read",
+    "ec2": "fleetmem.inventory.ec2:read",
+    "terraform": "fleetmem.inventory.terraform:read",
+    "file_sd": "fleetmem.inventory.prometheus:read_files",
+    "http_sd": "fleetmem.inventory.prometheus:read_url",
+    "json": "fleetmem.inventory.json_hosts:read_file",
+    "command": "fleetmem.inventory.json_hosts:read_program",
+}
+"""Where each kind is read; imported with its first use."""
+
+NAMES = "names"
+"""The kind of hosts that are named one by one: they never change."""
+
+_MAY_BE_EMPTY = {"ssh", "ec2"}
+_KIND = re.compile(r"([a-z][a-z0-9_]*):(.*)", re.DOTALL)
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_HEAD_BYTES = 65_536
+_INI_LINE = re.compile(
+    r"^\s*(?:\[[A-Za-z_][\w.-]*(?::(?:vars|children))?\]|[^\s#;=]+\s.*\bansible_\w+\s*=)", re.MULTILINE
+)
+_SSH_LINE = re.compile(r"^\s*(?:host|match|include)(?:\s+|\s*=\s*)\S", re.MULTILINE | re.IGNORECASE)
 
 
-def resolve(specs: Iterable[str]) -> list[Host]:
-    """Returns the hosts of several specifications, in order, duplicates folded.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One inventory.
+
+    Attributes:
+        kind: of `KINDS`, or `NAMES`.
+        argument: what the kind reads.
+    """
+
+    kind: str
+    argument: str
+
+    def __str__(self) -> str:
+        """What it is called in messages: the arguments of a command may be secret, and stay out."""
+        if self.kind == NAMES:
+            return "-i"
+        if self.kind == "command":
+            return f"command:{self.argument.split()[0] if self.argument.strip() else ''}"
+        return f"{self.kind}:{self.argument}"
+
+    @property
+    def can_change(self) -> bool:
+        """Whether reading it again may give something else."""
+        return self.kind != NAMES
+
+    def read(self, means: Means) -> Listing:
+        """Returns its hosts.
+
+        Raises:
+            InventoryError: it cannot be read.
+        """
+        if self.kind == NAMES:
+            return Listing([host for part in split_specs(self.argument) for host in parse_spec(part)])
+        module, _, name = KINDS[self.kind].partition(":")
+        read: Callable[[str, Means], Listing] = getattr(import_module(module), name)
+        try:
+            return read(self.argument, means)
+        except OSError as error:  # what no kind has foreseen: a folder that may not be read, say
+            raise InventoryError(f"{self}: {reason_of(error)}") from error
+
+
+def parse_sources(specs: Iterable[str], sources: Iterable[str]) -> list[Source]:
+    """Returns the inventories of what `-i` and `--inventory` say.
 
     Args:
-        specs: comma-separated hosts, or `@file`, a hosts file: one or more specifications a line, `#` comments.
+        specs: comma-separated hosts, or `@file`, a hosts file.
+        sources: `KIND:ARGUMENT`, or an argument whose kind can be told.
 
     Raises:
-        InventoryError: a specification or file cannot be read, one host is asked for with two users, or there is none.
+        InventoryError: a kind is unknown or cannot be told.
     """
-    hosts: dict[str, Host] = {}
-    for spec in specs:
-        for host in _read(spec):
-            known = hosts.setdefault(host.name, host)
-            if known != host:
-                raise InventoryError(f"host {host.name} is listed with two users: {known.user} and {host.user}")
-    if not hosts:
-        raise InventoryError("no hosts: give -i HOST,HOST or -i @FILE, or set inventory.hosts in the configuration")
-    return list(hosts.values())
+    named = [source for spec in specs for source in _of_spec(spec)]
+    return list(dict.fromkeys((*named, *map(parse_source, sources))))
 
 
-def _read(spec: str) -> Iterable[Host]:
+def _of_spec(spec: str) -> Iterator[Source]:
+    names: list[str] = []
     for part in split_specs(spec):
-        if part.startswith("@"):
-            yield from read_hosts_file(Path(part[1:]))
-        else:
-            yield from parse_spec(part)
+        if not part.startswith("@"):
+            names.append(part)
+            continue
+        if names:
+            yield Source(NAMES, ",".join(names))
+            names = []
+        yield Source("hosts", part[1:])
+    if names:
+        yield Source(NAMES, ",".join(names))
 
 
-def read_hosts_file(path: Path) -> Iterable[Host]:
-    """Yields the hosts of a file: specifications separated by white space or commas, `#` starts a comment.
+def parse_source(text: str) -> Source:
+    """Returns the inventory that a text names.
 
     Raises:
-        InventoryError: the file cannot be read, or a line is wrong; the message names file and line.
+        InventoryError: the kind is unknown, or cannot be told.
     """
+    match = _KIND.fullmatch(text.strip())
+    if match and match[1] in KINDS:
+        if not match[2].strip() and match[1] not in _MAY_BE_EMPTY:
+            raise InventoryError(f"inventory {text!r}: nothing after {match[1]}:")
+        return Source(match[1], match[2].strip())
+    if text.strip() in _MAY_BE_EMPTY:
+        return Source(text.strip(), "")
+    kind, problem = _recognise(text.strip())
+    if kind:
+        return Source(kind, text.strip())
+    raise InventoryError(f"inventory {text!r} {problem}; write KIND:ARGUMENT, KIND one of {', '.join(KINDS)}")
+
+
+def _recognise(text: str) -> tuple[str | None, str]:
+    """Returns the kind of a URL, a file or a folder; or None, and why it cannot be told."""
+    if _URL.match(text):
+        return "http_sd", ""
+    path = path_of(text)
+    if text and path.is_dir():
+        is_terraform = any(path.glob("*.tf")) or (path / "terraform.tfstate").is_file()
+        return "terraform" if is_terraform else "ansible", ""
+    if any(sign in text for sign in "*?[") and path.suffix in (".json", ".yml", ".yaml"):
+        return "file_sd", ""
+    return (_of_file(path), "is of no kind that can be told") if path.is_file() else (None, "is neither file nor URL")
+
+
+def _of_file(path: Path) -> str | None:
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
-        raise InventoryError(f"hosts file {path}: {reason_of(error)}") from error
-    except UnicodeDecodeError as error:
-        raise InventoryError(f"hosts file {path}: not text ({error.reason} at byte {error.start})") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        for part in split_specs(line.partition("#")[0]):
-            try:
-                yield from parse_spec(part)
-            except InventoryError as error:
-                raise InventoryError(f"hosts file {path}, line {number}: {error}") from error
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+    if os.access(path, os.X_OK) and (head.startswith("#!") or "\0" in head):
+        return "ansible"
+    if path.suffix == ".json":
+        return _of_json(path)
+    if path.suffix in (".yml", ".yaml"):
+        return "file_sd" if re.search(r"^\s*-\s.*\btargets\b|^\s+targets\s*:", head, re.MULTILINE) else "ansible"
+    if path.suffix == ".ini" or _INI_LINE.search(head):
+        return "ansible"
+    if _SSH_LINE.search(head):
+        return "ssh"
+    return None if "\0" in head else "hosts"
+
+
+def _of_json(path: Path) -> str | None:
+    data: Any = parse_file(path)
+    if isinstance(data, Mapping) and isinstance(data.get("all"), Mapping) and isinstance(_hosts(data["all"]), Mapping):
+        return "ansible"  # as in YAML, with hosts as an object
+    return "json"  # whichever it is
+
+
+def _hosts(group: Mapping[str, Any]) -> Any:
+    return group.get("hosts", group.get("children"))

@@ -14,6 +14,8 @@ _RANGE = re.compile(r"\[([^\[\]]*)\]")
 _RANGE_PART = re.compile(r"(\d{1,9})-(\d{1,9})|([A-Za-z0-9_]+)", re.ASCII)
 # What a host name, an IP address or an ssh alias is made of. Nothing that a shell, a terminal or a metric could mind.
 _ADDRESS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+# No blank, no quote, no sign that a shell knows: a user may end up in a ProxyCommand, as `%r`.
+_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+\\-]*\$?")
 _PORT_LIMIT = 65536
 
 
@@ -33,6 +35,8 @@ def parse_spec(spec: str) -> Iterator[Host]:
     user, at, rest = spec.rpartition("@")
     if at and not user:
         raise InventoryError(f"host {spec!r}: nothing before the @; expected [user@]host[:port]")
+    if at and not is_user(user):
+        raise InventoryError(f"host {spec!r}: {user!r} is not a login name")
     ipv6 = _parse_ipv6(rest)
     if ipv6:
         address, port = ipv6
@@ -49,6 +53,31 @@ def parse_spec(spec: str) -> Iterator[Host]:
                 f"host {spec!r}: {address!r} is not a host name; expected [user@]host[:port], web[01-50] or [::1]:22"
             )
         yield _host(address, port, user or None)
+
+
+def split_address(text: str) -> tuple[str, int | None]:
+    """Returns address and port of `host`, `host:port`, `::1` or `[::1]:port`.
+
+    Raises:
+        InventoryError: it is none of these.
+    """
+    ipv6 = _parse_ipv6(text)
+    if ipv6:
+        return ipv6
+    address, colon, port_text = text.rpartition(":") if ":" in text else (text, "", "")
+    if not _ADDRESS.fullmatch(address):
+        raise InventoryError(f"host {text!r}: {address!r} is not a host name")
+    return address, _parse_port(text, port_text) if colon else None
+
+
+def is_address(text: str) -> bool:
+    """Whether something is a host name, an alias of the ssh configuration, or an IP address."""
+    return bool(_ADDRESS.fullmatch(text)) or ("[" not in text and _parse_ipv6(text) is not None)
+
+
+def is_user(text: str) -> bool:
+    """Whether something is a login name."""
+    return bool(_USER.fullmatch(text))
 
 
 def expand_ranges(pattern: str) -> list[str]:

@@ -1,86 +1,124 @@
+import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from fleetmem.errors import InventoryError
-from fleetmem.inventory.sources import read_hosts_file, resolve
-from fleetmem.model import Host
+from fleetmem.inventory.sources import KINDS, Source, parse_source, parse_sources
 
 
-def _names(*specs: str) -> list[str]:
-    return [host.name for host in resolve(specs)]
+@pytest.mark.parametrize("place", KINDS.values())
+def test_every_kind_can_be_read(place: str) -> None:
+    """The names in the table exist."""
+    module, _, name = place.partition(":")
+    assert callable(getattr(import_module(module), name))
 
 
-def _write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("hosts:a", Source("hosts", "a")),
+        (" ansible:hosts.ini ", Source("ansible", "hosts.ini")),
+        ("ec2:region=eu-west-1,tag:Role=web", Source("ec2", "region=eu-west-1,tag:Role=web")),
+        ("ec2:", Source("ec2", "")),
+        ("ec2", Source("ec2", "")),
+        ("ssh", Source("ssh", "")),
+        ("http_sd:https://x/y", Source("http_sd", "https://x/y")),
+        ("https://x/y", Source("http_sd", "https://x/y")),
+        ("command:program a 'b c'", Source("command", "program a 'b c'")),
+        ("targets/*.json", Source("file_sd", "targets/*.json")),
+    ],
+)
+def test_a_kind_that_is_given_or_plain(text: str, source: Source) -> None:
+    """No file is looked at."""
+    assert parse_source(text) == source
 
 
-def test_resolve_keeps_the_order_and_folds_duplicates() -> None:
-    """A host that is named twice is sampled once, where it was named first."""
-    assert _names("b,a", "a", "c[1-2],b") == ["b", "a", "c1", "c2"]
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("hosts", "web[01-50]\n# comment\nu@db1:2222 x,y\n[::1]:22\n", "hosts"),
+        ("hosts.txt", "a\nb\n", "hosts"),
+        ("hosts", "[web]\nweb01\n", "ansible"),
+        ("inventory", "web01 ansible_host=10.0.0.1\n", "ansible"),
+        ("hosts.ini", "web01\n", "ansible"),
+        ("hosts.yml", "all:\n  hosts:\n    a:\n", "ansible"),
+        ("hosts.yaml", "web:\n  hosts:\n    a: {targets: 1}\n", "ansible"),
+        ("targets.yml", "- targets:\n    - a:9100\n", "file_sd"),
+        ("targets.yaml", "- labels: {env: x}\n  targets: [a]\n", "file_sd"),
+        ("config", "Host web01\n  User ubuntu\n", "ssh"),
+        ("cluster", "# mine\nInclude x\n", "ssh"),
+        ("hosts.json", json.dumps([{"name": "a"}]), "json"),
+        ("outputs.json", json.dumps({"inventory": {"value": []}}), "json"),
+        ("list.json", json.dumps({"all": {"children": ["web"]}, "web": {"hosts": ["a"]}}), "json"),
+        ("groups.json", json.dumps({"all": {"hosts": {"a": None}}}), "ansible"),
+        ("groups.json", json.dumps({"all": {"children": {"web": {"hosts": {"a": None}}}}}), "ansible"),
+    ],
+)
+def test_a_file_is_known_by_name_and_content(tmp_path: Path, name: str, content: str, kind: str) -> None:
+    """Each as its own tools call it."""
+    path = tmp_path / name
+    path.write_text(content)
+    assert parse_source(str(path)) == Source(kind, str(path))
 
 
-def test_one_address_with_two_ports_is_two_hosts() -> None:
-    """Several hosts may live behind one address."""
-    assert _names("a:22,a:23,a") == ["a:22", "a:23", "a"]
+def test_programs_and_folders(tmp_path: Path) -> None:
+    """A script is a dynamic inventory; a folder is Terraform's where it has *.tf, or else Ansible's."""
+    script = tmp_path / "inventory.py"
+    script.write_text("#!/usr/bin/env python3\n")
+    script.chmod(0o755)
+    assert parse_source(str(script)).kind == "ansible"
+    assert parse_source(str(tmp_path)).kind == "ansible"
+    (tmp_path / "main.tf").write_text("")
+    assert parse_source(str(tmp_path)).kind == "terraform"
 
 
-@pytest.mark.parametrize(("second", "users"), [("bob@a", "ann and bob"), ("a", "ann and None")])
-def test_a_host_with_two_users_is_refused(second: str, users: str) -> None:
-    """Which one is meant cannot be guessed."""
-    with pytest.raises(InventoryError, match=f"host a is listed with two users: {users}"):
-        resolve(["ann@a", second])
-
-
-@pytest.mark.parametrize("specs", [[], [""], [" , "]])
-def test_no_host_at_all_is_an_error(specs: list[str]) -> None:
-    """An empty inventory is never a successful cycle of nothing."""
-    with pytest.raises(InventoryError, match="no hosts: give -i HOST"):
-        resolve(specs)
-
-
-def test_hosts_file(tmp_path: Path) -> None:
-    """Lines hold one or more specifications; comments and empty lines hold none."""
-    path = _write(tmp_path / "hosts", "# all\n\nweb[1-2], db1:2222 # two kinds\n  u@x\ty  \n#z\r\nlast")
-    assert [host.name for host in read_hosts_file(path)] == ["web1", "web2", "db1:2222", "x", "y", "last"]
-
-
-def test_hosts_files_and_hosts_mix(tmp_path: Path) -> None:
-    """@file may stand anywhere in a list, more than once, and duplicates fold across files."""
-    first, second = _write(tmp_path / "1", "a\nb\n"), _write(tmp_path / "2", "b\nc\n")
-    assert _names(f"z,@{first}", f"@{second},y") == ["z", "a", "b", "c", "y"]
-
-
-def test_hosts_file_in_home(home: Path) -> None:
-    """A tilde means home."""
-    _write(home / "hosts", "u@a")
-    assert resolve(["@~/hosts"]) == [Host("a", "a", user="u")]
-
-
-def test_missing_hosts_file(tmp_path: Path) -> None:
-    """The message names the file and the system's reason."""
-    with pytest.raises(InventoryError, match=r"hosts file .*nowhere: no such file or directory"):
-        resolve([f"@{tmp_path}/nowhere"])
-
-
-def test_a_folder_is_no_hosts_file(tmp_path: Path) -> None:
-    """Any reason of the system is told."""
-    with pytest.raises(InventoryError, match="is a directory"):
-        resolve([f"@{tmp_path}"])
-
-
-def test_a_binary_hosts_file(tmp_path: Path) -> None:
-    """A file that is not text is refused before it is taken apart."""
+def test_a_file_that_may_be_executed_is_no_program_for_that(tmp_path: Path) -> None:
+    """On some file systems everything may."""
     path = tmp_path / "hosts"
-    path.write_bytes(b"web1\n\xff\xfe")
-    with pytest.raises(InventoryError, match=r"not text \(.* at byte 5\)"):
-        list(read_hosts_file(path))
+    path.write_text("a\nb\n")
+    path.chmod(0o755)
+    assert parse_source(str(path)).kind == "hosts"
 
 
-@pytest.mark.parametrize("bad", ["web[3-1]", "@other", "a:x"])
-def test_an_error_in_a_hosts_file_has_its_line(tmp_path: Path, bad: str) -> None:
-    """The message names file and line; files do not include files."""
-    path = _write(tmp_path / "hosts", f"# one\nweb1\nweb2,{bad}\n")
-    with pytest.raises(InventoryError, match=f"hosts file {path}, line 3: host "):
-        list(read_hosts_file(path))
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere", "is neither file nor URL; write KIND:ARGUMENT, KIND one of hosts, ssh, ansible"),
+        ("foo:bar", "is neither file nor URL"),
+        ("~nobody-of-that-name/hosts", "home"),
+        ("ansible:", "nothing after ansible:"),
+        ("", "is neither file nor URL"),
+    ],
+)
+def test_what_is_no_inventory(text: str, message: str) -> None:
+    """The message lists the kinds."""
+    with pytest.raises(InventoryError, match=message):
+        parse_source(text)
+
+
+def test_a_binary_file_is_of_no_kind(tmp_path: Path) -> None:
+    """Nothing guesses at what is in there."""
+    path = tmp_path / "x"
+    path.write_bytes(b"\0\1\2")
+    with pytest.raises(InventoryError, match="is of no kind that can be told"):
+        parse_source(str(path))
+
+
+def test_hosts_and_files_of_one_option_stay_in_order() -> None:
+    """Names are one inventory up to the next file."""
+    sources = parse_sources(["a,b,@f,c[1,2]", "d"], ["ec2"])
+    assert [(source.kind, source.argument) for source in sources] == [
+        ("names", "a,b"),
+        ("hosts", "f"),
+        ("names", "c[1,2]"),
+        ("names", "d"),
+        ("ec2", ""),
+    ]
+
+
+def test_arguments_of_a_command_are_in_no_message() -> None:
+    """They may hold a token."""
+    assert str(Source("command", "program --token x")) == "command:program"
+    assert str(Source("http_sd", "http://x/")) == "http_sd:http://x/"

@@ -1,0 +1,174 @@
+"""Hosts as other programs describe them, checked as what people type is: nobody knows who wrote an inventory. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fleetmem.errors import InventoryError
+from fleetmem.inventory.spec import is_address, is_user, split_address
+from fleetmem.model import Host
+
+FIELDS = ("name", "address", "port", "user", "key", "jump", "groups", "labels")
+"""What an entry may hold; a name or an address it must."""
+
+_PORT_LIMIT = 65536
+_SHOWN = 60
+_LONGEST = 256  # AWS's longest tag value
+_NO_GROUPS = frozenset({"all", "ungrouped"})  # Ansible's words for every host, and for those in no group
+
+
+def parse_hosts(data: Any, where: str) -> list[Host]:
+    """Returns the hosts of a list of entries, or of an object that has them by name.
+
+    Raises:
+        InventoryError: it is neither, or an entry is wrong; the message says which.
+    """
+    if isinstance(data, Mapping):
+        data = [
+            {"name": name, **(entry if isinstance(entry, Mapping) else {"": entry})} for name, entry in data.items()
+        ]
+    if not isinstance(data, list):
+        raise InventoryError(f"{where}: expected a list of hosts, or an object with one by name")
+    return [parse_entry(entry, f"{where}: host {number}") for number, entry in enumerate(data, 1)]
+
+
+def parse_entry(entry: Any, where: str) -> Host:
+    """Returns the host that an entry describes (see `FIELDS`).
+
+    Raises:
+        InventoryError: it describes none.
+    """
+    if not isinstance(entry, Mapping):
+        raise InventoryError(f"{where}: expected an object with name or address, and perhaps {', '.join(FIELDS[2:])}")
+    unknown = sorted(set(entry) - set(FIELDS), key=str)
+    if unknown:
+        raise InventoryError(f"{where}: no such field: {_shown(unknown[0])}; there are {', '.join(FIELDS)}")
+    given = {name: value for name, value in entry.items() if value is not None}
+    if not given.get("name") and not given.get("address"):
+        raise InventoryError(f"{where}: neither name nor address")
+    return make_host(where, **given)
+
+
+def make_host(
+    where: str,
+    *,
+    name: Any = None,
+    address: Any = None,
+    port: Any = None,
+    user: Any = None,
+    key: Any = (),
+    jump: Any = None,
+    groups: Any = (),
+    labels: Any = None,
+) -> Host:
+    """Returns a host.
+
+    Args:
+        where: what messages begin with.
+        name: what it is called; its address where there is none.
+        address: its name where there is none.
+        port: a number, or digits.
+        user: login name.
+        key: private key, or several.
+        jump: `[user@]host[:port],...`.
+        groups: names.
+        labels: texts, numbers and truth values by name.
+
+    Raises:
+        InventoryError: one of them is not what it should be.
+    """
+    name = _text(where, "name", name or address)
+    where = f"{where} ({_shown(name)})"
+    address = _text(where, "address", address or name)
+    if not is_address(address):
+        raise InventoryError(f"{where}: {_shown(address)} is neither a host name nor an IP address")
+    try:
+        split_address(name)  # with a port perhaps, as ours are: `web01:2222`
+    except InventoryError as error:
+        raise InventoryError(f"{where}: not a name: {error}") from error
+    if user is not None and not is_user(_text(where, "user", user)):
+        raise InventoryError(f"{where}: {_shown(user)} is not a login name")
+    return Host(
+        name=name,
+        address=address,
+        port=None if port is None else _port(where, port),
+        user=user,
+        key_paths=_keys(where, key),
+        jump=None if jump is None else check_jump(where, _text(where, "jump", jump)),
+        groups=check_groups(where, groups),
+        labels=check_labels(where, labels or {}),
+    )
+
+
+def check_jump(where: str, jump: str) -> str:
+    """Returns jump hosts as they are.
+
+    Raises:
+        InventoryError: they are not `[user@]host[:port],...` or `none`.
+    """
+    for hop in jump.split(",") if jump != "none" else ():
+        user, at, address = hop.rpartition("@")
+        try:
+            split_address(address)
+        except InventoryError as error:
+            raise InventoryError(f"{where}: jump host {_shown(jump)}: {error}") from error
+        if at and not is_user(user):
+            raise InventoryError(f"{where}: jump host {_shown(jump)}: {_shown(user)} is not a login name")
+    return jump
+
+
+def check_groups(where: str, groups: Any) -> frozenset[str]:
+    """Returns the names of groups.
+
+    Raises:
+        InventoryError: they are no texts.
+    """
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise InventoryError(f"{where}: groups: expected a list of names")
+    return frozenset(_visible(_text(where, "groups", group)) for group in groups) - _NO_GROUPS
+
+
+def check_labels(where: str, labels: Any) -> dict[str, str]:
+    """Returns labels as texts; those without a value are left out.
+
+    Raises:
+        InventoryError: they are no object, or one is nested.
+    """
+    if not isinstance(labels, Mapping):
+        raise InventoryError(f"{where}: labels: expected an object of texts")
+    checked = {}
+    for name, value in labels.items():
+        if isinstance(value, list | tuple | Mapping):
+            raise InventoryError(f"{where}: label {_shown(name)}: expected a text")
+        if value is not None and value != "":
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            checked[_visible(str(name))] = _visible(text)
+    return checked
+
+
+def _text(where: str, field: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InventoryError(f"{where}: {field}: expected a text (given: {_shown(value)})")
+    return value
+
+
+def _port(where: str, value: Any) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < _PORT_LIMIT):
+        raise InventoryError(f"{where}: {_shown(value)} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _keys(where: str, value: Any) -> tuple[str, ...]:
+    keys = (value,) if isinstance(value, str) else value
+    if not isinstance(keys, list | tuple):
+        raise InventoryError(f"{where}: key: expected a path, or a list of them")
+    return tuple(_text(where, "key", key) for key in keys)
+
+
+def _visible(text: str) -> str:
+    """Returns text that steers nothing, and is no longer than any name should be."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_LONGEST])
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:_SHOWN]

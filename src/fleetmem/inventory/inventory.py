@@ -1,0 +1,181 @@
+"""The inventory of a fleet: read at the start, and again while it runs, when each part that fails keeps its last hosts.
+
+sources ──read side by side──> listings ──unite──> hosts ──limit──> the fleet
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from fleetmem.errors import InventoryError
+from fleetmem.inventory.listing import Listing, Means
+from fleetmem.inventory.patterns import select
+from fleetmem.inventory.side_by_side import Call
+from fleetmem.inventory.sources import Source
+from fleetmem.inventory.union import unite
+from fleetmem.model import Host
+
+log = logging.getLogger("fleetmem.inventory")
+
+LEAST_SHARE = 0.1
+"""An inventory that has less than this of its hosts left, with one reading, is taken for broken."""
+
+
+class InventoryStats(NamedTuple):
+    """Counters. The fields are measures of docs/metrics.md.
+
+    Attributes:
+        inventory_hosts: that the inventories name, after the limit.
+        inventory_failures_total: readings of an inventory that failed, or came back all but empty.
+        inventory_stale: inventories whose last reading did; their hosts are those of an earlier one.
+    """
+
+    inventory_hosts: int = 0
+    inventory_failures_total: int = 0
+    inventory_stale: int = 0
+
+
+class Inventory:
+    """The hosts of some sources. Blocks while it reads: call it from a thread of its own where that matters.
+
+    Args:
+        sources: in order.
+        limit: pattern of the hosts that are wanted, None for all.
+        means: what sources are read with.
+        before: an inventory that this one takes the place of; its counters go on.
+
+    Attributes:
+        sources: in order.
+        hosts: of the last reading.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        limit: str | None = None,
+        means: Means | None = None,
+        before: "Inventory | None" = None,
+    ) -> None:
+        self.sources = tuple(sources)
+        self.hosts: list[Host] = []
+        self._limit = limit
+        self._means = means or Means()
+        self._listings: dict[Source, Listing] = {}
+        self._problems: dict[object, str] = {}
+        self._remarks: dict[Source, tuple[str, ...]] = {}
+        self._calls: dict[Source, Call[Listing]] = {}
+        self._failures_total = before.stats.inventory_failures_total if before else 0
+
+    @property
+    def can_change(self) -> bool:
+        """Whether reading it again may give other hosts."""
+        return any(source.can_change for source in self.sources)
+
+    @property
+    def stats(self) -> InventoryStats:
+        """Counters."""
+        return InventoryStats(len(self.hosts), self._failures_total, len(self._problems))
+
+    def read(self) -> list[Host]:
+        """Returns the hosts of all sources.
+
+        Raises:
+            InventoryError: a source cannot be read, two contradict each other, the limit is wrong, or there is no host.
+        """
+        answers = self._read(self.sources)
+        for answer in answers.values():
+            if isinstance(answer, InventoryError):
+                raise answer
+        self._listings = {source: answer for source, answer in answers.items() if isinstance(answer, Listing)}
+        for source, listing in self._listings.items():
+            self._tell_remarks(source, listing)
+        self.hosts = self._choose(self._listings)
+        return self.hosts
+
+    def refresh(self) -> bool:
+        """Reads again what can change; returns whether a host came, went or changed. Whatever fails is as it was."""
+        answers = self._read([source for source in self.sources if source.can_change])
+        for source, answer in answers.items():
+            problem = self._problem_of(source, answer)
+            self._note(source, problem)
+            if problem is None and isinstance(answer, Listing):
+                self._listings[source] = answer
+                self._tell_remarks(source, answer)
+        try:
+            hosts = self._choose({source: self._listings[source] for source in self.sources})
+        except InventoryError as error:
+            self._note(None, str(error))
+            return False
+        self._note(None, None)
+        is_changed = _everything(hosts) != _everything(self.hosts)
+        self.hosts = hosts
+        return is_changed
+
+    def close(self) -> None:
+        """Ends programs that still run."""
+        self._means.programs.kill()
+
+    def _read(self, sources: Iterable[Source]) -> dict[Source, Listing | InventoryError]:
+        """Reads sources side by side. One that still hangs from the time before is not asked again."""
+        for source in sources:
+            if source not in self._calls:
+                self._calls[source] = Call(partial(source.read, self._means))
+        until = time.monotonic() + self._means.timeout_seconds + _GRACE_SECONDS
+        return {source: self._answer(source, until) for source in sources}
+
+    def _answer(self, source: Source, until: float) -> Listing | InventoryError:
+        if not self._calls[source].wait(until):
+            return InventoryError(f"{source}: no answer within {self._means.timeout_seconds:g} s")
+        try:
+            return self._calls.pop(source).result()
+        except InventoryError as error:
+            return error
+
+    def _problem_of(self, source: Source, answer: Listing | InventoryError) -> str | None:
+        if isinstance(answer, InventoryError):
+            return str(answer)
+        left, before = len(answer.hosts), len(self._listings[source].hosts)
+        if left < before * LEAST_SHARE:
+            return f"{source}: {left or 'none'} of {before} hosts is left; SIGHUP takes that as it is"
+        return None
+
+    def _choose(self, listings: Mapping[Source, Listing]) -> list[Host]:
+        hosts = unite((str(source), listing.hosts) for source, listing in listings.items())
+        if not hosts:
+            raise InventoryError(_NO_HOSTS if not listings else f"no hosts in {', '.join(map(str, listings))}")
+        if self._limit is None:
+            return hosts
+        chosen = select(self._limit, hosts)
+        if not chosen:
+            raise InventoryError(f"limit {self._limit!r} matches none of {len(hosts)} hosts")
+        return chosen
+
+    def _note(self, source: Source | None, problem: str | None) -> None:
+        """Logs what changes: a problem once until it is another one, and its end. Source None is all together."""
+        if problem is not None:
+            self._failures_total += 1
+            if self._problems.get(source) != problem:
+                log.warning("inventory: %s; the hosts that it had stay", problem)
+            self._problems[source] = problem
+        elif self._problems.pop(source, None):
+            log.info("inventory: %s can be read again", source or "all")
+
+    def _tell_remarks(self, source: Source, listing: Listing) -> None:
+        if listing.remarks != self._remarks.get(source, ()):
+            for remark in listing.remarks:
+                log.warning("inventory %s: %s", source, remark)
+        self._remarks[source] = listing.remarks
+
+
+_GRACE_SECONDS = 2.0  # what has a limit of its own tells better what was too slow
+_NO_HOSTS = (
+    "no hosts: give -i HOST,HOST or -i @FILE or --inventory KIND:ARGUMENT, "
+    "or set inventory.hosts or inventory.sources in the configuration"
+)
+
+
+def _everything(hosts: Iterable[Host]) -> list[object]:
+    """Returns hosts with what equality leaves out."""
+    return [(host, host.groups, dict(host.labels)) for host in hosts]

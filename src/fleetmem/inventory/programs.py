@@ -1,0 +1,141 @@
+"""Programs that print an inventory: a limit on time and on output, and none is left running."""
+
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO
+
+from fleetmem.errors import InventoryError, reason_of
+from fleetmem.safe_text import printable
+
+MAX_OUTPUT_BYTES = 64 * 1024**2
+"""100,000 hosts with their labels are a third of it."""
+
+_STDERR_KEPT_BYTES = 4096
+_STDERR_SHOWN = 300
+_CHUNK_BYTES = 65_536
+
+
+class Programs:
+    """Runs programs, and ends those that still run when the collector stops."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def run(
+        self, arguments: Sequence[str], shown: str, timeout_seconds: float, environment: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Returns what a program prints.
+
+        Args:
+            arguments: the program and its own; no shell reads them.
+            shown: what the program is called in messages. Its arguments never are in one: they may hold secrets.
+            timeout_seconds: after which it is killed, with all that it has started.
+            environment: beside the one that there is.
+
+        Raises:
+            InventoryError: it cannot be started, fails, takes too long or prints too much.
+        """
+        process = self._start(arguments, shown, {**os.environ, **(environment or {})})
+        try:
+            output, errors = _read(process, shown, time.monotonic() + timeout_seconds, timeout_seconds)
+        finally:
+            self._end(process)
+        if process.returncode:
+            raise InventoryError(f"{shown}: exit status {process.returncode}{_said(errors, arguments)}")
+        return output
+
+    def kill(self) -> None:
+        """Ends what still runs, for good: nothing is started after it."""
+        with self._lock:
+            self._is_closed = True
+            for process in self._running:
+                _kill(process)
+
+    def _start(self, arguments: Sequence[str], shown: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._is_closed:
+                raise InventoryError(f"{shown}: not run, the collector stops")
+            try:
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,  # a group of its own, which can be killed as one
+                    env=environment,
+                )
+            except (OSError, ValueError) as error:  # ValueError: a NUL among the arguments
+                raise InventoryError(f"{shown}: cannot be run: {reason_of(error)}") from error
+            self._running.add(process)
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            _kill(process)
+            self._running.discard(process)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program that nobody has waited for yet, and what it has started; until then its number is its own."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _read(process: subprocess.Popen[bytes], shown: str, until: float, timeout_seconds: float) -> tuple[bytes, bytes]:
+    """Returns what it printed, and the end of what it said on stderr, once both are closed and it has ended."""
+    output, errors = bytearray(), bytearray()
+    late = InventoryError(f"{shown}: not done after {timeout_seconds:g} s; inventory.timeout_seconds gives it longer")
+    with selectors.DefaultSelector() as selector:
+        for stream, kept in ((process.stdout, output), (process.stderr, errors)):
+            if stream:
+                selector.register(stream, selectors.EVENT_READ, kept)
+        while selector.get_map():
+            ready = selector.select(max(0.0, until - time.monotonic()))
+            if not ready:
+                raise late
+            for key, _events in ready:
+                _take(selector, key)
+            if len(output) > MAX_OUTPUT_BYTES:
+                raise InventoryError(f"{shown}: prints more than {MAX_OUTPUT_BYTES // 1024**2} MiB")
+            del errors[:-_STDERR_KEPT_BYTES]
+    try:
+        process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise late from None
+    return bytes(output), bytes(errors)
+
+
+def _take(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
+    data = os.read(stream.fileno(), _CHUNK_BYTES)
+    if data:
+        key.data.extend(data)
+    else:
+        selector.unregister(stream)
+        stream.close()
+
+
+def _said(errors: bytes, arguments: Sequence[str]) -> str:
+    """Returns the last line that a program said, without the arguments that it was given."""
+    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    last = lines[-1]
+    for argument in sorted(arguments[1:], key=len, reverse=True):
+        if len(argument) > 1:
+            last = last.replace(argument, "***")
+    return f": {printable(last[-_STDERR_SHOWN:])}"

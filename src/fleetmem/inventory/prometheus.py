@@ -1,0 +1,89 @@
+"""Prometheus' service discovery: `file_sd` and `http_sd`.
+
+A target's port is an exporter's, not sshd's, and is left out; several exporters of one machine are one host. A host is
+called by its label `instance`, as in Prometheus, else by its target.
+"""
+
+import glob
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fleetmem.errors import InventoryError
+from fleetmem.inventory.documents import parse_file, parse_json, path_of
+from fleetmem.inventory.entries import make_host
+from fleetmem.inventory.http import fetch
+from fleetmem.inventory.listing import Listing, Means
+from fleetmem.inventory.spec import split_address
+from fleetmem.model import Host
+
+_HTTP_SECONDS = 5.0
+
+
+def read_files(argument: str, _means: Means) -> Listing:
+    """Returns the targets of files; the path may be a glob. Raises InventoryError."""
+    names = sorted(glob.glob(str(path_of(argument))))  # noqa: PTH207 - Path.glob knows relative ones only
+    if not names:
+        raise InventoryError(f"{argument}: no such file")
+    return _merge(parse_targets(parse_file(Path(name)), name) for name in names)
+
+
+def read_url(argument: str, means: Means) -> Listing:
+    """Returns the targets that a server names. Raises InventoryError."""
+    return parse_targets(parse_json(fetch(argument, min(_HTTP_SECONDS, means.timeout_seconds)), argument), argument)
+
+
+def is_targets(data: Any) -> bool:
+    """Whether a document is of service discovery."""
+    return isinstance(data, list) and any(isinstance(group, Mapping) and "targets" in group for group in data)
+
+
+def parse_targets(data: Any, where: str) -> Listing:
+    """Returns the hosts of a document: `[{"targets": ["10.0.0.1:9100"], "labels": {"env": "prod"}}]`.
+
+    Raises:
+        InventoryError: it is none.
+    """
+    if not isinstance(data, list):
+        raise InventoryError(f"{where}: expected a list of objects with targets")
+    hosts: list[Host] = []
+    others: list[str] = []
+    for number, group in enumerate(data, 1):
+        place = f"{where}: group {number}"
+        if not isinstance(group, Mapping) or not isinstance(group.get("targets"), list):
+            raise InventoryError(f"{place}: expected an object with targets, and perhaps labels")
+        labels = group.get("labels") or {}
+        if not isinstance(labels, Mapping):
+            raise InventoryError(f"{place}: labels: expected an object of texts")
+        for target in group["targets"]:
+            if isinstance(target, str) and "/" in target:  # a page that is probed, a blackbox target
+                others.append(target)
+            else:
+                hosts.append(_host(place, target, labels))
+    return Listing(hosts, (f"left out, no hosts: {', '.join(others[:3])}",) if others else ())
+
+
+def _host(where: str, target: Any, labels: Mapping[str, Any]) -> Host:
+    if not isinstance(target, str):
+        raise InventoryError(f"{where}: a target is a text, HOST:PORT")
+    try:
+        address, _port = split_address(target)
+    except InventoryError as error:
+        raise InventoryError(f"{where}: {error}") from error
+    name = labels.get("instance")
+    if name is not None:
+        name = _without_port(where, name)
+    own = {key: value for key, value in labels.items() if not str(key).startswith("__")}  # those are internal
+    return make_host(where, name=name or address, address=address, labels=own)
+
+
+def _without_port(where: str, instance: Any) -> str:
+    try:
+        return split_address(str(instance))[0]
+    except InventoryError as error:
+        raise InventoryError(f"{where}: label instance: {error}") from error
+
+
+def _merge(listings: Iterator[Listing]) -> Listing:
+    every = list(listings)
+    return Listing([host for one in every for host in one.hosts], tuple(line for one in every for line in one.remarks))

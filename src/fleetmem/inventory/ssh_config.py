@@ -1,0 +1,50 @@
+"""The `Host` entries of an OpenSSH client configuration. Only names come from here: `connect` knows what they mean."""
+
+import glob
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from fleetmem.errors import InventoryError
+from fleetmem.inventory.documents import path_of, read_text
+from fleetmem.inventory.entries import make_host
+from fleetmem.inventory.listing import Listing, Means
+
+DEFAULT_PATH = "~/.ssh/config"
+
+_KEYWORD = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.*)")
+_PATTERN_SIGNS = frozenset("*?!")
+_INCLUDES_DEEP = 16  # as in OpenSSH's readconf.c
+
+
+def read(argument: str, _means: Means) -> Listing:
+    """Returns a host for each name that a `Host` line has without wildcards. Raises InventoryError."""
+    path = path_of(argument or DEFAULT_PATH)
+    names = dict.fromkeys(_aliases(path, 0))
+    return Listing([make_host(str(path), name=name) for name in names])
+
+
+def _aliases(path: Path, depth: int) -> Iterator[str]:
+    if depth > _INCLUDES_DEEP:
+        raise InventoryError(f"{path}: included more than {_INCLUDES_DEEP} levels deep")
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        match = _KEYWORD.fullmatch(line.strip())
+        if not match or match[1].lower() not in ("host", "include"):
+            continue
+        try:
+            words = shlex.split(match[2], comments=True)
+        except ValueError as error:
+            raise InventoryError(f"{path}, line {number}: {error}") from error
+        if match[1].lower() == "host":
+            yield from (word for word in words if not _PATTERN_SIGNS & set(word))
+        else:
+            for word in words:
+                yield from _included(word, depth)
+
+
+def _included(pattern: str, depth: int) -> Iterator[str]:
+    # Relative to ~/.ssh, wherever the file is that includes: ssh_config(5).
+    for name in sorted(glob.glob(str(path_of("~/.ssh") / path_of(pattern)))):  # noqa: PTH207
+        if Path(name).is_file():
+            yield from _aliases(Path(name), depth + 1)

@@ -1,0 +1,82 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from fleetmem.errors import InventoryError
+from fleetmem.inventory import programs as module
+from fleetmem.inventory.programs import Programs
+
+SECRET = "hunter2hunter2"  # noqa: S105 - it is the point that nobody sees it
+
+
+def _run(script: str, seconds: float = 20, *arguments: str) -> bytes:
+    return Programs().run(["sh", "-c", script, "sh", *arguments], "x", seconds)
+
+
+def test_output_comes_back() -> None:
+    """All of it, larger than a pipe, whatever is said on stderr meanwhile."""
+    assert _run("seq 100000; seq 100000 >&2") == b"".join(b"%d\n" % number for number in range(1, 100_001))
+
+
+def test_it_reads_nothing_and_knows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No terminal is asked for a password; what is added to the environment stands beside what there is."""
+    monkeypatch.setenv("ONE", "1")
+    script = "cat; echo $ONE $TWO"
+    assert Programs().run(["sh", "-c", script], "x", 20, {"TWO": "2"}) == b"1 2\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", "x: exit status 3"),
+        ("echo first >&2; echo 'no such zone' >&2; exit 1", "x: exit status 1: no such zone"),
+        (f"echo {SECRET[:7]}; echo wrong token $1 >&2; exit 1", "x: exit status 1: wrong token ***"),
+        (r"printf '\033[31mred' >&2; exit 1", r"\x1b[31mred"),
+    ],
+)
+def test_a_failure_says_what_the_program_said(script: str, message: str) -> None:
+    """Its last line, without the arguments that it was given, and steering no terminal."""
+    with pytest.raises(InventoryError) as caught:
+        _run(script, 20, SECRET)
+    assert message in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_what_is_not_there_is_told() -> None:
+    """With the system's reason."""
+    with pytest.raises(InventoryError, match="x: cannot be run: no such file or directory"):
+        Programs().run(["/nowhere/program"], "x", 1)
+
+
+def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    """In time, also where only a child of it still has the pipe open."""
+    for script in ("sleep 60 & echo $! > {0}; wait", "sleep 60 & echo $! > {0}; exit 0"):
+        pid_file = tmp_path / "pid"
+        begun = time.monotonic()
+        with pytest.raises(InventoryError, match=r"not done after 0.5 s; inventory.timeout_seconds gives it longer"):
+            _run(script.format(pid_file), 0.5)
+        assert time.monotonic() - begun < 10
+        assert _is_gone(int(pid_file.read_text()))
+
+
+def _is_gone(pid: int) -> bool:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":  # dead; whoever inherited it has not looked yet
+            return True
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    return False
+
+
+def test_a_program_that_prints_without_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory stays bounded."""
+    monkeypatch.setattr(module, "MAX_OUTPUT_BYTES", 2**20)
+    with pytest.raises(InventoryError, match="prints more than 1 MiB"):
+        _run("yes")

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from fleetmem.errors import InventoryError
+from fleetmem.inventory.listing import Means
+from fleetmem.inventory.ssh_config import read
+from fleetmem.model import Host
+
+
+def _names(path: Path | str) -> list[str]:
+    return [host.name for host in read(str(path), Means()).hosts]
+
+
+def test_names_without_wildcards(tmp_path: Path) -> None:
+    """Each once, in the order of the file, however the line is written; patterns and negations are no hosts."""
+    path = tmp_path / "config"
+    path.write_text(
+        "# Host commented\n"
+        "Host web01 web02 *.example.com !web03\n"
+        "  HostName 10.0.0.1\n"
+        "host=db1\n"
+        '\tHOST  "db2" web01 # a comment\n'
+        "Host *\n"
+        "  User ubuntu\n"
+        "Match host web01\n"
+        "  Port 2222\n"
+        "HostKeyAlias x\n"
+    )
+    assert read(str(path), Means()).hosts == [Host(name, name) for name in ("web01", "web02", "db1", "db2")]
+
+
+def test_includes_are_followed(home: Path, tmp_path: Path) -> None:
+    """Relative to ~/.ssh as in ssh_config(5), with globs; files that are not there are none."""
+    folder = home / ".ssh" / "conf.d"
+    folder.mkdir(parents=True)
+    (folder / "a.conf").write_text("Host a\n")
+    (folder / "b.conf").write_text(f"Host b\nInclude {tmp_path}/c nowhere/*\n")
+    (tmp_path / "c").write_text("Host c\n")
+    (home / ".ssh" / "config").write_text("Host first\nInclude conf.d/*.conf\nHost last\n")
+    assert _names("") == _names("~/.ssh/config") == ["first", "a", "b", "c", "last"]
+
+
+def test_an_endless_include(tmp_path: Path) -> None:
+    """As deep as OpenSSH follows."""
+    path = tmp_path / "config"
+    path.write_text(f"Host a\nInclude {path}\n")
+    with pytest.raises(InventoryError, match="more than 16 levels deep"):
+        _names(path)
+
+
+@pytest.mark.parametrize("text", ['Host "a\n', "Host a;b\n", "Host $(x)\n"])
+def test_what_is_no_name(tmp_path: Path, text: str) -> None:
+    """A name that ssh would not take either."""
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(InventoryError, match="config"):
+        _names(path)
