@@ -89,7 +89,7 @@ def build_fleet(
     series = current.series if current and has_same_shape else SeriesPool()
     sinks = build_sinks(settings, names, current.sinks if current else {})
     collector = Collector(
-        make_link=lambda host: Link(host, reach, script.command(), FrameReader),
+        make_link=partial(_make_link, reach=reach, runs_by_sudo=settings.probe.sudo),
         make_parser=partial(SnapshotParser, settings.probe.kind),
         make_request=partial(script.request, kind=settings.probe.kind, processes=settings.probe.processes),
         make_shaper=_make_shapers(settings, series),
@@ -118,6 +118,13 @@ def _ssh_settings(settings: Settings, inventory: Inventory) -> SshSettings:
     if len(paths) > 1:
         raise ConfigError(f"configuration: ssh.config_file (-F) must say which one is used: {', '.join(sorted(paths))}")
     return replace(ssh, config_path=Path(paths.pop()))
+
+
+def _make_link(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Link:
+    if not runs_by_sudo:
+        return Link(host, reach, script.command(), FrameReader)
+    command, first_input = script.root_command(), script.root_input()
+    return Link(host, reach, command, FrameReader, first_input=first_input, runs_by_sudo=True)
 
 
 def _series_room(settings: Settings, hosts: int) -> int | None:

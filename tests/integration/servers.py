@@ -289,11 +289,13 @@ class Sshd:
         folder: its configuration, keys and log.
         port: where it listens, on every loopback address.
         key: a private key that it lets in.
+        wrapper: words in front of its command.
     """
 
     folder: Path
     port: int
     key: Path
+    wrapper: Sequence[str] = ()
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -321,7 +323,7 @@ class Sshd:
         """Starts it and waits until it listens."""
         before = self.log().count("Server listening")
         command = [find_tool("sshd"), "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "sshd.log")]
-        self._process = process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._process = process = subprocess.Popen([*self.wrapper, *command], stdin=subprocess.DEVNULL)
         wait_for(
             "sshd listens",
             lambda: self.log().count("Server listening") > before or process.poll() is not None,
@@ -347,13 +349,24 @@ class Sshd:
 
 
 @contextmanager
-def sshd(folder: Path, *, public_keys: Sequence[str] | None = None, options: str = "") -> Iterator[Sshd]:
+def sshd(
+    folder: Path,
+    *,
+    public_keys: Sequence[str] | None = None,
+    options: str = "",
+    user: str = USER,
+    seen_as: Path | None = None,
+    wrapper: Sequence[str] = (),
+) -> Iterator[Sshd]:
     """Starts an sshd that lets in one new key, or the keys given.
 
     Args:
         folder: for its files.
         public_keys: lines for authorized_keys; None for those of a new key.
         options: lines for sshd_config.
+        user: who logs in.
+        seen_as: where that user sees `folder`, where it is another place.
+        wrapper: words in front of its command, which end with running that in their place.
     """
     if os.getuid() == 0:
         if not Path("/run/sshd").is_dir():
@@ -373,8 +386,8 @@ def sshd(folder: Path, *, public_keys: Sequence[str] | None = None, options: str
 ListenAddress 0.0.0.0
 HostKey {folder}/host_key
 PidFile {folder}/sshd.pid
-AuthorizedKeysFile {folder}/authorized_keys
-AllowUsers {USER}
+AuthorizedKeysFile {seen_as or folder}/authorized_keys
+AllowUsers {user}
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
@@ -387,7 +400,7 @@ LogLevel VERBOSE
 {options}
 """
     )
-    server = Sshd(folder, port, key)
+    server = Sshd(folder, port, key, wrapper)
     try:
         server.start()
         yield server

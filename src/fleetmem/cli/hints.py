@@ -11,9 +11,9 @@ HINTS = {
     Kind.AUTH_FAILED: "wrong user (-u) or key (-k), or not in the host's authorized_keys; `ssh -v HOST` shows more",
     Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
     Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, out of memory? --command-timeout gives it longer",
-    Kind.COMMAND_MISSING: "the probe needs /bin/sh and awk; --probe ps is for hosts without /proc",
+    Kind.COMMAND_MISSING: "the probe needs /bin/sh, awk and, with --sudo, sudo; --probe ps is for hosts without /proc",
     Kind.COMMAND_FAILED: "try `ssh HOST /bin/sh -c true`: the account must be allowed to run commands",
-    Kind.SUDO_REFUSED: "allow the probe in sudoers without a password",
+    Kind.SUDO_REFUSED: "`fleetmem probe --sudoers USER` of this version prints what to put into /etc/sudoers.d there",
     Kind.BAD_FRAME: "is the probe there the one of this version (forced command)? -v shows more",
     Kind.DISCONNECTED: "the host or something in between closed the connection: sshd's log there says why",
 }

@@ -104,6 +104,7 @@ _FLAGS = {
         metavar="SECONDS",
     ),
     "probe": _flag(ProbeKind, "probe.kind", "--probe", help_="How to read processes. (default status)", panel=_SHAPE),
+    "sudo": _flag(bool, "probe.sudo", "--sudo", help_="Run the probe as root, by sudo -n (hidepid).", panel=_SSH),
     "detail": _flag(
         list[str],
         "shape.detail",

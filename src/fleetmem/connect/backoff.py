@@ -28,6 +28,7 @@ _BY_KIND = {
     Kind.DISCONNECTED: _DROPPED,
     Kind.BAD_FRAME: _DENIED,  # a host that floods or speaks another protocol will do so again
     Kind.AUTH_FAILED: _DENIED,
+    Kind.SUDO_REFUSED: _DENIED,  # each try is in the host's log, and sudo may send a mail about it
     Kind.HOST_KEY_CHANGED: _DENIED,
     Kind.HOST_KEY_UNKNOWN: _DENIED,
 }

@@ -66,8 +66,10 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         ended_busy_seconds: how long the host had been at work on a request then, 0 when it was idle.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, first_input: bytes = b"", runs_by_sudo: bool = False) -> None:
         self._reader = reader
+        self._first_input = first_input
+        self._runs_by_sudo = runs_by_sudo
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._asked_at: float | None = None
@@ -113,6 +115,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """The channel is open."""
         self._channel = chan
 
+    def session_started(self) -> None:
+        """The host has taken the command."""
+        if self._channel and self._first_input:
+            self._channel.write(self._first_input)
+
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """The host printed something."""
         if self.ended:
@@ -150,11 +157,20 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         said = self._stderr.decode("utf-8", "replace").strip() or self._reader.unfinished()
         said = "".join(character if character.isprintable() else " " for character in said)
         if self._exit_status is not None:
-            kind = Kind.COMMAND_MISSING if self._exit_status in (126, 127) else Kind.COMMAND_FAILED
+            kind = self._kind_of_end(self._exit_status)
             message = f"the probe ended with status {self._exit_status}" + (f": {said}" if said else "")
             return HostError(Stage.COMMAND, kind, message)
         reason = exc.reason if isinstance(exc, asyncssh.DisconnectError) else (str(exc) if exc else "")
         return HostError(Stage.COMMAND, Kind.DISCONNECTED, "connection lost" + (f": {reason}" if reason else ""))
+
+    def _kind_of_end(self, status: int) -> Kind:
+        if status in (126, 127):
+            return Kind.COMMAND_MISSING
+        if (
+            self._runs_by_sudo and status == 1 and self._stderr
+        ):  # sudo(8), "Exit value"; its words may be in any language
+            return Kind.SUDO_REFUSED
+        return Kind.COMMAND_FAILED
 
     def _end(self, error: HostError) -> None:
         if self.ended:
@@ -180,14 +196,27 @@ class Link:
         reach: what all links share: keys, known hosts, limits, jump host.
         command: starts the probe on the host.
         make_reader: makes the reader for one channel.
+        first_input: what the command reads before the first request.
+        runs_by_sudo: whether the command starts the probe by sudo.
     """
 
-    def __init__(self, host: Host, reach: Reach, command: str, make_reader: Callable[[], Reader]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        reach: Reach,
+        command: str,
+        make_reader: Callable[[], Reader],
+        *,
+        first_input: bytes = b"",
+        runs_by_sudo: bool = False,
+    ) -> None:
         self.host = host
         self.connects_total = 0
         self._reach = reach
         self._command = command
         self._make_reader = make_reader
+        self._first_input = first_input
+        self._runs_by_sudo = runs_by_sudo
         self._connection: asyncssh.SSHClientConnection | None = None
         self._channel: ProbeChannel | None = None
         self._request_id = 0
@@ -285,7 +314,7 @@ class Link:
         self.connects_total += 1
         async with self._reach.login(self.host) as self._connection:
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.
-            channel = ProbeChannel(self._make_reader())
+            channel = ProbeChannel(self._make_reader(), first_input=self._first_input, runs_by_sudo=self._runs_by_sudo)
             starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
             await within(self._reach.settings.command_timeout_seconds, Stage.COMMAND, starting)
             return channel

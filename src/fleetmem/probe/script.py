@@ -1,5 +1,12 @@
-"""The probe as text: as a remote command, and as a forced command in `authorized_keys`."""
+"""The probe as text: as a remote command, as a forced command in `authorized_keys`, and as what sudo may run.
 
+As root it is not in the command, which sudo compares and logs, but is the first line on standard input. The command has
+its digest: whoever may run that command as root may run this probe as root, and nothing else.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -8,6 +15,18 @@ from importlib.resources import files
 # quote ends it everywhere. As `\0ddd` (three digits, as a digit may follow) and `\n` they reach `printf %b` whole
 # through any login shell.
 _ESCAPES = {"\\": "\\0134", "'": "\\0047", "!": "\\0041", "\n": "\\n"}
+
+
+# What sudo allows must have no space in its one word: sudo compares the words of a command joined by spaces, so that
+# whoever has two words may say them as one. `eval "$(printf %b "$0")"` and a script would become a root shell that way.
+# PATH is set, as sudo keeps the caller's where it has no secure_path.
+_ROOT_WORD = (
+    "PATH=/usr/bin:/bin:/usr/sbin:/sbin;export PATH;read -r script;"
+    'set -- $(printf %s "$script"|sha256sum);'
+    'test "$1" = DIGEST||echo sudoers-allows-another-version-of-the-probe>&2;'
+    'test "$1" = DIGEST&&eval "$(printf %b "$script")"'
+)
+_SUDOERS_SPECIAL = re.compile(r"[,:=\\#]")  # sudoers(5): in arguments of a command
 
 
 class ProbeKind(StrEnum):
@@ -42,6 +61,15 @@ def _compact(script: str) -> str:
     return "\n".join([title, *(line for line in rest if line and not line.startswith("#"))])
 
 
+def _encoded() -> str:
+    return "".join(_ESCAPES.get(character, character) for character in _compact(source()))
+
+
+def digest() -> str:
+    """Returns the SHA-256 of the probe as it is sent, in hexadecimal: of the last word of `command`, without quotes."""
+    return hashlib.sha256(_encoded().encode("ascii")).hexdigest()
+
+
 @cache
 def command() -> str:
     """Returns the command that runs the probe on a host, for any login shell (sh, bash, zsh, fish, csh).
@@ -49,24 +77,62 @@ def command() -> str:
     The script travels as an argument, so that standard input is free for requests from the first byte on, nothing is
     written on the host, and `ps` there shows the whole of what runs.
     """
-    encoded = "".join(_ESCAPES.get(character, character) for character in _compact(source()))
-    return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{encoded}'"""
+    return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{_encoded()}'"""
 
 
-def authorized_keys_line(public_key: str) -> str:
-    """Returns an `authorized_keys` line that lets this key run the probe and nothing else.
+@cache
+def root_command() -> str:
+    """Returns the command that runs the probe as root, by `sudo -n`, when `root_input` is sent to it."""
+    return f"exec env LC_ALL=C sudo -n /bin/sh -c '{_root_word()}'"
+
+
+@cache
+def root_input() -> bytes:
+    """Returns what `root_command` reads before the first request."""
+    return f"{_encoded()}\n".encode("ascii")
+
+
+def _root_word() -> str:
+    return _ROOT_WORD.replace("DIGEST", digest()).replace(" ", "${IFS}")
+
+
+def sudoers(user: str) -> str:
+    """Returns lines for /etc/sudoers.d that let a user run the probe as root, without a password, and nothing else.
+
+    Raises:
+        ValueError: that is not the name of a user.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", user) or user.isupper():  # ALL, or an alias
+        raise ValueError(f"{user!r} is not the name of a user")
+    word = _SUDOERS_SPECIAL.sub(r"\\\g<0>", _root_word())
+    return (
+        f"# fleetmem's probe, SHA-256 {digest()}\n"
+        f"Defaults:{user} !requiretty\n"
+        f"{user} ALL=(root) NOPASSWD: /bin/sh -c {word}\n"
+    )
+
+
+def authorized_keys_line(public_key: str, *, command: str, sources: Sequence[str] = ()) -> str:
+    """Returns an `authorized_keys` line that lets a key run one command and nothing else.
 
     Args:
         public_key: one line as in a `.pub` file: type, base64, comment.
+        command: of the probe.
+        sources: addresses, networks or patterns that it may be used from, as sshd_config(5) has them in PATTERNS; all
+            where there are none.
 
     Raises:
-        ValueError: that is not a public key.
+        ValueError: that is not a public key, or no such address.
     """
     public_key = public_key.strip()
     if "\n" in public_key or not public_key.startswith(("ssh-", "ecdsa-", "sk-")) or len(public_key.split()) < 2:
         raise ValueError("not a public key: expected one line like 'ssh-ed25519 AAAA... name'")
-    escaped = command().replace('"', '\\"')  # sshd(8): quotes inside an option value are escaped with a backslash
-    return f'restrict,command="{escaped}" {public_key}'
+    for text in sources:
+        if not re.fullmatch(r"!?[0-9A-Za-z.:*?/_%-]+", text):
+            raise ValueError(f"{text!r} is not an address, a network or a pattern")
+    limit = f'from="{",".join(sources)}",' if sources else ""
+    escaped = command.replace('"', '\\"')  # sshd(8): quotes inside an option value are escaped with a backslash
+    return f'restrict,{limit}command="{escaped}" {public_key}'
 
 
 def request(request_id: int, kind: ProbeKind, processes: Processes) -> bytes:

@@ -307,7 +307,8 @@ def test_probe(run: Run, tmp_path: Path) -> None:
     public = tmp_path / "key.pub"
     public.write_text("ssh-ed25519 AAAA me\n")
     assert (
-        run("probe", "--authorized-keys", str(public)).out == script.authorized_keys_line("ssh-ed25519 AAAA me") + "\n"
+        run("probe", "--authorized-keys", str(public)).out
+        == script.authorized_keys_line("ssh-ed25519 AAAA me", command=script.command()) + "\n"
     )
 
 

@@ -1,6 +1,9 @@
+import hashlib
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
@@ -112,8 +115,8 @@ def test_authorized_keys_line(tmp_path: Path) -> None:
     """An sshd reads the line as the key, restricted, with the whole probe as its command."""
     key = asyncssh.generate_private_key("ssh-ed25519", "fleet@collector")
     public_key = key.export_public_key().decode()
-    line = script.authorized_keys_line(public_key)
-    head, tail = 'restrict,command="', f'" {public_key.strip()}'
+    line = script.authorized_keys_line(public_key, command=script.command(), sources=["192.0.2.10", "2001:db8::/32"])
+    head, tail = 'restrict,from="192.0.2.10,2001:db8::/32",command="', f'" {public_key.strip()}'
     assert line.startswith(head)
     assert line.endswith(tail)
     value = line.removeprefix(head).removesuffix(tail)
@@ -132,4 +135,71 @@ def test_authorized_keys_line(tmp_path: Path) -> None:
 def test_authorized_keys_line_refuses(text: str) -> None:
     """A private key, two keys or none never end up in authorized_keys."""
     with pytest.raises(ValueError, match="not a public key: expected one line"):
-        script.authorized_keys_line(text)
+        script.authorized_keys_line(text, command=script.command())
+
+
+@pytest.mark.parametrize("source", ["", 'a",command="id', "10.0.0.1 ssh-rsa", "a,b", "10.0.0.1\n"])
+def test_authorized_keys_line_refuses_what_is_no_address(source: str) -> None:
+    """Nothing that is typed after --from ends the option, or the line."""
+    with pytest.raises(ValueError, match="is not an address"):
+        script.authorized_keys_line("ssh-ed25519 AAAA me", command="x", sources=[source])
+
+
+@pytest.mark.parametrize("command", [script.command, script.root_command])
+def test_an_authorized_keys_line_is_not_too_long(command: Callable[[], str]) -> None:
+    """OpenSSH reads 8192 bytes of a line, and later versions 16384; a key of 8192 bits has 1400."""
+    line = script.authorized_keys_line(f"ssh-rsa {'A' * 1400} me", command=command(), sources=["192.0.2.10"] * 10)
+    assert len(line) < 8192
+
+
+# --- as root ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_is_that_of_what_is_sent() -> None:
+    """It is in the command for sudo, once for each time it is compared, and the input has it."""
+    sent = script.root_input()
+    assert sent.endswith(b"\n")
+    assert hashlib.sha256(sent[:-1]).hexdigest() == script.digest()
+    assert script.root_command().count(script.digest()) == 2
+    assert sent[:-1].decode() == _argument()
+
+
+@pytest.mark.parametrize("shell", _LOGIN_SHELLS)
+def test_any_login_shell_runs_it_as_root(shell: str, tmp_path: Path) -> None:
+    """Here without sudo, which would take the same words."""
+    fake = tmp_path / "sudo"
+    fake.write_text('#!/bin/sh\n[ "$1" = -n ] && shift && exec "$@"\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [*_found(shell), "-c", script.root_command()],
+        input=script.root_input() + script.request(5, ProbeKind.STATUS, Processes.USER),
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    reader = FrameReader()
+    reader.expect(5)
+    frame = reader.feed(done.stdout)
+    assert frame is not None, done
+    assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
+
+
+def test_sudoers_is_short_and_says_what_it_allows() -> None:
+    """Three lines: the digest, no terminal wanted, one command of one user; 1024 characters are what sudo-rs reads."""
+    comment, defaults, rule = script.sudoers("fleetmem").splitlines()
+    assert comment == f"# fleetmem's probe, SHA-256 {script.digest()}"
+    assert defaults == "Defaults:fleetmem !requiretty"
+    head, word = rule.rsplit(" ", 1)
+    assert head == "fleetmem ALL=(root) NOPASSWD: /bin/sh -c"
+    assert len(word) < 1024
+    assert not re.search(r"(?<!\\)[,:=#]", word)
+    unescaped = re.sub(r"\\(.)", r"\1", word)
+    assert script.root_command().endswith(f" /bin/sh -c '{unescaped}'")
+
+
+@pytest.mark.parametrize("user", ["", "a b", "ALL=(ALL)", "%wheel", "x\nroot ALL", "-x", "a" * 33, "ALL"])
+def test_sudoers_refuses(user: str) -> None:
+    """What is not the name of one user never ends up in sudoers."""
+    with pytest.raises(ValueError, match="is not the name of a user"):
+        script.sudoers(user)
