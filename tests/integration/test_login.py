@@ -1,4 +1,4 @@
-"""Ways in: kinds of keys, passphrases, the agent, login shells, forced commands, jump hosts, the ssh configuration."""
+"""Ways in: kinds of keys, passphrases, the agent, login shells, jump hosts, the ssh configuration."""
 
 import re
 import shlex
@@ -194,71 +194,6 @@ def test_a_new_host_stays_connected_over_key_exchanges(key_folder: Path, cli: Cl
             wait_for("samples after them", lambda: len(running.outcomes()) >= cycles + 2)
             assert all(outcome["ok"] for outcome in running.outcomes())
     assert sshd.logins_total == 1
-
-
-# --- forced command --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def limited(key_folder: Path, cli: Cli) -> Iterator[Sshd]:
-    """An sshd whose one key may run the probe and nothing else, by fleetmem's own authorized_keys line."""
-    key = make_key(key_folder / "limited")
-    result = cli("probe", "--authorized-keys", key.with_suffix(".pub"))
-    assert result.status == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 1
-    with servers.sshd(key_folder / "sshd", public_keys=[result.stdout]) as server:
-        server.key = key
-        yield server
-
-
-def test_a_key_limited_to_the_probe_collects(limited: Sshd, cli: Cli) -> None:
-    """With the authorized_keys line that `fleetmem probe` prints, collect works as with a free key."""
-    result = cli("collect", "-i", HOSTS, "-p", limited.port, "-k", limited.key, "--format", "jsonl")
-    assert result.status == 0, result.stderr
-    assert all(len(outcome["processes"]) >= 3 for outcome in result.by_host().values())
-
-
-def test_a_key_limited_to_the_probe_runs_nothing_else(limited: Sshd, cli: Cli, tmp_path: Path) -> None:
-    """`ssh host id` runs the probe instead; a terminal and a tunnel are refused."""
-    target = tmp_path / "written"
-    ssh = [find_tool("ssh"), "-i", str(limited.key), "-p", str(limited.port), "-o", "StrictHostKeyChecking=no"]
-    ssh += [
-        "-F",
-        "none",
-        "-o",
-        f"UserKnownHostsFile={tmp_path}/known",
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        "BatchMode=yes",
-    ]
-
-    def run(*words: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*ssh, *words],
-            input=text,
-            env=environment(cli.home),
-            capture_output=True,
-            text=True,
-            timeout=15,
-            check=False,
-        )
-
-    done = run("127.0.1.1", "id")
-    assert "uid=" not in done.stdout
-    assert not done.stdout
-    assert not run("127.0.1.1", f"touch {target}").stdout
-    assert not target.exists()
-    # What is typed to it is a request or an error, whatever a shell would make of it.
-    answer = run(
-        "127.0.1.1",
-        text=f"sample $(touch {target}) status user\n`touch {target}`\nsample 5 status user; touch {target}\n",
-    )
-    assert not target.exists()
-    assert answer.stdout.count("not a request of protocol 1") == 3, answer.stdout
-    assert "PTY allocation request failed" in run("-tt", "127.0.1.1").stderr
-    forwarding = run("-W", f"127.0.1.2:{limited.port}", "127.0.1.1")
-    assert "administratively prohibited" in forwarding.stderr, forwarding.stderr
 
 
 # --- jump hosts and the ssh configuration ----------------------------------------------------------------------------
