@@ -28,7 +28,10 @@ from fleetmem.sinks.sink import Sink
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a command works with: hosts, their names in metrics, and the collector that samples them."""
+    """What a command works with: hosts, their names in metrics, and the collector that samples them.
+
+    `make_link` makes the connection to a host; nothing is connected before it is asked something.
+    """
 
     settings: Settings
     inventory: Inventory
@@ -40,6 +43,7 @@ class Fleet:
     sinks: dict[Spec, Sink]
     latest: dict[Host, Host]
     """each host as the inventory has it now: groups and labels may have changed under one that is the same"""
+    make_link: Callable[[Host], Link]
 
 
 def read_inventory(settings: Settings, before: Inventory | None = None) -> Inventory:
@@ -88,8 +92,9 @@ def build_fleet(
     has_same_shape = current and current.settings.shape == settings.shape
     series = current.series if current and has_same_shape else SeriesPool()
     sinks = build_sinks(settings, names, current.sinks if current else {})
+    make_link = partial(_make_link, reach=reach, runs_by_sudo=settings.probe.sudo)
     collector = Collector(
-        make_link=partial(_make_link, reach=reach, runs_by_sudo=settings.probe.sudo),
+        make_link=make_link,
         make_parser=partial(SnapshotParser, settings.probe.kind),
         make_request=partial(script.request, kind=settings.probe.kind, processes=settings.probe.processes),
         make_shaper=_make_shapers(settings, series),
@@ -101,7 +106,8 @@ def build_fleet(
     if current and has_same_shape:
         collector.adopt_shapers(current.collector, hosts)
     series.room = series_room
-    return Fleet(settings, inventory, hosts, names, reach, collector, series, sinks, {host: host for host in hosts})
+    latest = {host: host for host in hosts}
+    return Fleet(settings, inventory, hosts, names, reach, collector, series, sinks, latest, make_link)
 
 
 def _names(settings: Settings, hosts: list[Host], before: FleetNames | None) -> FleetNames:

@@ -43,7 +43,7 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
             _statsd, settings.statsd, server, names
         )
     if settings.graphite.server:
-        spool = _spool_path(settings.graphite)
+        spool = spool_file(settings.graphite)
         has_spool = any(spec[:2] == ("graphite", spool) for spec in current)
         wanted["graphite", spool, settings.graphite] = partial(
             _graphite, settings.graphite, spool, names, has_spool=has_spool
@@ -77,22 +77,30 @@ def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
     return owner(key, addresses) == address
 
 
-def _statsd(settings: Statsd, server: Server, names: FleetNames, _undo: ExitStack) -> Sink:
-    transport: Transport
+def statsd_transport(settings: Statsd, server: Server) -> Transport:
+    """Returns what sends to a StatsD server."""
     if server.scheme == "unix":
-        transport = UnixTransport(Path(server.host))
-    elif server.scheme == "tcp":
-        transport = tcp.TcpTransport(tcp.STATSD, server.host, server.port)
-    else:
-        transport = UdpTransport(server.host, server.port, settings.datagrams_per_second)
-    return QueuedSink("statsd", SeriesEncoding(formats.STATSD[settings.dialect], settings.retire), transport, names)
+        return UnixTransport(Path(server.host))
+    if server.scheme == "tcp":
+        return tcp.TcpTransport(tcp.STATSD, server.host, server.port)
+    return UdpTransport(server.host, server.port, settings.datagrams_per_second)
+
+
+def graphite_transport(settings: Graphite) -> Transport:
+    """Returns what sends to carbon, which is configured."""
+    host, port = settings.address() or ("", 0)
+    receiver = tcp.CARBON_PICKLE if settings.protocol is CarbonProtocol.PICKLE else tcp.CARBON_LINES
+    return tcp.TcpTransport(receiver, host, port)
+
+
+def _statsd(settings: Statsd, server: Server, names: FleetNames, _undo: ExitStack) -> Sink:
+    encoding = SeriesEncoding(formats.STATSD[settings.dialect], settings.retire)
+    return QueuedSink("statsd", encoding, statsd_transport(settings, server), names)
 
 
 def _graphite(
     settings: Graphite, spool_path: Path | None, names: FleetNames, undo: ExitStack, *, has_spool: bool
 ) -> Sink:
-    host, port = settings.address() or ("", 0)
-    receiver = tcp.CARBON_PICKLE if settings.protocol is CarbonProtocol.PICKLE else tcp.CARBON_LINES
     format_ = formats.carbon_tagged if settings.tags else formats.carbon_plain
     # Each point has its own time there, and an absent point is a gap: nothing has to be ended, nothing is too late.
     encoding = SeriesEncoding(format_, Retire.NONE, formats.with_time)
@@ -101,11 +109,12 @@ def _graphite(
         # Where it is our own until the sink before has ended, it is opened with its first use.
         spool = Spool(spool_path, settings.spool_max_size, settings.spool_max_age_seconds, opens_later=has_spool)
         undo.callback(spool.close)
-    transport = tcp.TcpTransport(receiver, host, port)
+    transport = graphite_transport(settings)
     return QueuedSink("graphite", encoding, transport, names, Options(max_late_seconds=None), spool)
 
 
-def _spool_path(settings: Graphite) -> Path | None:
+def spool_file(settings: Graphite) -> Path | None:
+    """Returns the file in which points wait for carbon, None where none do."""
     host, port = settings.address() or ("", 0)
     if not settings.spool:
         return None

@@ -15,6 +15,11 @@ from fleetmem.units import format_size
 _ID_BYTES = 24  # leaves room for prefix, sink and measure
 
 
+def collector_id() -> str:
+    """Returns what this machine is called in metric names."""
+    return NameTable(_ID_BYTES).name(socket.gethostname())
+
+
 class CycleStats:
     """What happened in one interval.
 
@@ -75,7 +80,7 @@ class SelfStats:
     """
 
     def __init__(self) -> None:
-        self.collector = NameTable(_ID_BYTES).name(socket.gethostname())
+        self.collector = collector_id()
         self._missed_total = 0
 
     def add(

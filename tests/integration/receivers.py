@@ -69,7 +69,14 @@ class CarbonCache(Server):
             self._query_port,
             free_port(),
         )  # the last one's server is not started
-        self._carbon = GraphiteServers(directory, 1, ports).carbon()
+        self.servers = GraphiteServers(directory, 1, ports)
+        self._carbon = self.servers.carbon()
+
+    def configure(self, **values: object) -> None:
+        """Sets values of carbon.conf, for the next start."""
+        path = self.folder / "graphite" / "conf" / "carbon.conf"
+        kept = [line for line in path.read_text().splitlines() if line.partition(" ")[0] not in values]
+        path.write_text("\n".join([*kept, *(f"{name} = {value}" for name, value in values.items())]) + "\n")
 
     @property
     def line_address(self) -> str:
@@ -91,17 +98,18 @@ class CarbonCache(Server):
         return all(is_ready(port) for port in (self.line_port, self.pickle_port, self._query_port))
 
     @property
-    def _whisper(self) -> Path:
+    def whisper(self) -> Path:
+        """The folder of its files."""
         return self.folder / "graphite" / "storage" / "whisper"
 
     def names(self) -> set[str]:
         """Returns the series that it has made files for."""
-        paths = (path.relative_to(self._whisper) for path in self._whisper.rglob("*.wsp"))
+        paths = (path.relative_to(self.whisper) for path in self.whisper.rglob("*.wsp"))
         return {".".join(path.with_suffix("").parts) for path in paths if path.parts[0] != "carbon"}
 
     def points(self) -> dict[str, Points]:
         """Returns every point that it has written, by series, its own left out; it writes within a second or two."""
-        command = [str(self._python), "-P", "-c", _WHISPER, str(self._whisper)]
+        command = [str(self._python), "-P", "-c", _WHISPER, str(self.whisper)]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_READ_SECONDS, check=True
         )
@@ -120,6 +128,25 @@ class CarbonCache(Server):
     def bad_lines_seen(self) -> int:
         """Lines that it refused, over all its starts."""
         return self.log().count("invalid line")
+
+
+class GraphiteWebServer(Server):
+    """The graphite-web of the lab, for a carbon-cache."""
+
+    def __init__(self, folder: Path, carbon: CarbonCache) -> None:
+        super().__init__(folder)
+        self._servers = carbon.servers
+        self.url = f"http://127.0.0.1:{self._servers.web_port}"
+
+    def _prepare(self) -> list[str]:
+        self._servers.prepare_web()
+        return list(self._servers.web().argv)
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), **self._servers.web().environment}
+
+    def _is_up(self) -> bool:
+        return is_ready(self._servers.web_port)
 
 
 # --- collectd --------------------------------------------------------------------------------------------------------

@@ -415,13 +415,17 @@ class StatsD(Server):
     """The real StatsD, on UDP and TCP, with a way to read what it holds.
 
     It flushes once an hour: until then its counters are not set back, and count from its start. Gauges do not need it.
+
+    Attributes:
+        settings: for the next start, over what is said here.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.port = free_port(kind=socket.SOCK_DGRAM)
         self.tcp_port = free_port()
-        self._management_port = free_port()
+        self.management_port = free_port()
+        self.settings: dict[str, object] = {}
 
     @property
     def address(self) -> str:
@@ -443,16 +447,17 @@ class StatsD(Server):
                 {"server": "./servers/tcp", "address": "127.0.0.1", "port": self.tcp_port},
             ],
             "mgmt_address": "127.0.0.1",
-            "mgmt_port": self._management_port,
+            "mgmt_port": self.management_port,
             "flushInterval": 3_600_000,
             "backends": [],
+            **self.settings,
         }
         path = self.folder / "statsd.js"
         path.write_text(json.dumps(config))
         return [find_tool("node"), str(script), str(path)]
 
     def _is_up(self) -> bool:
-        ports = (self.tcp_port, self._management_port)
+        ports = (self.tcp_port, self.management_port)
         return is_ready(self.port, socket.SOCK_DGRAM) and all(is_ready(port) for port in ports)
 
     def gauges(self) -> dict[str, float]:
@@ -485,7 +490,7 @@ class StatsD(Server):
         return {quoted or plain: float(value) for quoted, plain, value in found}
 
     def _ask(self, command: str) -> str:
-        with socket.create_connection(("127.0.0.1", self._management_port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.management_port), timeout=5) as connection:
             connection.sendall(command.encode() + b"\n")
             answer = b""
             while not answer.endswith(b"END\n\n"):

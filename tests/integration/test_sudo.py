@@ -246,3 +246,19 @@ def test_a_forced_command_by_sudo(hide: Callable[..., AbstractContextManager[Ssh
         assert not ssh(sshd, cli, "id", key=key).stdout
         without = cli("collect", *options(sshd, key), "--format", "jsonl").by_host()[HOST]
         assert without["error"]["kind"] == "command_failed", "its requests are no probe"
+
+
+def test_the_doctor_sees_what_is_hidden(hide: Callable[..., AbstractContextManager[Sshd]], cli: Cli) -> None:
+    """Without --sudo it says that processes are hidden, by sudo none is; a sudo that refuses is told, with its mend."""
+    with hide(sudoers=allowed(cli)) as sshd:
+        hidden = cli("doctor", *options(sshd))
+        assert hidden.status == 1
+        assert f"problem  {HOST}: hidepid hides the processes of all but {ACCOUNT}" in hidden.stdout
+        assert f"fleetmem probe --sudoers {ACCOUNT}" in hidden.stdout
+        seen = cli("doctor", *options(sshd), "--sudo")
+        assert seen.status == 0, seen.stdout
+        assert f"logs in as {ACCOUNT}, uid 0" in seen.stdout
+        (sshd.folder / "sudoers").write_text("")
+        refused = cli("doctor", *options(sshd), "--sudo")
+        assert refused.status == 3
+        assert f"mend  fleetmem probe --sudoers {ACCOUNT}   # put that into /etc/sudoers.d" in refused.stdout

@@ -444,3 +444,34 @@ def test_labels_that_cannot_be_tags() -> None:
     """The message names the key."""
     with pytest.raises(ConfigError, match=r"inventory.tags: 'host': host is a tag of every series already"):
         load(None, {"inventory": {"tags": ["host"]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("8126", ("statsd", 8126)), ("9000", ("statsd", 9000)), ("other:1", ("other", 1)), ("other", ("other", 8126))],
+)
+def test_the_management_port_of_a_server(text: str, address: tuple[str, int]) -> None:
+    """A port alone is one of the StatsD server."""
+    assert load(None, {"doctor": {"statsd_management": text}}).doctor.management("statsd") == address
+
+
+def test_no_management_port() -> None:
+    """It can be left alone."""
+    assert load(None, {"doctor": {"statsd_management": "none"}}).doctor.management("statsd") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("statsd_management", "0", "is not PORT, HOST:PORT or none"),
+        ("statsd_management", "a:b:c", "is not PORT, HOST:PORT or none"),
+        ("graphite_url", "graphite", "is not http://HOST"),
+        ("graphite_url", "http://a:b", "[Pp]ort"),
+        ("new_series", 1001, "less than or equal to 1000"),
+        ("wait_seconds", 0, "greater than 0"),
+    ],
+)
+def test_settings_of_the_doctor_that_are_wrong(key: str, value: object, message: str) -> None:
+    """Named by their key."""
+    with pytest.raises(ConfigError, match=rf"doctor\.{key}: .*{message}"):
+        load(None, {"doctor": {key: value}})

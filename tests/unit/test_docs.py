@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetmem import model
+from fleetmem.doctor.findings import Check
 from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.model import CollectorStats, Counter
 from fleetmem.selfstats import CycleStats, SelfStats
@@ -114,3 +115,9 @@ def test_the_collector_fits_a_page() -> None:
     """collector.py stays thin: what owns everything grows for ever."""
     source = Path(importlib.import_module("fleetmem.collector").__file__ or "")
     assert len(source.read_text(encoding="utf-8").splitlines()) <= 140
+
+
+def test_every_check_of_the_doctor_is_documented() -> None:
+    """doctor.md lists what is looked at, and nothing else, in the order in which it is told."""
+    section = (DOCS / "doctor.md").read_text(encoding="utf-8").split("## Checks", 1)[1]
+    assert re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE) == list(Check)

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from fleetmem import __version__
-from fleetmem.cli import collect, config, hosts, lab, probe, run
+from fleetmem.cli import collect, config, doctor, hosts, lab, probe, run
 from fleetmem.cli.messages import print_message
 from fleetmem.errors import SinkError, UsageError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("collect")(collect.collect)
 app.command("run")(run.run)
 app.command("hosts")(hosts.hosts)
+app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.command("probe")(probe.probe)
 app.add_typer(lab.app, name="lab")

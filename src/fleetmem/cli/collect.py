@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.event_loop import raise_file_limit, run_async
@@ -19,6 +17,7 @@ from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
+from fleetmem.cli.progress import progress_bars
 from fleetmem.errors import SinkError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.safe_text import printable
@@ -141,23 +140,12 @@ class Tally:
 
 async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> list[SinkError]:
     """Runs the cycle; returns what went wrong with the sinks."""
-    console = Console(stderr=True)
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("hosts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]} failed, {task.fields[in_flight]} in flight"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=is_quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=tally.hosts, failed=0, in_flight=0)
+    with progress_bars(is_quiet=is_quiet) as progress:
+        task = progress.add_task("hosts", total=tally.hosts, text="")
 
         def show() -> None:
-            in_flight = tally.started - tally.done
-            progress.update(task, completed=tally.done, failed=len(tally.failures), in_flight=in_flight)
+            text = f"{len(tally.failures)} failed, {tally.started - tally.done} in flight"
+            progress.update(task, completed=tally.done, text=text)
 
         def on_start(_host: Host) -> None:
             tally.started += 1

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 _LOOKUPS_AT_ONCE = 512
-_FILES_FOR_OURSELVES = 64
+FILES_FOR_OURSELVES = 64
 
 _T = TypeVar("_T")
 
@@ -92,8 +92,13 @@ def _first(error: Exception) -> Exception:
 def raise_file_limit(wanted: int) -> int:
     """Raises the limit of open files as far as needed and allowed; returns how many connections fit, 1 at least."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _FILES_FOR_OURSELVES
+    needed = wanted + FILES_FOR_OURSELVES
     if soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(wanted, soft - _FILES_FOR_OURSELVES))
+    return max(1, min(wanted, soft - FILES_FOR_OURSELVES))
+
+
+def file_limit() -> int:
+    """Returns how many files may be open now."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -3,7 +3,7 @@
 import getpass
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -181,6 +181,28 @@ _FLAGS = {
 }
 """Flag by flag; `--help` follows this table."""
 
+_DOCTOR = "What to look at"
+
+DOCTOR_FLAGS = {
+    "graphite_url": _flag(
+        str,
+        "doctor.graphite_url",
+        "--graphite-url",
+        help_="graphite-web: what was sent is read back from there.",
+        panel=_DOCTOR,
+        metavar="http://HOST[:PORT]",
+    ),
+    "statsd_management": _flag(
+        str,
+        "doctor.statsd_management",
+        "--statsd-management",
+        help_="Node StatsD's management port, none for none. (default 8126 of each server)",
+        panel=_DOCTOR,
+        metavar="[HOST:]PORT",
+    ),
+}
+"""Likewise, for `fleetmem doctor` alone."""
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -210,31 +232,39 @@ class Given(NamedTuple):
     verbosity: Verbosity
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the shared flags; it is called with `given` instead of them, and with its own parameters."""
+def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Returns `with_settings` for a command that has more flags than the shared ones."""
+    table = _FLAGS | dict(more)
 
-    @wraps(command)
-    def wrapper(config_file: Path | None, verbose: int, quiet: bool, **values: Any) -> None:
-        flags = _nest({flag.key: values.pop(name) for name, flag in _FLAGS.items()})
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def wrapper(config_file: Path | None, verbose: int, quiet: bool, **values: Any) -> None:
+            flags = _nest({flag.key: values.pop(name) for name, flag in table.items()})
 
-        def load() -> config.Settings:
-            return config.load(config_file or config.find_path(), flags)
+            def load() -> config.Settings:
+                return config.load(config_file or config.find_path(), flags)
 
-        command(given=Given(load(), load, Verbosity.of(verbose, is_quiet=quiet)), **values)
+            command(given=Given(load(), load, Verbosity.of(verbose, is_quiet=quiet)), **values)
 
-    own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
-    shared = {name: flag.annotation for name, flag in _FLAGS.items()}
-    shared |= {"config_file": ConfigFile, "verbose": Verbose, "quiet": Quiet}
-    defaults = {"verbose": 0, "quiet": False}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
-        for name, annotation in shared.items()
-    ]
-    parameters += [parameter.replace(kind=keyword) for parameter in own]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapper
+        own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
+        shared = {name: flag.annotation for name, flag in table.items()}
+        shared |= {"config_file": ConfigFile, "verbose": Verbose, "quiet": Quiet}
+        defaults = {"verbose": 0, "quiet": False}
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+            for name, annotation in shared.items()
+        ]
+        parameters += [parameter.replace(kind=keyword) for parameter in own]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+with_settings = with_settings_and({})
+"""Gives a command the shared flags; it is called with `given` instead of them, and with its own parameters."""
 
 
 def _nest(values: dict[str, Any]) -> dict[str, Any]:

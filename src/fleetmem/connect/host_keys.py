@@ -62,7 +62,7 @@ class HostKeys:
 
     def match(self, host: str, _address: str, port: int | None) -> _Match:
         """Returns what is known for a host, in the shape that asyncssh's `known_hosts` callable has to return."""
-        return self._known.match(_entry_name(host, port or _SSH_PORT), "", None)  # type: ignore[return-value]
+        return self._known.match(entry_name(host, port or _SSH_PORT), "", None)  # type: ignore[return-value]
 
     def verify(self, host: str, port: int, key: asyncssh.SSHKey) -> None:
         """Decides about a key that is not among the known ones of its host.
@@ -72,7 +72,7 @@ class HostKeys:
         """
         if self._policy is HostKeyPolicy.INSECURE:
             return
-        name = _entry_name(host, port)
+        name = entry_name(host, port)
         known = self.match(host, "", port)[0]
         if key in known:  # recorded since this connection was made: later key exchanges ask again, after an hour say
             return
@@ -110,7 +110,7 @@ class HostKeys:
             file.write((b"\n" if ends_open else b"") + line.encode() + b"\n")
 
 
-def _entry_name(host: str, port: int) -> str:
+def entry_name(host: str, port: int) -> str:
     """Returns a host as known_hosts files name it (sshd(8)): plain for port 22, `[host]:port` otherwise."""
     return host if port == _SSH_PORT else f"[{host}]:{port}"
 

@@ -15,7 +15,9 @@ AskPassphrase = Callable[[Path], str | None]
 """Asks the user for the passphrase of a key; None when nobody can be asked."""
 
 _PASSPHRASE_TRIES = 3
-_DEFAULT_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+DEFAULT_KEY_PATHS = tuple(Path("~/.ssh") / name for name in ("id_ed25519", "id_ecdsa", "id_rsa"))
+"""Keys that are tried where none is configured."""
 
 
 def load_keys(paths: Sequence[Path], ask_passphrase: AskPassphrase) -> list[asyncssh.SSHKeyPair]:
@@ -30,8 +32,7 @@ def load_keys(paths: Sequence[Path], ask_passphrase: AskPassphrase) -> list[asyn
 def load_default_keys() -> list[asyncssh.SSHKeyPair]:
     """Reads the keys in `~/.ssh` that need no passphrase; encrypted ones are the agent's business."""
     pairs: list[asyncssh.SSHKeyPair] = []
-    for name in _DEFAULT_NAMES:
-        path = Path("~/.ssh").expanduser() / name
+    for path in map(Path.expanduser, DEFAULT_KEY_PATHS):
         if path.is_file() and os.access(path, os.R_OK):
             try:
                 pairs += _load_key(path, lambda _path: None, is_skipped_when_encrypted=True)

@@ -1,0 +1,8 @@
+"""What is wrong, or will be, and the command that mends it.
+
+    examiner  asks hosts         ─> hosts     ─┐
+    machine   asks this machine  ─> machine   ─┼─> findings ─> cli prints them
+    pipeline  sends canaries     ─> verdicts  ─┘
+
+Modules on the left do the asking; what the answers mean is decided on the right, without I/O.
+"""

@@ -1,0 +1,161 @@
+"""Asks a host all that the doctor wants to know, over one connection, as the collector would."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from fleetmem.connect.host_keys import entry_name
+from fleetmem.connect.keys import DEFAULT_KEY_PATHS
+from fleetmem.connect.link import Answer, Link
+from fleetmem.connect.reach import Reach
+from fleetmem.doctor.hosts import Access, ClockReading, Examination
+from fleetmem.errors import HostError, Kind
+from fleetmem.model import Host
+from fleetmem.probe import script
+from fleetmem.probe.facts import ProbeCpu, parse_cpu, parse_host_facts
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.script import FactsKind, ProbeKind, Processes
+
+_DOUBT_SECONDS = 0.6
+_SAMPLES = 5
+_SAMPLES_SECONDS = 2.0
+_STARTED_BY_THEN = 3  # two shells, and the one that reads or an awk
+
+
+class Examiner:
+    """Examines hosts.
+
+    Args:
+        make_link: makes the connection to a host.
+        access_of: says how a host is reached.
+        kind: of the probe, as configured.
+        processes: likewise.
+    """
+
+    def __init__(
+        self,
+        make_link: Callable[[Host], Link],
+        access_of: Callable[[Host], Access],
+        kind: ProbeKind,
+        processes: Processes,
+    ) -> None:
+        self._make_link = make_link
+        self._access_of = access_of
+        self._kind = kind
+        self._processes = processes
+
+    async def examine(self, host: Host) -> Examination:
+        """Returns what a host answers. It is disconnected from afterwards."""
+        link = self._make_link(host)
+        try:
+            return await self._examine(Examination(self._access_of(host), self._kind), link)
+        finally:
+            await link.close()
+
+    async def _examine(self, so_far: Examination, link: Link) -> Examination:
+        try:
+            so_far = await _ask_facts(so_far, link)
+        except HostError as error:
+            return replace(so_far, error=error)
+        for kind in (self._kind, *(other for other in ProbeKind if other is not self._kind)):
+            try:
+                so_far = await self._sample(so_far, link, kind)
+            except HostError as error:
+                so_far = replace(so_far, error=so_far.error or error)
+            else:
+                break
+        if so_far.kind:
+            with suppress(HostError):  # an old probe, or a host that is gone since: what is known already stays
+                so_far = await self._measure(so_far, link, so_far.kind)
+                if so_far.clock and so_far.clock.doubt_seconds > _DOUBT_SECONDS:  # the probe was just being started
+                    so_far = await _ask_facts(so_far, link)
+        return so_far
+
+    async def _sample(self, so_far: Examination, link: Link, kind: ProbeKind) -> Examination:
+        answer, seconds = await self._ask_sample(link, kind)
+        snapshot = SnapshotParser(kind).parse(answer.frame)
+        return replace(
+            so_far,
+            kind=kind,
+            memory=snapshot.memory,
+            processes=len(snapshot.processes),
+            has_anon=any(process.anon_bytes is not None for process in snapshot.processes),
+            sample_seconds=seconds,
+        )
+
+    async def _measure(self, so_far: Examination, link: Link, kind: ProbeKind) -> Examination:
+        """Takes some samples more, and what they cost: less what it costs to ask for that."""
+        first, _ = await _ask_cpu(link)
+        before, round_trip_seconds = await _ask_cpu(link)
+        asking_seconds = before.seconds - first.seconds
+        begun, samples = time.monotonic(), 0
+        slowest = so_far.sample_seconds or 0.0
+        while samples < _SAMPLES and (not samples or time.monotonic() - begun < _SAMPLES_SECONDS):
+            _, seconds = await self._ask_sample(link, kind)
+            slowest = max(slowest, seconds) if samples else seconds  # awk was started for the one before
+            samples += 1
+        after, again_seconds = await _ask_cpu(link)
+        used_seconds = max(0.0, after.seconds - before.seconds - asking_seconds)
+        return replace(
+            so_far,
+            sample_seconds=slowest,
+            round_trip_seconds=min(round_trip_seconds, again_seconds),
+            cost_seconds=used_seconds / samples if after.processes >= _STARTED_BY_THEN else None,
+        )
+
+    async def _ask_sample(self, link: Link, kind: ProbeKind) -> tuple[Answer, float]:
+        begun = time.monotonic()
+        answer = await link.ask(partial(script.request, kind=kind, processes=self._processes))
+        return answer, time.monotonic() - begun
+
+
+def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Access:
+    """Returns how a host is reached, as far as commands for people need it.
+
+    Raises:
+        ConfigError: the ssh configuration cannot be read.
+    """
+    target, settings = reach.target(host), reach.settings
+    usual = next((path for path in map(Path.expanduser, DEFAULT_KEY_PATHS) if path.is_file()), DEFAULT_KEY_PATHS[0])
+    key_paths = [Path(path) for path in host.key_paths] + list(settings.key_paths)
+    return Access(
+        name=host.name,
+        address=target.address,
+        port=target.port,
+        user=target.user,
+        key_path=next(iter(key_paths), usual).expanduser(),
+        known_hosts_path=settings.known_hosts_path.expanduser(),
+        known_hosts_entry=entry_name(target.alias, target.port),
+        jump=host.jump or settings.jump or "",
+        runs_by_sudo=runs_by_sudo,
+    )
+
+
+async def _ask_facts(so_far: Examination, link: Link) -> Examination:
+    """Connects where that is to be done, and asks what the host tells of itself.
+
+    Raises:
+        HostError: it cannot be asked anything.
+    """
+    answer = await link.ask(partial(script.facts_request, kind=FactsKind.HOST))
+    answered_unix_seconds = time.time()
+    try:
+        facts = parse_host_facts(answer.frame)
+    except HostError as error:
+        if error.kind is not Kind.COMMAND_FAILED:
+            raise
+        return replace(so_far, has_old_probe=True)
+    if facts.unix_seconds is None:
+        return replace(so_far, facts=facts)
+    clock = ClockReading(facts.unix_seconds, answer.asked_unix_seconds, answered_unix_seconds)
+    return replace(so_far, facts=facts, clock=clock)
+
+
+async def _ask_cpu(link: Link) -> tuple[ProbeCpu, float]:
+    begun = time.monotonic()
+    answer = await link.ask(partial(script.facts_request, kind=FactsKind.COST))
+    seconds = time.monotonic() - begun
+    return parse_cpu(answer.frame), seconds

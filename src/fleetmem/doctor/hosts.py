@@ -1,0 +1,448 @@
+"""What the answers of a host mean. Pure."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from fleetmem.doctor.findings import Check, Finding, Severity
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.model import HostMemory
+from fleetmem.probe.facts import HostFacts
+from fleetmem.probe.script import ProbeKind
+
+CLOCK_SECONDS = 2.0
+"""A difference of clocks that is told. Hosts tell whole seconds, and half a second of doubt comes with that."""
+
+_CLOCKS_FOR_A_MAJORITY = 3
+_COST_SHARE = 0.01
+_LATE_SHARE = 0.5
+_HIDING = frozenset(f"hidepid={value}" for value in ("1", "2", "4", "noaccess", "invisible", "ptraceable"))
+
+_AWK_BY_SYSTEM = {
+    "debian": "apt-get install -y mawk",
+    "ubuntu": "apt-get install -y mawk",
+    "raspbian": "apt-get install -y mawk",
+    "alpine": "apk add gawk",
+    "arch": "pacman -S --noconfirm gawk",
+    "opensuse-leap": "zypper install -y gawk",
+    "opensuse-tumbleweed": "zypper install -y gawk",
+    "sles": "zypper install -y gawk",
+}
+_AWK_ELSEWHERE = "dnf install -y gawk"
+
+_CHECKS = {
+    Kind.UNRESOLVABLE: Check.HOST_ADDRESS,
+    Kind.UNREACHABLE: Check.HOST_CONNECTION,
+    Kind.CONNECT_TIMEOUT: Check.HOST_CONNECTION,
+    Kind.HOST_KEY_UNKNOWN: Check.HOST_KEY,
+    Kind.HOST_KEY_CHANGED: Check.HOST_KEY,
+    Kind.AUTH_FAILED: Check.HOST_LOGIN,
+    Kind.LOGIN_TIMEOUT: Check.HOST_LOGIN,
+}
+_STEPS = (Check.HOST_ADDRESS, Check.HOST_CONNECTION, Check.HOST_KEY, Check.HOST_LOGIN, Check.HOST_PROBE)
+"""What has to work, in this order; whatever comes before the one that failed did work."""
+
+_WELL = {
+    Check.HOST_ADDRESS: "the name resolves, or is an address",
+    Check.HOST_CONNECTION: "the SSH port accepts connections",
+    Check.HOST_KEY: "the host key is accepted",
+}
+
+_WHY = {
+    Kind.UNRESOLVABLE: "no address, so no connection: the host is missing in every cycle",
+    Kind.UNREACHABLE: "the host is missing in every cycle; it is down, sshd is not on that port, or there is no route",
+    Kind.CONNECT_TIMEOUT: "packets are dropped on the way: a firewall, or a network that only a jump host reaches",
+    Kind.HOST_KEY_UNKNOWN: "with host_keys = strict nobody is logged in to whose key is not known",
+    Kind.HOST_KEY_CHANGED: "rebuilt, or somebody is in between: the host is left out until you know. Compare the new "
+    "key with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on its console before you remove the old one",
+    Kind.AUTH_FAILED: "the host is missing in every cycle, and sshd 9.8 and later shut out who fails often",
+    Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
+    Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, or out of memory; its samples fail",
+    Kind.COMMAND_MISSING: "the probe is a shell script and one awk; without them the host has no data",
+    Kind.COMMAND_FAILED: "the account is logged in and its command does not run: the host has no data",
+    Kind.SUDO_REFUSED: "the probe was to run with sudo, which refused: the host has no data",
+    Kind.BAD_FRAME: "what answers is not the probe of this version; an old one in a forced command, perhaps",
+    Kind.DISCONNECTED: "the host, or something in between, closed the connection; sshd's log there says why",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a host is reached, as configuration and command line say: what goes into commands that mend.
+
+    Attributes:
+        name: the host's, in the inventory.
+        address: what is connected to.
+        port: TCP port.
+        user: login name.
+        key_path: private key that is used; the first one where several are tried.
+        known_hosts_path: where its key is looked up.
+        known_hosts_entry: under which name there.
+        jump: as `-J` has it, empty for none.
+        runs_by_sudo: whether the probe is run as root.
+    """
+
+    name: str
+    address: str
+    port: int
+    user: str
+    key_path: Path
+    known_hosts_path: Path
+    known_hosts_entry: str
+    jump: str
+    runs_by_sudo: bool
+
+    def ssh(self, command: str, *options: str) -> str:
+        """Returns the line that runs a command there."""
+        words = ["ssh", *options, *self._flags(), f"{self.user}@{self.address}"]
+        return f"{shlex.join(words)} {shlex.quote(command)}"
+
+    def ssh_copy_id(self) -> str:
+        """Returns the line that lets the key in."""
+        return shlex.join(["ssh-copy-id", "-i", self.public_key, *self._port_flags(), f"{self.user}@{self.address}"])
+
+    @property
+    def public_key(self) -> str:
+        """Path of the public key that is used."""
+        return f"{self.key_path}.pub"
+
+    def forced_command(self) -> str:
+        """Returns the line that prints what limits the key to the probe of this version."""
+        words = ["fleetmem", "probe", "--authorized-keys", self.public_key, *(["--sudo"] if self.runs_by_sudo else [])]
+        return f"{shlex.join(words)}   # put that line into authorized_keys there, in place of the old one"
+
+    def _flags(self) -> list[str]:
+        return [*self._port_flags(), *(("-J", self.jump) if self.jump else ())]
+
+    def _port_flags(self) -> list[str]:
+        return ["-p", str(self.port)] if self.port != 22 else []
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """The host's clock, and ours before and after.
+
+    Attributes:
+        unix_seconds: the host's, in whole seconds.
+        asked_unix_seconds: ours when it was asked.
+        answered_unix_seconds: ours when the answer was there.
+    """
+
+    unix_seconds: int
+    asked_unix_seconds: float
+    answered_unix_seconds: float
+
+    @property
+    def ahead_seconds(self) -> float:
+        """How far the host is ahead of us, taken in the middle of the round trip."""
+        return self.unix_seconds + 0.5 - (self.asked_unix_seconds + self.answered_unix_seconds) / 2
+
+    @property
+    def doubt_seconds(self) -> float:
+        """How wrong that may be."""
+        return 0.5 + (self.answered_unix_seconds - self.asked_unix_seconds) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a host answered; None where it did not get so far.
+
+    Attributes:
+        access: how it is reached.
+        wanted_kind: of the probe, as configured.
+        kind: of the probe, which works; None where none does.
+        error: why the wanted kind does not work, or why there is no login.
+        facts: what it tells of itself.
+        has_old_probe: whether what runs there knows no facts.
+        clock: its clock.
+        memory: of its sample.
+        processes: in its sample.
+        has_anon: whether the kernel tells anonymous memory.
+        sample_seconds: from asking for a sample to its end, connected already.
+        round_trip_seconds: the shortest one.
+        cost_seconds: of its CPU that a sample takes.
+    """
+
+    access: Access
+    wanted_kind: ProbeKind
+    kind: ProbeKind | None = None
+    error: HostError | None = None
+    facts: HostFacts | None = None
+    has_old_probe: bool = False
+    clock: ClockReading | None = None
+    memory: HostMemory | None = None
+    processes: int = 0
+    has_anon: bool = False
+    sample_seconds: float | None = None
+    round_trip_seconds: float | None = None
+    cost_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What configuration allows.
+
+    Attributes:
+        interval_seconds: between two samples of a host.
+        command_timeout_seconds: for one sample.
+        login_timeout_seconds: for a login.
+    """
+
+    interval_seconds: float
+    command_timeout_seconds: float
+    login_timeout_seconds: float
+
+
+def judge_hosts(examinations: Sequence[Examination], limits: Limits) -> list[Finding]:
+    """Returns the findings about all hosts, and that about our own clock where most of them agree against it."""
+    ours_ahead_seconds = _common_difference([each.clock for each in examinations if each.clock])
+    findings = [finding for each in examinations for finding in _judge(each, limits, ours_ahead_seconds)]
+    if ours_ahead_seconds:
+        findings.append(_our_clock(ours_ahead_seconds))
+    return findings
+
+
+def _judge(about: Examination, limits: Limits, ours_ahead_seconds: float) -> Iterator[Finding]:
+    yield from _judge_steps(about, limits)
+    if about.facts:
+        yield from _judge_facts(about, about.facts)
+    if about.clock:
+        yield _judge_clock(about, about.clock, ours_ahead_seconds)
+    yield from _judge_sample(about, limits)
+
+
+def _ok(about: Examination, check: Check, what: str, value: float | None = None, unit: str = "") -> Finding:
+    return Finding(check, Severity.OK, about.access.name, what, value=value, unit=unit)
+
+
+def _judge_steps(about: Examination, limits: Limits) -> Iterator[Finding]:
+    failed = _failed_step(about)
+    for step in _STEPS:
+        if step is failed:
+            break
+        if step in _WELL:
+            yield _ok(about, step, _WELL[step])
+        elif step is Check.HOST_LOGIN:
+            yield _ok(about, step, f"logs in as {about.access.user}{_uid(about)}")
+        elif about.kind:
+            yield _judge_kind(about, about.kind)
+    if about.error and not about.kind:
+        yield _failure(about, about.error, failed or Check.HOST_PROBE, limits)
+    if about.has_old_probe:
+        yield Finding(
+            Check.HOST_PROBE,
+            Severity.WARNING,
+            about.access.name,
+            "the probe there is an older one",
+            "it samples as it did then, and tells nothing to the doctor; a forced command keeps the probe of its day",
+            about.access.forced_command(),
+        )
+
+
+def _uid(about: Examination) -> str:
+    return f", uid {about.facts.uid}" if about.facts and about.facts.uid is not None else ""
+
+
+def _failed_step(about: Examination) -> Check | None:
+    """Returns the step that stopped us."""
+    if about.kind or not about.error:
+        return None
+    if about.error.kind is Kind.DISCONNECTED and about.error.stage is Stage.LOGIN:
+        return Check.HOST_LOGIN
+    return _CHECKS.get(about.error.kind, Check.HOST_PROBE)
+
+
+def _judge_kind(about: Examination, kind: ProbeKind) -> Finding:
+    if not about.error:
+        return _ok(about, Check.HOST_PROBE, f"the probe works, kind {kind}")
+    return Finding(
+        Check.HOST_PROBE,
+        Severity.PROBLEM,
+        about.access.name,
+        f"the probe does not work with kind {about.wanted_kind}, and does with {kind}: {about.error.message}",
+        "the host has no data as it is configured",
+        f'--probe {kind}   # or in the configuration: [probe] kind = "{kind}"',
+    )
+
+
+def _failure(about: Examination, error: HostError, check: Check, limits: Limits) -> Finding:
+    is_awk = error.kind is Kind.COMMAND_MISSING and about.facts is not None and not about.facts.awk
+    what = "awk is missing" if is_awk else error.message
+    mend = _install_awk(about) if is_awk else _mend(about.access, error.kind, limits)
+    check = Check.HOST_AWK if is_awk else check
+    return Finding(check, Severity.PROBLEM, about.access.name, what, _WHY[error.kind], mend)
+
+
+def _install_awk(about: Examination) -> str:
+    system = (about.facts.system if about.facts else None) or ""
+    return about.access.ssh(f"sudo {_AWK_BY_SYSTEM.get(system, _AWK_ELSEWHERE)}", "-t")
+
+
+def _mend(access: Access, kind: Kind, limits: Limits) -> str:
+    name, path = shlex.quote(access.known_hosts_entry), shlex.quote(str(access.known_hosts_path))
+    match kind:
+        case Kind.UNRESOLVABLE:
+            return f"getent hosts {shlex.quote(access.address)}   # then mend DNS, /etc/hosts or the inventory"
+        case Kind.CONNECT_TIMEOUT:
+            return f"fleetmem doctor -i {shlex.quote(access.name)} -J USER@JUMP_HOST   # if there is one to go through"
+        case Kind.HOST_KEY_CHANGED:
+            return f"ssh-keygen -R {name} -f {path}"
+        case Kind.HOST_KEY_UNKNOWN:
+            return f"ssh-keyscan -p {access.port} {shlex.quote(access.address)} >>{path}"
+        case Kind.AUTH_FAILED:
+            return access.ssh_copy_id()
+        case Kind.LOGIN_TIMEOUT:
+            longer = f"--connect-timeout {3 * limits.login_timeout_seconds:g}"
+            return f"{access.ssh('true', '-v')}   # shows where it waits; as a first help: {longer}"
+        case Kind.COMMAND_TIMEOUT:
+            longer = f"--command-timeout {3 * limits.command_timeout_seconds:g}"
+            return f"time {access.ssh('true')}   # slow, too? look at the login shell's start-up files; or {longer}"
+        case Kind.COMMAND_MISSING:
+            return access.ssh("command -v sh awk")
+        case Kind.BAD_FRAME:
+            return access.forced_command()
+        case Kind.SUDO_REFUSED:
+            return (
+                f"fleetmem probe --sudoers {shlex.quote(access.user)}   # put that into /etc/sudoers.d/fleetmem there"
+            )
+        case Kind.UNREACHABLE | Kind.DISCONNECTED:
+            return access.ssh("true", "-v")
+        case _:
+            return access.ssh("/bin/sh -c true")
+
+
+def _judge_facts(about: Examination, facts: HostFacts) -> Iterator[Finding]:
+    if facts.login_shell:
+        yield _ok(about, Check.HOST_SHELL, f"the login shell is {facts.login_shell}")
+    if facts.awk:
+        yield _ok(about, Check.HOST_AWK, f"awk is {facts.awk_kind or 'there'}")
+    if facts.kernel and about.memory:
+        yield _judge_kernel(about, facts, about.memory)
+    yield from _judge_hidepid(about, facts)
+
+
+def _judge_kernel(about: Examination, facts: HostFacts, memory: HostMemory) -> Finding:
+    offers = {
+        "MemAvailable": memory.available_bytes is not None,
+        "anonymous memory per process": about.has_anon,
+        "OOM kills": memory.oom_kills_total is not None,
+        "swap": bool(memory.swap_total_bytes),
+        "memory pressure (PSI)": facts.has_pressure,
+    }
+    if about.kind is ProbeKind.PS:
+        del offers["anonymous memory per process"]  # ps does not show it, whatever the kernel has
+    has = ", ".join(name for name, is_there in offers.items() if is_there)
+    lacks = ", ".join(name for name, is_there in offers.items() if not is_there)
+    return _ok(about, Check.HOST_KERNEL, f"Linux {facts.kernel} has {has or 'nothing'}; it has no {lacks or '-'}")
+
+
+def _judge_hidepid(about: Examination, facts: HostFacts) -> Iterator[Finding]:
+    is_hiding = bool(_HIDING.intersection(facts.proc_options or ()))
+    if facts.sees_init:
+        what = "hidepid is set, and we are let through" if is_hiding else "all processes can be seen"
+        yield _ok(about, Check.HOST_HIDEPID, what)
+        return
+    user = about.access.user
+    command = (
+        "sudo groupadd -f --system proc && "
+        f"sudo usermod -aG proc {shlex.quote(user)} && "
+        "sudo mount -o remount,hidepid=2,gid=$(getent group proc | cut -d: -f3) /proc"
+    )
+    finding = Finding(
+        Check.HOST_HIDEPID,
+        Severity.PROBLEM,
+        about.access.name,
+        f"hidepid hides the processes of all but {user}",
+        "all others are missing, without any error: sums are far too low",
+        f"{about.access.ssh(command, '-t')}   # and the same options for /proc in its /etc/fstab; or --sudo, and there "
+        f"in /etc/sudoers.d what `fleetmem probe --sudoers {shlex.quote(user)}` prints",
+        about.processes,
+        "processes seen",
+    )
+    if is_hiding:
+        yield finding
+    elif about.kind:
+        mend = about.access.ssh("ls -l /proc/1/status; grep /proc /proc/mounts; id")
+        what = "process 1 cannot be read, nor those of others, perhaps"
+        yield replace(finding, severity=Severity.WARNING, what=what, mend=mend)
+
+
+def _judge_clock(about: Examination, clock: ClockReading, ours_ahead_seconds: float) -> Finding:
+    ahead_seconds = clock.ahead_seconds + ours_ahead_seconds
+    difference = round(ahead_seconds, 1)
+    if abs(ahead_seconds) <= CLOCK_SECONDS + clock.doubt_seconds:
+        return _ok(about, Check.HOST_CLOCK, "the clock is right", difference, "s")
+    direction = "ahead" if ahead_seconds > 0 else "behind"
+    return Finding(
+        Check.HOST_CLOCK,
+        Severity.WARNING,
+        about.access.name,
+        f"the clock is {direction}",
+        "samples have this machine's time, so graphs are right; the host's logs, of an OOM kill say, do not fit them",
+        about.access.ssh("sudo timedatectl set-ntp true", "-t") + "   # or chronyc makestep",
+        abs(difference),
+        "s",
+    )
+
+
+def _common_difference(clocks: Sequence[ClockReading]) -> float:
+    """Returns how far our clock is ahead of what most hosts say, 0 where it is right, or too few say anything."""
+    if len(clocks) < _CLOCKS_FOR_A_MAJORITY:
+        return 0.0
+    middle = -median(clock.ahead_seconds for clock in clocks)
+    agreeing = [clock for clock in clocks if abs(clock.ahead_seconds + middle) <= CLOCK_SECONDS + clock.doubt_seconds]
+    doubt = median(clock.doubt_seconds for clock in clocks)
+    return middle if abs(middle) > CLOCK_SECONDS + doubt and len(agreeing) * 2 > len(clocks) else 0.0
+
+
+def _our_clock(ahead_seconds: float) -> Finding:
+    direction = "ahead of" if ahead_seconds > 0 else "behind"
+    return Finding(
+        Check.MACHINE_CLOCK,
+        Severity.WARNING,
+        "this machine",
+        f"the clock is {direction} that of most hosts",
+        "points carry this machine's time: graphs are shifted, and what is too late for Graphite is dropped",
+        "sudo timedatectl set-ntp true   # or chronyc makestep",
+        round(abs(ahead_seconds), 1),
+        "s",
+    )
+
+
+def _judge_sample(about: Examination, limits: Limits) -> Iterator[Finding]:
+    if about.round_trip_seconds is not None:
+        yield _ok(about, Check.HOST_ROUND_TRIP, "round trip", round(about.round_trip_seconds * 1000, 2), "ms")
+    if about.sample_seconds is not None:
+        yield _judge_duration(about, about.sample_seconds, limits)
+    if about.cost_seconds is not None:
+        yield _judge_cost(about, about.cost_seconds, limits)
+
+
+def _judge_duration(about: Examination, seconds: float, limits: Limits) -> Finding:
+    well = _ok(about, Check.HOST_SAMPLE, "a sample takes", round(seconds * 1000, 1), "ms")
+    if seconds <= _LATE_SHARE * limits.command_timeout_seconds:
+        return well
+    return replace(
+        well,
+        severity=Severity.WARNING,
+        what=f"a sample takes more than half of its limit of {limits.command_timeout_seconds:g} s",
+        why="a host under load will fail it, just when its memory is of interest",
+        mend=f"--command-timeout {4 * seconds:.0f}   # or in the configuration: [ssh] command_timeout_seconds",
+    )
+
+
+def _judge_cost(about: Examination, seconds: float, limits: Limits) -> Finding:
+    well = _ok(about, Check.HOST_COST, "a sample costs host CPU", round(seconds * 1000, 2), "ms")
+    share = seconds / limits.interval_seconds
+    if share <= _COST_SHARE:
+        return well
+    longer_seconds = seconds / _COST_SHARE
+    return replace(
+        well,
+        severity=Severity.NOTE,
+        what=f"a sample costs more than {_COST_SHARE:.0%} of a core at an interval of {limits.interval_seconds:g} s",
+        why=f"{about.processes} processes are read each time",
+        mend=f"--interval {longer_seconds:.0f}   # and the same step in StatsD and Graphite",
+    )

@@ -1,0 +1,105 @@
+"""What the doctor prints."""
+
+import io
+import json
+
+import pytest
+
+from fleetmem.cli import doctor
+from fleetmem.cli.output import OutputFormat
+from fleetmem.doctor.findings import Check, Finding, Severity
+
+COST = Finding(Check.HOST_COST, Severity.OK, "", "a sample costs host CPU", unit="ms")
+
+
+def table(*findings: Finding) -> str:
+    """Returns what people see."""
+    file = io.StringIO()
+    doctor._write(findings, file, OutputFormat.TABLE)
+    return file.getvalue()
+
+
+def problem(host: str, mend: str = "do") -> Finding:
+    """Returns a problem of a host."""
+    return Finding(Check.HOST_AWK, Severity.PROBLEM, host, "awk is missing", "no data", mend)
+
+
+def costs(*milliseconds: float) -> list[Finding]:
+    """Returns findings about so many hosts."""
+    return [Finding(COST.check, COST.severity, f"h{ms}", COST.what, value=ms, unit=COST.unit) for ms in milliseconds]
+
+
+def test_one_host_that_is_not_well() -> None:
+    """Three lines: what, why, how to mend it."""
+    assert table(problem("web01")).splitlines() == [
+        "problem  web01: awk is missing",
+        "         why   no data",
+        "         mend  do",
+    ]
+
+
+def test_many_hosts_are_named_in_short() -> None:
+    """The first five, and how many more; one mend stands for all."""
+    lines = table(*(problem(f"web{number}", f"ssh web{number}") for number in range(7))).splitlines()
+    assert lines[0] == "problem  7 hosts (web0, web1, web2, web3, web4 and 2 more): awk is missing"
+    assert lines[2:] == ["         mend  ssh web0", "               likewise for the others; --format jsonl has each"]
+    assert "likewise" not in table(problem("web0"), problem("web1"))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "line"),
+    [
+        ([1.5], "ok       h1.5: a sample costs host CPU: 1.5 ms"),
+        ([2.5, 1, 20], "ok       3 hosts: a sample costs host CPU: 1 to 20 ms, median 2.5"),
+    ],
+)
+def test_numbers_of_many_hosts_are_a_range(milliseconds: list[float], line: str) -> None:
+    """Lowest, highest, median."""
+    assert table(*costs(*milliseconds)) == f"{line}\n"
+
+
+def test_a_number_is_not_told_twice() -> None:
+    """Where the words have it already."""
+    finding = Finding(Check.STATSD_FLUSH, Severity.OK, "statsd:8125", "fits 10 s", value=10.0, unit="s")
+    assert table(finding) == "ok       statsd:8125: fits 10 s\n"
+
+
+def test_parts_of_the_pipeline_are_no_hosts() -> None:
+    """They are told by their addresses."""
+    findings = [Finding(Check.GRAPHITE_CANARY, Severity.OK, address, "read back") for address in ("a:1", "b:2")]
+    assert table(*findings) == "ok       a:1, b:2: read back\n"
+
+
+def test_commands_are_not_wrapped() -> None:
+    """However long, a command can be copied from one line."""
+    command = "ssh " + "x" * 500
+    assert f"         mend  {command}\n" in table(problem("web01", command))
+
+
+def test_what_a_host_says_steers_no_terminal() -> None:
+    """Nor is it markup."""
+    hostile = Finding(Check.HOST_SHELL, Severity.OK, "web01", "the login shell is \x1b[2J[red]x[/red]")
+    assert table(hostile) == "ok       web01: the login shell is \\x1b[2J[red]x[/red]\n"
+
+
+def test_json_lines() -> None:
+    """All of a finding, one object each."""
+    file = io.StringIO()
+    doctor._write([problem("web01"), *costs(1.5)], file, OutputFormat.JSONL)
+    first, second = map(json.loads, file.getvalue().splitlines())
+    assert first == {
+        "check": "host.awk",
+        "severity": "problem",
+        "subject": "web01",
+        "what": "awk is missing",
+        "why": "no data",
+        "mend": "do",
+        "value": None,
+        "unit": "",
+    }
+    assert (second["value"], second["unit"]) == (1.5, "ms")
+
+
+def test_the_last_line() -> None:
+    """How much of what there is."""
+    assert doctor._count([problem("a"), *costs(1)]) == "1 problem, 0 warnings, 0 notes"
