@@ -6,6 +6,7 @@
     │   └── InventoryError             a host, range or hosts file
     ├── HostError                      one host, one sample; becomes a `Failure`      exit status 1 or 3
     ├── SinkError                      a backend cannot be reached or refuses         exit status 4
+    │   └── GraphiteError              Graphite cannot be asked what it stores
     └── LabError                       the lab cannot be started, watched or stopped  exit status 1
 
 asyncssh's and the OS's errors are turned into `HostError` at one door, `connect.translate`.
@@ -85,6 +86,10 @@ class HostError(FleetmemError):
 
 class SinkError(FleetmemError):
     """A backend cannot be reached or refuses; the message says which, why and what to try."""
+
+
+class GraphiteError(SinkError):
+    """Graphite's web API does not answer, or with an error."""
 
 
 def reason_of(error: Exception) -> str:

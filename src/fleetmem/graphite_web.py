@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlencode, urlsplit
 
-from fleetmem.errors import SinkError
+from fleetmem.errors import GraphiteError
 
 _BATCH = 100  # Django refuses a form of more than 1000 fields, and a long one holds up its only thread
 _TIMEOUT_SECONDS = 20.0
@@ -52,7 +52,7 @@ class GraphiteWeb:
         """Returns what is stored under names since a time, gaps included; a name that is not there is left out.
 
         Raises:
-            SinkError: Graphite does not answer, or with an error.
+            GraphiteError: Graphite does not answer, or with an error.
         """
         batches = (targets[start : start + _BATCH] for start in range(0, len(targets), _BATCH))
         return dict(each for batch in batches for each in self._query(batch, since_unix_seconds))
@@ -67,7 +67,7 @@ class GraphiteWeb:
         """Returns the names of the series that a pattern fits, `*` within a part of the name.
 
         Raises:
-            SinkError: Graphite does not answer, or with an error.
+            GraphiteError: Graphite does not answer, or with an error.
         """
         query = urlencode({"query": pattern, "leavesOnly": 1})
         return [str(name) for name in self._ask("GET", f"/metrics/expand?{query}")["results"]]
@@ -80,13 +80,13 @@ class GraphiteWeb:
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise SinkError(f"Graphite at {self.url} does not answer: {error!r}") from error
+            raise GraphiteError(f"Graphite at {self.url} does not answer: {error!r}") from error
         finally:
             connection.close()
         if answer.status != http.HTTPStatus.OK:
             text = body[:200].decode("utf-8", "replace")
-            raise SinkError(f"Graphite at {self.url} answers {answer.status} {answer.reason}: {text}")
+            raise GraphiteError(f"Graphite at {self.url} answers {answer.status} {answer.reason}: {text}")
         try:
             return json.loads(body)
         except ValueError as error:
-            raise SinkError(f"Graphite at {self.url} answers something else than JSON: {body[:80]!r}") from error
+            raise GraphiteError(f"Graphite at {self.url} answers something else than JSON: {body[:80]!r}") from error

@@ -19,7 +19,7 @@ from fleetmem.build_sinks import graphite_transport, statsd_transport
 from fleetmem.config import Server, Settings
 from fleetmem.doctor.management import Management, StatsdConfig
 from fleetmem.doctor.verdicts import CarbonAnswer, Creations, PipelineAnswers, Sighting, StatsdAnswer
-from fleetmem.errors import SinkError
+from fleetmem.errors import GraphiteError, SinkError
 from fleetmem.graphite_web import Datapoint, GraphiteWeb
 from fleetmem.selfstats import collector_id
 from fleetmem.sinks import formats
@@ -100,7 +100,7 @@ class Reader:
         """Returns it, None where it is not there yet.
 
         Raises:
-            SinkError: Graphite does not answer.
+            GraphiteError: Graphite does not answer.
         """
         return await self._read_since(_LOOK_BACK_SECONDS)
 
@@ -157,7 +157,11 @@ class Pipeline:
             ]
             carbon = group.create_task(self._check_carbon(web))
         answers = replace(answers, statsd=tuple(task.result() for task in asked), carbon=carbon.result())
-        return replace(answers, creations=await self._check_creations(answers, web)) if web else answers
+        if not web:
+            return answers
+        # Asked once more: one that went away meanwhile is why canaries were not seen.
+        answers = replace(answers, creations=await self._check_creations(answers, web))
+        return replace(answers, web_error=await self._ask_web(web))
 
     async def _ask_web(self, web: GraphiteWeb) -> str:
         self.report(f"asking {web.url}")
@@ -189,6 +193,8 @@ class Pipeline:
                 answer = replace(answer, has_canary=await _is_held(transport, canary, management))
             if web:
                 answer = await self._watch_statsd(answer, transport, canary, Reader(web, canary))
+        except GraphiteError:
+            return answer
         except SinkError as error:
             return replace(answer, error=_reason(str(error)))
         finally:
@@ -244,6 +250,8 @@ class Pipeline:
             seen = await reader.read()
             if seen:
                 answer = replace(answer, sighting=Sighting(seen.name, await reader.step_seconds(seen)))
+        except GraphiteError:
+            return answer
         except SinkError as error:
             return replace(answer, error=_reason(str(error)))
         finally:

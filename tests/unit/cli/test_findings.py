@@ -1,11 +1,11 @@
-"""What the doctor prints."""
+"""Findings, as people and programs see them."""
 
 import io
 import json
 
 import pytest
 
-from fleetmem.cli import doctor
+from fleetmem.cli import findings as shown
 from fleetmem.cli.output import OutputFormat
 from fleetmem.doctor.findings import Check, Finding, Severity
 
@@ -15,7 +15,7 @@ COST = Finding(Check.HOST_COST, Severity.OK, "", "a sample costs host CPU", unit
 def table(*findings: Finding) -> str:
     """Returns what people see."""
     file = io.StringIO()
-    doctor._write(findings, file, OutputFormat.TABLE)
+    shown.write(findings, file, OutputFormat.TABLE)
     return file.getvalue()
 
 
@@ -85,7 +85,7 @@ def test_what_a_host_says_steers_no_terminal() -> None:
 def test_json_lines() -> None:
     """All of a finding, one object each."""
     file = io.StringIO()
-    doctor._write([problem("web01"), *costs(1.5)], file, OutputFormat.JSONL)
+    shown.write([problem("web01"), *costs(1.5)], file, OutputFormat.JSONL)
     first, second = map(json.loads, file.getvalue().splitlines())
     assert first == {
         "check": "host.awk",
@@ -102,4 +102,4 @@ def test_json_lines() -> None:
 
 def test_the_last_line() -> None:
     """How much of what there is."""
-    assert doctor._count([problem("a"), *costs(1)]) == "1 problem, 0 warnings, 0 notes"
+    assert shown.count([problem("a"), *costs(1)]) == "1 problem, 0 warnings, 0 notes"

@@ -1,0 +1,121 @@
+"""What `fleetmem doctor` asks, with its progress on stderr."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fleetmem.build import Fleet
+from fleetmem.build_sinks import spool_file
+from fleetmem.cli.event_loop import FILES_FOR_OURSELVES, file_limit
+from fleetmem.cli.progress import progress_bars
+from fleetmem.config import Settings
+from fleetmem.doctor.examiner import Examiner, access_of
+from fleetmem.doctor.findings import Finding, exit_status
+from fleetmem.doctor.hosts import Examination, Limits, judge_hosts
+from fleetmem.doctor.machine import Machine, judge_machine, look_at
+from fleetmem.doctor.pipeline import Pipeline
+from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
+from fleetmem.graphite_web import GraphiteWeb
+from fleetmem.model import PROCESS_MEASURES, Detail, Host
+
+_WEB_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What came of it: the findings, and how many hosts can be sampled."""
+
+    findings: list[Finding]
+    answered: int
+
+    @property
+    def exit_status(self) -> int:
+        """What the command ends with."""
+        return exit_status(self.findings, has_answer=self.answered > 0)
+
+
+async def diagnose(fleet: Fleet, settings: Settings, at_once: int, *, is_quiet: bool) -> Diagnosis:
+    """Asks hosts and pipeline side by side, shows how far that is, and judges the answers.
+
+    Args:
+        fleet: hosts, and how they are reached; its sinks are not used.
+        settings: the configuration, with sinks.
+        at_once: hosts at the same time.
+        is_quiet: whether nothing is shown.
+    """
+    examinations, answers = await _ask(fleet, settings, at_once, is_quiet=is_quiet)
+    findings = judge_hosts(examinations, _limits(settings))
+    findings += judge_machine(_machine(fleet, settings))
+    findings += judge_pipeline(answers, _series(settings, examinations))
+    return Diagnosis(findings, sum(each.kind is not None for each in examinations))
+
+
+async def _ask(
+    fleet: Fleet, settings: Settings, at_once: int, *, is_quiet: bool
+) -> tuple[list[Examination], PipelineAnswers]:
+    with progress_bars(is_quiet=is_quiet) as progress:
+        hosts = progress.add_task("hosts", total=len(fleet.hosts), text="")
+        servers = progress.add_task("pipeline", total=1, text="")
+        pipeline = Pipeline(settings, _web(settings), lambda text: progress.update(servers, text=text))
+        try:
+            async with asyncio.TaskGroup() as group:
+                answering = group.create_task(pipeline.check())
+                answering.add_done_callback(lambda _task: progress.update(servers, advance=1, text=""))
+                asking = group.create_task(_examine(fleet, settings, at_once, lambda: progress.advance(hosts)))
+        finally:
+            await fleet.reach.close()
+    return asking.result(), answering.result()
+
+
+async def _examine(fleet: Fleet, settings: Settings, at_once: int, on_done: Callable[[], None]) -> list[Examination]:
+    """Examines all hosts, so many at once."""
+    examiner = Examiner(
+        fleet.make_link,
+        lambda host: access_of(host, fleet.reach, runs_by_sudo=settings.probe.sudo),
+        settings.probe.kind,
+        settings.probe.processes,
+    )
+    slots = asyncio.Semaphore(at_once)
+
+    async def visit(host: Host) -> Examination:
+        async with slots:
+            examination = await examiner.examine(host)
+            on_done()
+            return examination
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(visit(host)) for host in fleet.hosts]
+    return [task.result() for task in tasks]
+
+
+def _web(settings: Settings) -> GraphiteWeb | None:
+    return GraphiteWeb(settings.doctor.graphite_url, _WEB_SECONDS) if settings.doctor.graphite_url else None
+
+
+def _limits(settings: Settings) -> Limits:
+    ssh = settings.ssh
+    return Limits(settings.run.interval_seconds, ssh.command_timeout_seconds, ssh.login_timeout_seconds)
+
+
+def _machine(fleet: Fleet, settings: Settings) -> Machine:
+    spool = spool_file(settings.graphite) if settings.graphite.server else None
+    others = settings.graphite.server, settings.prometheus.listen, settings.file.path
+    return Machine(
+        hosts=len(fleet.hosts),
+        files_allowed=file_limit(),
+        files_needed=len(fleet.hosts) + FILES_FOR_OURSELVES,
+        policy=settings.ssh.host_keys,
+        known_hosts=look_at(settings.ssh.known_hosts.expanduser()),
+        spool=look_at(spool) if spool else None,
+        spool_max_bytes=settings.graphite.spool_max_size,
+        sinks=len(settings.statsd.servers()) + sum(other is not None for other in others),
+    )
+
+
+def _series(settings: Settings, examinations: Sequence[Examination]) -> int:
+    """Returns how many series the fleet begins with, about: 0 where its processes have none of their own."""
+    if Detail.PROCESS not in settings.shape.detail:
+        return 0
+    most = settings.shape.top or sys.maxsize
+    return sum(min(each.processes, most) for each in examinations) * len(PROCESS_MEASURES)
