@@ -15,6 +15,7 @@ from fleetmem.connect.settings import SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.listing import Means
+from fleetmem.inventory.programs import Programs
 from fleetmem.inventory.sources import parse_sources
 from fleetmem.model import Host
 from fleetmem.probe import script
@@ -57,7 +58,8 @@ def read_inventory(settings: Settings, before: Inventory | None = None) -> Inven
         UsageError: it cannot be read, or is empty.
     """
     given = settings.inventory
-    means = Means(given.timeout_seconds, given.ansible_labels)
+    programs = before.means.programs if before else Programs()  # a stop ends them all
+    means = Means(given.timeout_seconds, given.ansible_labels, programs)
     inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before)
     inventory.read()
     return inventory

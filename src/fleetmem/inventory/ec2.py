@@ -85,6 +85,8 @@ def read(argument: str, means: Means) -> Listing:
         clients = [_client(session, region) for region in regions]  # only these may be shared with threads
         works = [partial(_instances, client, query.tags) for client in clients]
         found = run_all(works, means.timeout_seconds)
+    except InventoryError:
+        raise
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, ValueError) as error:
         raise InventoryError(f"ec2: {_explain(error)}") from error
     except TimeoutError as error:

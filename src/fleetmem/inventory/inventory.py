@@ -48,6 +48,7 @@ class Inventory:
 
     Attributes:
         sources: in order.
+        means: likewise.
         hosts: of the last reading.
     """
 
@@ -61,7 +62,7 @@ class Inventory:
         self.sources = tuple(sources)
         self.hosts: list[Host] = []
         self._limit = limit
-        self._means = means or Means()
+        self.means = means or Means()
         self._listings: dict[Source, Listing] = {}
         self._problems: dict[object, str] = {}
         self._remarks: dict[Source, tuple[str, ...]] = {}
@@ -115,19 +116,23 @@ class Inventory:
 
     def close(self) -> None:
         """Ends programs that still run."""
-        self._means.programs.kill()
+        self.means.programs.kill()
 
     def _read(self, sources: Iterable[Source]) -> dict[Source, Listing | InventoryError]:
         """Reads sources side by side. One that still hangs from the time before is not asked again."""
         for source in sources:
             if source not in self._calls:
-                self._calls[source] = Call(partial(source.read, self._means))
-        until = time.monotonic() + self._means.timeout_seconds + _GRACE_SECONDS
-        return {source: self._answer(source, until) for source in sources}
+                self._calls[source] = Call(partial(source.read, self.means))
+        until = time.monotonic() + self.means.timeout_seconds + _GRACE_SECONDS
+        try:
+            return {source: self._answer(source, until) for source in sources}
+        except KeyboardInterrupt:  # a program in a group of its own knows nothing of it
+            self.close()
+            raise
 
     def _answer(self, source: Source, until: float) -> Listing | InventoryError:
         if not self._calls[source].wait(until):
-            return InventoryError(f"{source}: no answer within {self._means.timeout_seconds:g} s")
+            return InventoryError(f"{source}: no answer within {self.means.timeout_seconds:g} s")
         try:
             return self._calls.pop(source).result()
         except InventoryError as error:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fleetmem.errors import InventoryError
@@ -9,6 +10,7 @@ from fleetmem.inventory.ansible.source import read_list
 from fleetmem.inventory.documents import parse_file, parse_json, path_of
 from fleetmem.inventory.entries import parse_hosts
 from fleetmem.inventory.listing import Listing, Means
+from fleetmem.inventory.programs import last_line
 from fleetmem.inventory.prometheus import is_targets, parse_targets
 from fleetmem.inventory.terraform import OUTPUT, parse_outputs
 
@@ -30,8 +32,17 @@ def read_program(argument: str, means: Means) -> Listing:
     if arguments[0].startswith("~"):  # no shell does it
         arguments[0] = str(path_of(arguments[0]))
     shown = f"command {arguments[0]}"
-    output = means.programs.run(arguments, shown, means.timeout_seconds)
+    output = means.programs.run(arguments, shown, means.timeout_seconds, reason=partial(_reason, arguments[1:]))
     return parse_any(parse_json(output, shown), means, shown)
+
+
+def _reason(arguments: list[str], lines: list[str]) -> str:
+    """Returns the last line that a program has said, without the arguments that it was given: they may be secret."""
+    reason = last_line(lines)
+    for argument in sorted(arguments, key=len, reverse=True):
+        if len(argument) > 1:
+            reason = reason.replace(argument, "***")
+    return reason
 
 
 def parse_any(data: Any, means: Means, where: str) -> Listing:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -21,6 +21,15 @@ _STDERR_SHOWN = 300
 _CHUNK_BYTES = 65_536
 
 
+Reason = Callable[[list[str]], str]
+"""From the lines that a program has said, one at least, to why it failed."""
+
+
+def last_line(lines: list[str]) -> str:
+    """Returns the last one: most programs end with the reason."""
+    return lines[-1]
+
+
 class Programs:
     """Runs programs, and ends those that still run when the collector stops."""
 
@@ -30,15 +39,21 @@ class Programs:
         self._is_closed = False
 
     def run(
-        self, arguments: Sequence[str], shown: str, timeout_seconds: float, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        shown: str,
+        timeout_seconds: float,
+        environment: Mapping[str, str] | None = None,
+        reason: Reason = last_line,
     ) -> bytes:
         """Returns what a program prints.
 
         Args:
             arguments: the program and its own; no shell reads them.
-            shown: what the program is called in messages. Its arguments never are in one: they may hold secrets.
+            shown: what the program is called in messages.
             timeout_seconds: after which it is killed, with all that it has started.
             environment: beside the one that there is.
+            reason: finds why it failed in what it has said.
 
         Raises:
             InventoryError: it cannot be started, fails, takes too long or prints too much.
@@ -49,7 +64,9 @@ class Programs:
         finally:
             self._end(process)
         if process.returncode:
-            raise InventoryError(f"{shown}: exit status {process.returncode}{_said(errors, arguments)}")
+            lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+            said = f": {printable(reason(lines)[-_STDERR_SHOWN:])}" if lines else ""
+            raise InventoryError(f"{shown}: exit status {process.returncode}{said}")
         return output
 
     def kill(self) -> None:
@@ -127,15 +144,3 @@ def _take(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
     else:
         selector.unregister(stream)
         stream.close()
-
-
-def _said(errors: bytes, arguments: Sequence[str]) -> str:
-    """Returns the last line that a program said, without the arguments that it was given."""
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-    if not lines:
-        return ""
-    last = lines[-1]
-    for argument in sorted(arguments[1:], key=len, reverse=True):
-        if len(argument) > 1:
-            last = last.replace(argument, "***")
-    return f": {printable(last[-_STDERR_SHOWN:])}"

@@ -28,19 +28,28 @@ def read(argument: str, _means: Means) -> Listing:
 def _aliases(path: Path, depth: int) -> Iterator[str]:
     if depth > _INCLUDES_DEEP:
         raise InventoryError(f"{path}: included more than {_INCLUDES_DEEP} levels deep")
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        match = _KEYWORD.fullmatch(line.strip())
-        if not match or match[1].lower() not in ("host", "include"):
-            continue
-        try:
-            words = shlex.split(match[2], comments=True)
-        except ValueError as error:
-            raise InventoryError(f"{path}, line {number}: {error}") from error
-        if match[1].lower() == "host":
+    is_for_all = True  # what is included below `Host a` holds for a alone
+    for keyword, words in _lines(path):
+        if keyword == "host":
+            is_for_all = "*" in words
             yield from (word for word in words if not _PATTERN_SIGNS & set(word))
-        else:
+        elif keyword == "match":
+            is_for_all = [word.lower() for word in words] == ["all"]
+        elif is_for_all:
             for word in words:
                 yield from _included(word, depth)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields those lines that say which hosts there are: keyword and arguments."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        match = _KEYWORD.fullmatch(line.strip())
+        if not match or match[1].lower() not in ("host", "match", "include"):
+            continue
+        try:
+            yield match[1].lower(), shlex.split(match[2], comments=True)
+        except ValueError as error:
+            raise InventoryError(f"{path}, line {number}: {error}") from error
 
 
 def _included(pattern: str, depth: int) -> Iterator[str]:

@@ -47,6 +47,16 @@ def test_no_program(argument: str, message: str) -> None:
         read_program(argument, Means())
 
 
+def test_what_a_program_is_given_is_in_no_message(tmp_path: Path) -> None:
+    """Arguments may be secret, whatever the program says of them."""
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\necho "no good: $2" >&2\nexit 1\n')
+    program.chmod(0o755)
+    with pytest.raises(InventoryError, match=r"exit status 1: no good: \*\*\*") as caught:
+        read_program(f"{program} --token 'hunter2 hunter2'", Means())
+    assert "hunter2" not in str(caught.value)
+
+
 def test_what_a_program_prints_is_in_no_message() -> None:
     """It may hold secrets; the place where it breaks does."""
     with pytest.raises(InventoryError, match="command echo: not JSON") as caught:

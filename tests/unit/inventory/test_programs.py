@@ -8,11 +8,9 @@ from fleetmem.errors import InventoryError
 from fleetmem.inventory import programs as module
 from fleetmem.inventory.programs import Programs
 
-SECRET = "hunter2hunter2"  # noqa: S105 - it is the point that nobody sees it
 
-
-def _run(script: str, seconds: float = 20, *arguments: str) -> bytes:
-    return Programs().run(["sh", "-c", script, "sh", *arguments], "x", seconds)
+def _run(script: str, seconds: float = 20) -> bytes:
+    return Programs().run(["sh", "-c", script], "x", seconds)
 
 
 def test_output_comes_back() -> None:
@@ -32,16 +30,14 @@ def test_it_reads_nothing_and_knows_the_environment(monkeypatch: pytest.MonkeyPa
     [
         ("exit 3", "x: exit status 3"),
         ("echo first >&2; echo 'no such zone' >&2; exit 1", "x: exit status 1: no such zone"),
-        (f"echo {SECRET[:7]}; echo wrong token $1 >&2; exit 1", "x: exit status 1: wrong token ***"),
         (r"printf '\033[31mred' >&2; exit 1", r"\x1b[31mred"),
     ],
 )
 def test_a_failure_says_what_the_program_said(script: str, message: str) -> None:
-    """Its last line, without the arguments that it was given, and steering no terminal."""
+    """Its last line, steering no terminal."""
     with pytest.raises(InventoryError) as caught:
-        _run(script, 20, SECRET)
+        _run(script)
     assert message in str(caught.value)
-    assert SECRET not in str(caught.value)
 
 
 def test_what_is_not_there_is_told() -> None:

@@ -35,16 +35,27 @@ def test_includes_are_followed(home: Path, tmp_path: Path) -> None:
     folder = home / ".ssh" / "conf.d"
     folder.mkdir(parents=True)
     (folder / "a.conf").write_text("Host a\n")
-    (folder / "b.conf").write_text(f"Host b\nInclude {tmp_path}/c nowhere/*\n")
+    (folder / "b.conf").write_text(f"Host b\nMatch all\nInclude {tmp_path}/c nowhere/*\n")
     (tmp_path / "c").write_text("Host c\n")
-    (home / ".ssh" / "config").write_text("Host first\nInclude conf.d/*.conf\nHost last\n")
-    assert _names("") == _names("~/.ssh/config") == ["first", "a", "b", "c", "last"]
+    (home / ".ssh" / "config").write_text("Include conf.d/*.conf\nHost last\n")
+    assert _names("") == _names("~/.ssh/config") == ["a", "b", "c", "last"]
+
+
+def test_an_include_for_some_hosts_brings_no_others(tmp_path: Path) -> None:
+    """Below `Host a` it holds for a alone, however it is indented."""
+    (tmp_path / "more").write_text("Host more\n")
+    path = tmp_path / "config"
+    for line in ("Host a", "Match user x"):
+        path.write_text(f"{line}\nInclude {tmp_path}/more\nHost b\n")
+        assert "more" not in _names(path)
+    path.write_text(f"Host a *\nInclude {tmp_path}/more\n")
+    assert _names(path) == ["a", "more"]
 
 
 def test_an_endless_include(tmp_path: Path) -> None:
     """As deep as OpenSSH follows."""
     path = tmp_path / "config"
-    path.write_text(f"Host a\nInclude {path}\n")
+    path.write_text(f"Include {path}\nHost a\n")
     with pytest.raises(InventoryError, match="more than 16 levels deep"):
         _names(path)
 

@@ -21,6 +21,7 @@ from fleetmem.inventory.ansible.vars_files import VarsFiles
 from fleetmem.inventory.ansible.yaml_groups import add_yaml, is_groups
 from fleetmem.inventory.documents import parse_json, parse_yaml, path_of, read_text
 from fleetmem.inventory.listing import Listing, Means
+from fleetmem.inventory.programs import last_line
 
 _PROGRAM = "ansible-inventory"
 # A part that cannot be read is a warning by default, and its hosts are missing without a word.
@@ -43,9 +44,8 @@ def read(argument: str, means: Means) -> Listing:
     variables = None
     if program:
         shown = f"{_PROGRAM} {path}"
-        text = means.programs.run(
-            [program, "-i", str(path.absolute()), "--list"], shown, means.timeout_seconds, _STRICTLY
-        )
+        arguments = [program, "-i", str(path.absolute()), "--list"]
+        text = means.programs.run(arguments, shown, means.timeout_seconds, _STRICTLY, _reason)
         tree.add_list(parse_json(text, shown), shown)
     else:
         variables = VarsFiles(path if path.is_dir() else path.parent)
@@ -57,6 +57,13 @@ def find_program() -> str | None:
     """Returns Ansible's own loader: of this environment, or on the PATH; None where it is not installed."""
     beside = Path(sys.executable).parent / _PROGRAM
     return str(beside) if beside.is_file() else shutil.which(_PROGRAM)
+
+
+def _reason(lines: list[str]) -> str:
+    """Returns what Ansible says first of a file that it cannot read, and which one that is, which comes last."""
+    first = next((line for line in lines if "Failed to parse" in line), None)
+    last = last_line(lines)
+    return f"{first}; {last}" if first and first != last else last
 
 
 def read_list(data: Any, means: Means, where: str) -> Listing:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Any
 
 from fleetmem.errors import InventoryError
@@ -119,8 +121,12 @@ class Tree:
             raise InventoryError(f"group {next(name for name in above if above[name])!r} is below itself")
 
     def hosts(self) -> list[str]:
-        """Returns every host once, in Ansible's order: group by group, level by level."""
-        return list(dict.fromkeys(host for name in self._below("all") for host in self.groups[name].hosts))
+        """Returns every host once, so that each group has its hosts in its own order: `web[0]` is its first one.
+
+        Where groups contradict each other, the one that is nearer to `all` counts.
+        """
+        first = list(dict.fromkeys(host for name in self._below("all") for host in self.groups[name].hosts))
+        return _in_order(first, [list(group.hosts) for group in self.groups.values()])
 
     def _below(self, name: str) -> list[str]:
         """Returns a group and those below it, level by level."""
@@ -147,6 +153,29 @@ class Tree:
             return int(self.groups[name].variables.get("ansible_group_priority", 1))
         except (TypeError, ValueError):
             return 1
+
+
+def _in_order(names: list[str], lists: list[list[str]]) -> list[str]:
+    """Returns the names in an order that is that of each list, and else their own, as far as the lists agree."""
+    rank = {name: place for place, name in enumerate(names)}
+    followers: dict[str, list[str]] = {name: [] for name in names}
+    waits_for = dict.fromkeys(names, 0)
+    for before, after in (pair for one in lists for pair in pairwise(one)):
+        followers[before].append(after)
+        waits_for[after] += 1
+    ready = [rank[name] for name in names if not waits_for[name]]
+    ordered: dict[str, None] = {}
+    for stuck in range(len(names) + 1):  # all that nothing keeps from it; then what only a contradiction does
+        while ready:
+            name = names[heappop(ready)]
+            ordered[name] = None
+            for after in followers[name]:
+                waits_for[after] -= 1
+                if not waits_for[after] and after not in ordered:
+                    heappush(ready, rank[after])
+        if stuck < len(names) and names[stuck] not in ordered:
+            ready.append(stuck)
+    return list(ordered)
 
 
 _BARE = ("all", "ungrouped")

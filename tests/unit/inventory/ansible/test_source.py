@@ -3,11 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.ansible import source
 from fleetmem.inventory.ansible.source import read, read_list
 from fleetmem.inventory.listing import Listing, Means
+from fleetmem.inventory.patterns import select
 from fleetmem.model import Host
 
 
@@ -212,3 +215,21 @@ def test_a_deep_or_wide_list_is_read_in_time() -> None:
     assert len(read_list(chain, Means(), "x").hosts[0].groups) == 501
     wide = {f"g{number}": {"hosts": [f"h{host}" for host in range(number, 10_000, 300)]} for number in range(300)}
     assert len(read_list(json.loads(json.dumps(wide)), Means(), "x").hosts) == 10_000
+
+
+def test_each_group_has_its_hosts_in_its_order(tmp_path: Path) -> None:
+    """`web[0]` is the first one of its group, also where another group has named others first."""
+    text = "[old]\nweb02\n[web]\nweb01\nweb02\nweb03\n[db]\ndb01\nweb03\n"
+    hosts = _read(tmp_path / "hosts", text).hosts
+    assert [host.name for host in select("web", hosts)] == ["web01", "web02", "web03"]
+    assert [host.name for host in select("db", hosts)] == ["db01", "web03"]
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), unique=True), max_size=5), st.permutations("abcdef"))
+def test_groups_in_any_order_are_read(groups: list[list[str]], order: list[str]) -> None:
+    """Every host once, whatever contradicts; where nothing does, every group keeps its order."""
+    for lists in (groups, [sorted(group, key=order.index) for group in groups]):
+        data = {f"g{number}": group for number, group in enumerate(lists)}
+        names = [host.name for host in read_list(data, Means(), "x").hosts]
+        assert sorted(names) == sorted({name for group in groups for name in group})
+    assert all(group == sorted(group, key=names.index) for group in lists)
