@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -535,9 +535,10 @@ def by_host(text: str) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Cli:
-    """fleetmem's command line, with a home of its own."""
+    """fleetmem's command line, with a home of its own, and perhaps more in its environment."""
 
     home: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, *arguments: object) -> list[str]:
         """Returns the words of a command."""
@@ -548,7 +549,7 @@ class Cli:
         started = time.monotonic()
         done = subprocess.run(
             self.command(*arguments),
-            env=environment(self.home) | env,
+            env={**environment(self.home), **self.variables, **env},
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -571,7 +572,7 @@ class Cli:
         """Starts a command that takes its time, and kills it in the end where it still runs."""
         process = subprocess.Popen(
             self.command(*arguments),
-            env=environment(self.home) | env,
+            env={**environment(self.home), **self.variables, **env},
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

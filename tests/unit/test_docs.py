@@ -1,14 +1,19 @@
 """The documents say what the code does."""
 
 import importlib
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fleetmem import model
+from fleetmem import config, model
 from fleetmem.doctor.findings import Check
+from fleetmem.inventory.entries import parse_hosts
 from fleetmem.inventory.inventory import InventoryStats
+from fleetmem.inventory.patterns import select
+from fleetmem.inventory.sources import KINDS
 from fleetmem.model import CollectorStats, Counter
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import exposition, records
@@ -16,6 +21,7 @@ from fleetmem.sinks.sink import SinkStats
 
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
+INVENTORY = (DOCS / "inventory.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -86,6 +92,33 @@ def test_the_records_of_counters_are_documented() -> None:
     assert records.json_line(records.stats_to_json(CollectorStats("ops1", 1_700_000_000.25, counters))) in section
     columns = records.FILE_CSV_COLUMNS[len(records.CSV_COLUMNS) :]
     assert "`{}`, `{}` and `{}`".format(*columns) in section
+
+
+def test_every_kind_of_inventory_is_documented() -> None:
+    """inventory.md has a row for each, and no others."""
+    section = INVENTORY.split("## Kinds", 1)[1].split("\n### ", 1)[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(KINDS)
+
+
+@pytest.mark.parametrize("key", config.Inventory.model_fields)
+def test_every_setting_of_inventories_is_documented(key: str) -> None:
+    """inventory.md names the keys of its section."""
+    assert f"inventory.{key}" in INVENTORY
+
+
+def test_the_examples_of_inventories_are_right() -> None:
+    """The JSON in inventory.md is read, the patterns of its table can be."""
+    example = re.findall(r"```json\n(.*?)```", INVENTORY, re.DOTALL)[0]
+    hosts = parse_hosts(json.loads(example), "inventory.md")
+    assert hosts[0].jump == "ops@bastion:22"
+    fleet = [replace(hosts[0], groups=frozenset({"web", "db", "eu", "old"}), labels={"env": "prod", "role": "web"})]
+    section = INVENTORY.split("## Patterns", 1)[1].split("\n## ", 1)[0]
+    terms = [
+        term for row in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for term in re.findall(r"`(.*?)`", row)
+    ]
+    assert len(terms) >= 14
+    for term in (*terms, "web:db:&eu:!old"):
+        select(term.replace("\\|", "|"), fleet)
 
 
 def steps() -> list[str]:
