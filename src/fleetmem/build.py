@@ -11,7 +11,8 @@ from fleetmem.config import Settings
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.link import Link
 from fleetmem.connect.reach import Reach
-from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.settings import ReachSettings
+from fleetmem.connect.target import Target
 from fleetmem.errors import ConfigError
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.listing import Means
@@ -39,6 +40,7 @@ class Fleet:
     hosts: list[Host]
     names: FleetNames
     reach: Reach
+    targets: dict[Host, Target]
     collector: Collector
     series: SeriesPool
     sinks: dict[Spec, Sink]
@@ -86,10 +88,10 @@ def build_fleet(
     inventory = inventory or read_inventory(settings)
     hosts = inventory.hosts
     names = _names(settings, hosts, current.names if current else None)
-    ssh = _ssh_settings(settings, inventory)
-    reach = current.reach if current and current.reach.settings == ssh else Reach(ssh, ask_passphrase)
-    for host in hosts:
-        reach.target(host)  # errors in the ssh configuration come out here, not in the first cycle
+    is_refresh = current is not None and settings is current.settings  # of hosts alone: nothing else is read again
+    before = current.reach if current else None
+    reach = before if before and is_refresh else Reach(_reach_settings(settings, inventory), ask_passphrase, before)
+    targets = reach.resolve(hosts, lambda _host: reach.settings.ssh)
     series_room = _series_room(settings, len(hosts))
     has_same_shape = current and current.settings.shape == settings.shape
     series = current.series if current and has_same_shape else SeriesPool()
@@ -102,14 +104,19 @@ def build_fleet(
         make_shaper=_make_shapers(settings, series),
         sinks=sinks.values(),
     )
+    reach.take(targets, before)
     if current:
-        is_same_probe = reach is current.reach and settings.probe == current.settings.probe
-        collector.adopt(current.collector, hosts if is_same_probe else [])
+        is_same_probe = settings.probe == current.settings.probe
+        same = [host for host in hosts if is_same_probe and current.targets.get(host) == targets[host]]
+        for link in collector.adopt(current.collector, same):
+            link.reach = reach
+            if not is_refresh:
+                link.forgive()
     if current and has_same_shape:
         collector.adopt_shapers(current.collector, hosts)
     series.room = series_room
     latest = {host: host for host in hosts}
-    return Fleet(settings, inventory, hosts, names, reach, collector, series, sinks, latest, make_link)
+    return Fleet(settings, inventory, hosts, names, reach, targets, collector, series, sinks, latest, make_link)
 
 
 def _names(settings: Settings, hosts: list[Host], before: FleetNames | None) -> FleetNames:
@@ -117,15 +124,15 @@ def _names(settings: Settings, hosts: list[Host], before: FleetNames | None) -> 
     return FleetNames(settings.prefix, [host.name for host in hosts], before, tags)
 
 
-def _ssh_settings(settings: Settings, inventory: Inventory) -> SshSettings:
+def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:
     """Returns how to reach hosts: an ssh configuration that names them also says how, unless another one is given."""
     paths = {source.argument for source in inventory.sources if source.kind == "ssh" and source.argument}
-    ssh = settings.ssh.settings()
+    reach = settings.ssh.reach()
     if settings.ssh.config_file or not paths:
-        return ssh
+        return reach
     if len(paths) > 1:
         raise ConfigError(f"configuration: ssh.config_file (-F) must say which one is used: {', '.join(sorted(paths))}")
-    return replace(ssh, config_path=Path(paths.pop()))
+    return replace(reach, config_paths=(Path(paths.pop()),))
 
 
 def _make_link(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Link:

@@ -62,20 +62,18 @@ class Collector:
     @property
     def reconnects_total(self) -> int:
         """Connections tried so far to hosts that had been tried before."""
-        again = sum(max(0, member.link.connects_total - 1) for member in self._members.values())
-        return self._gone_reconnects + again
+        return self._gone_reconnects + sum(max(0, member.link.connects_total - 1) for member in self._members.values())
 
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
         member = self._member(host)
         shaper = self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
         begun_unix_seconds, begun = time.time(), time.monotonic()
-        outcome: Outcome
         try:
             answer = await member.link.ask(self._make_request)
             shaped = shaper.shape(member.parser.parse(answer.frame), answer.asked_unix_seconds)
             seconds = time.monotonic() - begun
-            outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
+            outcome: Outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
         except HostError as error:
             seconds = time.monotonic() - begun
             outcome = Failure(host, begun_unix_seconds, seconds, error.stage, error.kind, error.message)
@@ -110,10 +108,12 @@ class Collector:
             for host in hosts:
                 group.create_task(visit(host))
 
-    def adopt(self, other: "Collector", hosts: Iterable[Host]) -> None:
-        """Takes over the connections of another collector, for these hosts; the other one keeps the rest."""
-        self._members |= {host: other._members.pop(host) for host in hosts if host in other._members}
+    def adopt(self, other: "Collector", hosts: Iterable[Host]) -> list[Link]:
+        """Takes over, and returns, the connections of another collector to these hosts; the other keeps the rest."""
+        adopted = {host: other._members.pop(host) for host in hosts if host in other._members}
+        self._members |= adopted
         self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total  # of the rest
+        return [link for link, _parser in adopted.values()]
 
     def adopt_shapers(self, other: "Collector", hosts: Iterable[Host]) -> None:
         """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""

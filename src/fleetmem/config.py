@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from fleetmem.connect.settings import HostKeyPolicy, SshSettings
+from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings, parse_jumps
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS
 from fleetmem.model import Detail
@@ -40,7 +40,7 @@ from fleetmem.units import parse_size
 
 DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/config.toml"))
 _ENV_PREFIX = "FLEETMEM_"
-_SSH_CONFIG = Path("~/.ssh/config")
+_SSH_CONFIGS = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 _STATSD_PORT = 8125
 _PROMETHEUS_PORT = 9877
 
@@ -90,6 +90,12 @@ def _check_user_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
+def _check_jumps(text: str | None) -> str | None:
+    if text is not None:
+        parse_jumps(text)
+    return text
+
+
 _Path = Annotated[Path, AfterValidator(_check_home)]
 _Pattern = Annotated[str, AfterValidator(_check_pattern)]
 _Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -129,39 +135,69 @@ class Ssh(_Section):
     """TCP port; by default the ssh configuration's, then 22"""
     key: Annotated[tuple[_Path, ...], BeforeValidator(_split)] = ()
     """private keys; by default the ssh configuration's, the agent's, then those in ~/.ssh"""
-    jump: str | None = Field(default=None, examples=["ubuntu@bastion.example.com"])
-    """jump host as [user@]host[:port]; one connection to it carries all"""
+    jump: Annotated[str | None, AfterValidator(_check_jumps)] = Field(
+        default=None, examples=["ubuntu@bastion.example.com"]
+    )
+    """jump hosts as [user@]host[:port],...; one connection to each carries all; none for none; by default ProxyJump"""
     config_file: _Path | None = Field(default=None, examples=["~/.ssh/config"])
-    """ssh client configuration; by default ~/.ssh/config where it exists"""
-    known_hosts: _Path = Path("~/.ssh/known_hosts")
-    """host keys are checked against this file"""
-    host_keys: HostKeyPolicy = HostKeyPolicy.ACCEPT_NEW
-    """accept-new records unknown keys and refuses changed ones, strict refuses both, insecure checks nothing"""
-    connect_timeout_seconds: float = Field(default=5.0, gt=0)
-    """for the TCP connection"""
-    login_timeout_seconds: float = Field(default=5.0, gt=0)
-    """for key exchange and authentication"""
+    """ssh client configuration, or none; by default ~/.ssh/config, then /etc/ssh/ssh_config"""
+    known_hosts: _Path | None = Field(default=None, examples=["~/.ssh/known_hosts"])
+    """host keys are checked against this file; by default UserKnownHostsFile, then ~/.ssh/known_hosts"""
+    host_keys: HostKeyPolicy | None = Field(default=None, examples=["accept-new"])
+    """accept-new records unknown keys, strict refuses them, insecure checks none; by default StrictHostKeyChecking's"""
+    connect_timeout_seconds: float | None = Field(default=None, gt=0, examples=[5.0])
+    """for the TCP connection; by default ConnectTimeout, then 5"""
+    login_timeout_seconds: float | None = Field(default=None, gt=0, examples=[5.0])
+    """for key exchange and authentication; by default ConnectTimeout, then 5"""
     command_timeout_seconds: float = Field(default=5.0, gt=0)
     """for one sample"""
+    keepalive_seconds: float | None = Field(default=None, ge=0, examples=[15.0])
+    """a silent connection is asked so often whether it lives; 0 never; by default ServerAliveInterval, then 15"""
+    compression: bool | None = Field(default=None, examples=[False])
+    """compress what is sent: less traffic, more CPU on both sides; by default Compression, then false"""
     concurrency: int = Field(default=64, ge=1)
     """logins at the same time, over all hosts"""
+    handshakes_per_second: float = Field(default=100.0, ge=0)
+    """logins begun in a second, over all hosts; 0 is no limit"""
+    jump_handshakes: int = Field(default=8, ge=1)
+    """logins at the same time through one jump host; behind it may be one sshd, which lets 10 wait (MaxStartups)"""
+    jump_handshakes_per_second: float = Field(default=50.0, ge=0)
+    """logins begun in a second through one jump host; 0 is no limit"""
+    most_refusals: int = Field(default=5, ge=0)
+    """hosts that may refuse a user and keys while none lets them in; then only one is tried at a time; 0 is no limit"""
 
     def settings(self) -> SshSettings:
-        """Returns the plain values that `connect` takes."""
-        has_default_config = _SSH_CONFIG.expanduser().is_file()
+        """Returns the plain values that `connect` takes, for a host that nothing else is said of."""
         return SshSettings(
             user=self.user,
             port=self.port,
             key_paths=self.key,
-            jump=self.jump,
-            config_path=self.config_file or (_SSH_CONFIG if has_default_config else None),
+            jumps=parse_jumps(self.jump) if self.jump else None,
             known_hosts_path=self.known_hosts,
             host_key_policy=self.host_keys,
             connect_timeout_seconds=self.connect_timeout_seconds,
             login_timeout_seconds=self.login_timeout_seconds,
             command_timeout_seconds=self.command_timeout_seconds,
-            max_handshakes=self.concurrency,
+            keepalive_seconds=self.keepalive_seconds,
+            is_compressed=self.compression,
         )
+
+    def reach(self) -> ReachSettings:
+        """Returns the plain values that `connect` takes, for a fleet."""
+        limits = LoginLimits(
+            max_handshakes=self.concurrency,
+            handshakes_per_second=self.handshakes_per_second,
+            jump_handshakes=self.jump_handshakes,
+            jump_handshakes_per_second=self.jump_handshakes_per_second,
+            most_refusals=self.most_refusals,
+        )
+        return ReachSettings(self.settings(), limits, self._config_paths())
+
+    def _config_paths(self) -> tuple[Path, ...]:
+        """Returns the files that ssh would read (ssh_config(5), FILES)."""
+        if self.config_file is None:
+            return tuple(path for path in _SSH_CONFIGS if path.expanduser().is_file())
+        return () if str(self.config_file) == "none" else (self.config_file,)
 
 
 class Probe(_Section):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from fleetmem.connect import host_keys
+from fleetmem import config
+from fleetmem.connect import targets
 
 # Time per example depends on the machine; a slow one must not turn a right answer red.
 settings.register_profile("fleetmem", deadline=None, max_examples=60)
@@ -24,7 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     for name in [name for name in os.environ if name.startswith("FLEETMEM_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(host_keys, "_SYSTEM_PATH", tmp_path / "no_system_known_hosts")
+    monkeypatch.setattr(targets, "_SYSTEM_KNOWN_HOSTS", (tmp_path / "no_system_known_hosts",))
+    monkeypatch.setattr(config, "_SSH_CONFIGS", (Path("~/.ssh/config"),))
     return folder
 
 

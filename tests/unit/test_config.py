@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fleetmem import config
 from fleetmem.cli.config import sample_toml, to_toml
 from fleetmem.config import Server, Settings, find_path, load, split_address, split_server
-from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
@@ -45,7 +45,7 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(path, {"ssh": {"user": "flag"}, "shape": {"top": 3}})
     assert (settings.ssh.user, settings.ssh.port, settings.ssh.concurrency) == ("flag", 2, 1)
     assert settings.shape == config.Shape(top=3, detail=(Detail.COMMAND,))
-    assert settings.ssh.host_keys is HostKeyPolicy.ACCEPT_NEW
+    assert settings.ssh.host_keys is None
 
 
 def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,14 +268,22 @@ def test_split_address_refuses_ports(text: str) -> None:
 
 def test_settings_of_ssh(home: Path) -> None:
     """The section becomes the plain values of `connect`; ~/.ssh/config counts where it exists."""
-    ssh = config.Ssh(user="u", port=2, key=(Path("k"),), jump="j", concurrency=3, connect_timeout_seconds=1.5)
-    settings = ssh.settings()
-    assert (settings.user, settings.port, settings.key_paths, settings.jump) == ("u", 2, (Path("k"),), "j")
-    assert (settings.max_handshakes, settings.connect_timeout_seconds, settings.config_path) == (3, 1.5, None)
+    ssh = config.Ssh(user="u", port=2, key=(Path("k"),), jump="j,u@[::1]:3", concurrency=3, connect_timeout_seconds=1.5)
+    reach = ssh.reach()
+    assert (reach.ssh.user, reach.ssh.port, reach.ssh.key_paths) == ("u", 2, (Path("k"),))
+    assert reach.ssh.jumps == (JumpSpec(None, "j", None), JumpSpec("u", "::1", 3))
+    assert (reach.limits.max_handshakes, reach.ssh.connect_timeout_seconds, reach.config_paths) == (3, 1.5, ())
     (home / ".ssh").mkdir()
     (home / ".ssh" / "config").write_text("")
-    assert ssh.settings().config_path == Path("~/.ssh/config")
-    assert ssh.model_copy(update={"config_file": Path("x")}).settings().config_path == Path("x")
+    assert ssh.reach().config_paths == (Path("~/.ssh/config"),)
+    assert ssh.model_copy(update={"config_file": Path("x")}).reach().config_paths == (Path("x"),)
+    assert ssh.model_copy(update={"config_file": Path("none")}).reach().config_paths == ()
+
+
+def test_what_is_not_set_is_left_to_the_ssh_configuration() -> None:
+    """Neither a default of ours nor an empty value gets in its way; `none` does."""
+    assert config.Ssh().settings() == SshSettings()
+    assert config.Ssh(jump="none").settings().jumps == ()
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -344,7 +352,7 @@ _FLAGS = st.fixed_dictionaries(
                 "user": _TEXT,
                 "port": st.integers(1, 65535),
                 "key": st.lists(_TEXT.filter(lambda text: not text.startswith("~"))),
-                "jump": _TEXT,
+                "jump": st.sampled_from(["none", "bastion", "u@a,[::1]:22", "ssh://a:1"]),
                 "host_keys": st.sampled_from(["strict", "insecure"]),
                 "login_timeout_seconds": _SECONDS,
             },

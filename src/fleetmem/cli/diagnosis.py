@@ -1,15 +1,19 @@
 """What `fleetmem doctor` asks, with its progress on stderr."""
 
 import asyncio
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fleetmem.build import Fleet
 from fleetmem.build_sinks import spool_file
 from fleetmem.cli.event_loop import FILES_FOR_OURSELVES, file_limit
 from fleetmem.cli.progress import progress_bars
 from fleetmem.config import Settings
+from fleetmem.connect.target import Access
 from fleetmem.doctor.examiner import Examiner, access_of
 from fleetmem.doctor.findings import Finding, exit_status
 from fleetmem.doctor.hosts import Examination, Limits, judge_hosts
@@ -45,7 +49,7 @@ async def diagnose(fleet: Fleet, settings: Settings, at_once: int, *, is_quiet: 
         is_quiet: whether nothing is shown.
     """
     examinations, answers = await _ask(fleet, settings, at_once, is_quiet=is_quiet)
-    findings = judge_hosts(examinations, _limits(settings))
+    findings = judge_hosts(examinations, _limits(fleet))
     findings += judge_machine(_machine(fleet, settings))
     findings += judge_pipeline(answers, _series(settings, examinations))
     return Diagnosis(findings, sum(each.kind is not None for each in examinations))
@@ -93,20 +97,27 @@ def _web(settings: Settings) -> GraphiteWeb | None:
     return GraphiteWeb(settings.doctor.graphite_url, _WEB_SECONDS) if settings.doctor.graphite_url else None
 
 
-def _limits(settings: Settings) -> Limits:
-    ssh = settings.ssh
-    return Limits(settings.run.interval_seconds, ssh.command_timeout_seconds, ssh.login_timeout_seconds)
+def _limits(fleet: Fleet) -> Limits:
+    access = _usual_access(fleet)
+    interval_seconds = fleet.settings.run.interval_seconds
+    return Limits(interval_seconds, access.command_timeout_seconds, access.login_timeout_seconds)
+
+
+def _usual_access(fleet: Fleet) -> Access:
+    """Returns how most hosts are logged in to."""
+    return Counter(target.access for target in fleet.targets.values()).most_common(1)[0][0]
 
 
 def _machine(fleet: Fleet, settings: Settings) -> Machine:
     spool = spool_file(settings.graphite) if settings.graphite.server else None
+    trust = _usual_access(fleet).trust
     others = settings.graphite.server, settings.prometheus.listen, settings.file.path
     return Machine(
         hosts=len(fleet.hosts),
         files_allowed=file_limit(),
         files_needed=len(fleet.hosts) + FILES_FOR_OURSELVES,
-        policy=settings.ssh.host_keys,
-        known_hosts=look_at(settings.ssh.known_hosts.expanduser()),
+        policy=trust.policy,
+        known_hosts=look_at(trust.paths[0] if trust.paths else Path(os.devnull)),
         spool=look_at(spool) if spool else None,
         spool_max_bytes=settings.graphite.spool_max_size,
         sinks=len(settings.statsd.servers()) + sum(other is not None for other in others),

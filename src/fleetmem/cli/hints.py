@@ -7,7 +7,7 @@ HINTS = {
     Kind.UNREACHABLE: "is the host up, is sshd on that port (-p), is there a route? Try `ssh -v HOST`",
     Kind.CONNECT_TIMEOUT: "a firewall that drops packets looks like this; is there a jump host to go through (-J)?",
     Kind.HOST_KEY_UNKNOWN: "check it, then `ssh-keyscan HOST >> ~/.ssh/known_hosts`, or use --host-keys accept-new",
-    Kind.HOST_KEY_CHANGED: "rebuilt, or somebody in between? If you know why: `ssh-keygen -R HOST` removes the old key",
+    Kind.HOST_KEY_CHANGED: "rebuilt, or somebody in between? Find out; if all is well, remove the old key as shown",
     Kind.AUTH_FAILED: "wrong user (-u) or key (-k), or not in the host's authorized_keys; `ssh -v HOST` shows more",
     Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
     Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, out of memory? --command-timeout gives it longer",

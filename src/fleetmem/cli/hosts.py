@@ -9,7 +9,7 @@ from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat, print_data
-from fleetmem.connect.targets import Target
+from fleetmem.connect.target import Target
 from fleetmem.model import Host
 from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain

@@ -67,16 +67,16 @@ _FLAGS = {
         "ssh.jump",
         "-J",
         "--jump",
-        help_="Jump host, one connection for all.",
+        help_="Jump hosts, one connection to each for all. (default ProxyJump)",
         panel=_SSH,
-        metavar="[USER@]HOST[:PORT]",
+        metavar="[USER@]HOST[:PORT],...",
     ),
     "ssh_config": _flag(
         Path,
         "ssh.config_file",
         "-F",
         "--ssh-config",
-        help_="ssh client configuration. (default ~/.ssh/config)",
+        help_="ssh client configuration, or none. (default ~/.ssh/config)",
         panel=_SSH,
     ),
     "host_keys": _flag(
@@ -85,6 +85,9 @@ _FLAGS = {
         "--host-keys",
         help_="What to do with unknown host keys. (default accept-new)",
         panel=_SSH,
+    ),
+    "known_hosts": _flag(
+        Path, "ssh.known_hosts", "--known-hosts", help_="Where they are. (default ~/.ssh/known_hosts)", panel=_SSH
     ),
     "concurrency": _flag(int, "ssh.concurrency", "--concurrency", help_="Logins at once. (default 64)", panel=_SSH),
     "connect_timeout": _flag(

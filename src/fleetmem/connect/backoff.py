@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fleetmem.errors import Kind
+from fleetmem.errors import HostError, Kind, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,30 @@ _REFUSED = Backoff(first_seconds=15, longest_seconds=300)
 # sshd 9.8 and later refuse a source address for a while after failed logins (sshd_config(5), PerSourcePenalties).
 _DENIED = Backoff(first_seconds=60, longest_seconds=3600)
 
+MENDED_BY_HAND = frozenset(
+    {
+        Kind.AUTH_FAILED,
+        Kind.HOST_KEY_CHANGED,
+        Kind.HOST_KEY_UNKNOWN,
+        Kind.SUDO_REFUSED,  # each try is in the host's log, and sudo may send a mail about it
+    }
+)
+"""What will be so again until a person does something about it."""
+
 _BY_KIND = {
-    Kind.DISCONNECTED: _DROPPED,
     Kind.BAD_FRAME: _DENIED,  # a host that floods or speaks another protocol will do so again
-    Kind.AUTH_FAILED: _DENIED,
-    Kind.SUDO_REFUSED: _DENIED,  # each try is in the host's log, and sudo may send a mail about it
-    Kind.HOST_KEY_CHANGED: _DENIED,
-    Kind.HOST_KEY_UNKNOWN: _DENIED,
+    **dict.fromkeys(MENDED_BY_HAND, _DENIED),
 }
 
 
-def backoff_for(kind: Kind) -> Backoff:
+class NotTriedError(HostError):
+    """A host was not tried, for a reason that it shares with others. It may be, as soon as that is gone: no backoff."""
+
+
+def backoff_for(error: HostError) -> Backoff:
     """Returns the waits that fit a failure."""
-    return _BY_KIND.get(kind, _REFUSED)
+    # An established connection that drops comes back at once. One that is closed before the login is over is refused:
+    # sshd is at its MaxStartups, or punishes our address for what came before (PerSourcePenalties).
+    if error.kind is Kind.DISCONNECTED and error.stage is Stage.COMMAND:
+        return _DROPPED
+    return _BY_KIND.get(error.kind, _REFUSED)

@@ -9,6 +9,7 @@ others, and the stop of the collector, for seconds at a time; one that asks and 
 """
 
 import asyncio
+import socket
 import time
 from typing import Any, cast
 
@@ -146,7 +147,7 @@ class GuardedTunnel:
     """Makes guarded connections; asyncssh takes it for the connection to a jump host, which has this method, too.
 
     Args:
-        via: a connected socket, or the connection to a jump host.
+        via: a connected socket, or what leads through a jump host.
         allowance_seconds: see `Guard`.
     """
 
@@ -160,8 +161,8 @@ class GuardedTunnel:
         """Returns the transport and asyncssh's connection."""
         guard = Guard(make_connection(), self._allowance_seconds)
         transport: object
-        if isinstance(self._via, asyncssh.SSHClientConnection):
-            transport, _session = await self._via.create_connection(lambda: cast("Any", guard), host, port)
-        else:
+        if isinstance(self._via, socket.socket):
             transport, _protocol = await asyncio.get_running_loop().create_connection(lambda: guard, sock=self._via)
+        else:
+            transport, _session = await self._via.create_connection(lambda: cast("Any", guard), host, port)
         return transport, guard.connection

@@ -1,30 +1,22 @@
 """Host keys: which are known, what to do with others, and where new ones are recorded."""
 
-import fcntl
 import logging
-import os
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncssh
 
+from fleetmem.connect.algorithms import CERTIFICATE
+from fleetmem.connect.known_hosts import CERT_AUTHORITY, REVOKED, Entry, KnownHostsFile
 from fleetmem.connect.settings import HostKeyPolicy
-from fleetmem.errors import HostError, Kind, Stage, reason_of
+from fleetmem.connect.target import Target, Trust, entry_name
+from fleetmem.errors import ConfigError, HostError, Kind, Stage, reason_of
 
 log = logging.getLogger("fleetmem.connect")
 
-_SSH_PORT = 22
-_SYSTEM_PATH = Path("/etc/ssh/ssh_known_hosts")
-
-# asyncssh's answer shape: host keys, CA keys, revoked keys, then the same for X.509, which is not used.
-_Match = tuple[
-    list[asyncssh.SSHKey],
-    list[asyncssh.SSHKey],
-    list[asyncssh.SSHKey],
-    list[object],
-    list[object],
-    list[object],
-    list[object],
-]
+_KRL_BEGIN = b"SSHKRL"  # PROTOCOL.krl of OpenSSH
 
 
 def fingerprint(key: asyncssh.SSHKey) -> str:
@@ -32,100 +24,183 @@ def fingerprint(key: asyncssh.SSHKey) -> str:
     return f"{key.get_algorithm()} {key.get_fingerprint()}"
 
 
+class Known(NamedTuple):
+    """What is known about a host: its keys, authorities that may sign them, and keys that are never accepted."""
+
+    keys: list[asyncssh.SSHKey]
+    authorities: list[asyncssh.SSHKey]
+    revoked: list[asyncssh.SSHKey]
+
+    def algorithms(self, target: Target) -> list[str]:
+        """Returns the kinds of keys to ask the host for, those first by which it is known.
+
+        Certificates only where an authority is known. Of any other one ssh takes the key inside as if it was plain; and
+        a server that has a certificate has the plain key, too.
+        """
+        offered = target.access.algorithms
+        names = [name for name in offered.host_keys if self.authorities or not name.endswith(CERTIFICATE)]
+        if not offered.has_host_key_order:
+            known = {name.decode() for key in self.keys for name in key.sig_algorithms}
+            names.sort(key=lambda name: not name.endswith(CERTIFICATE) and name not in known)
+        return names or list(offered.host_keys)
+
+
 class HostKeys:
-    """The known host keys of a fleet, read once.
+    """The known host keys of a fleet: each file is read once.
 
     Matching is by host name and port only, as OpenSSH does since 8.5 (CheckHostIP no): addresses get reused.
     """
 
-    def __init__(self, path: Path, policy: HostKeyPolicy) -> None:
-        self._path = path.expanduser()
-        self._policy = policy
-        self._known = asyncssh.SSHKnownHosts()
-        self._is_writable = True
-        for known_path in (self._path, _SYSTEM_PATH):
-            self._read(known_path)
+    def __init__(self) -> None:
+        self._files: dict[Path, KnownHostsFile] = {}
+        self._revoked: dict[Path, list[Entry]] = {}
+        self._unwritable: set[Path] = set()
 
-    def _read(self, path: Path) -> None:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            log.warning("known hosts %s cannot be read: %s", path, reason_of(error))
-            return
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                self._known.load(line)
-            except ValueError as error:  # one bad line must not take all the others with it
-                log.warning("known hosts %s line %d is skipped: %s", path, number, error)
+    def prepare(self, trust: Trust) -> None:
+        """Reads the files.
 
-    def match(self, host: str, _address: str, port: int | None) -> _Match:
-        """Returns what is known for a host, in the shape that asyncssh's `known_hosts` callable has to return."""
-        return self._known.match(entry_name(host, port or _SSH_PORT), "", None)  # type: ignore[return-value]
+        Raises:
+            ConfigError: those with revoked keys cannot be read: without them no host is safe.
+        """
+        for path in (*trust.paths, *trust.system_paths):
+            self._file(path)
+        for path in trust.revoked_paths:
+            if path not in self._revoked:
+                self._revoked[path] = _read_revoked(path)
 
-    def verify(self, host: str, port: int, key: asyncssh.SSHKey) -> None:
-        """Decides about a key that is not among the known ones of its host.
+    def known(self, target: Target) -> Known:
+        """Returns what is known about a host."""
+        entries = list(self._about(target))
+        return Known(
+            keys=_keys(entry for entry in entries if not entry.marker),
+            authorities=_keys(entry for entry in entries if entry.marker == CERT_AUTHORITY),
+            revoked=_keys(self._revoked_entries(target)),
+        )
+
+    def verify(self, target: Target, key: asyncssh.SSHKey) -> None:
+        """Decides about a key that a host has shown to be its own.
 
         Raises:
             HostError: (host_key_changed, host_key_unknown) it is refused.
         """
-        if self._policy is HostKeyPolicy.INSECURE:
+        policy = target.access.trust.policy
+        if policy is HostKeyPolicy.INSECURE:
             return
-        name = entry_name(host, port)
-        known = self.match(host, "", port)[0]
-        if key in known:  # recorded since this connection was made: later key exchanges ask again, after an hour say
+        if revoked := [entry for entry in self._revoked_entries(target) if entry.key == key]:
+            raise _revoked(revoked)
+        if self._is_known(target, key):
             return
-        if known:
-            old = ", ".join(fingerprint(known_key) for known_key in known)
-            raise HostError(
-                Stage.LOGIN,
-                Kind.HOST_KEY_CHANGED,
-                f"host key is {fingerprint(key)}, but {self._path} has {old} for {name}",
-            )
-        if self._policy is HostKeyPolicy.STRICT:
-            raise HostError(
-                Stage.LOGIN, Kind.HOST_KEY_UNKNOWN, f"host key {fingerprint(key)} of {name} is not in {self._path}"
-            )
-        self._record(f"{name} {key.export_public_key().decode().strip()}")
-
-    def _record(self, line: str) -> None:
-        self._known.load(line)
-        if not self._is_writable:
+        if self._refresh(target.access.trust) and self._is_known(target, key):
             return
-        try:
-            self._append(line)
-        except OSError as error:
-            self._is_writable = False
-            log.warning("new host keys are not recorded: %s: %s", self._path, reason_of(error))
+        if policy is HostKeyPolicy.STRICT:
+            files = ", ".join(map(str, target.access.trust.paths))
+            shown = f"host key {fingerprint(key)} of {target.known_as} is not in {files}"
+            raise HostError(Stage.LOGIN, Kind.HOST_KEY_UNKNOWN, shown)
+        self._record(target, key)
 
-    def _append(self, line: str) -> None:
-        """Appends a line whole, with other collectors and ssh at work on the same file."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = file.seek(0, os.SEEK_END)
-            ends_open = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-            file.write((b"\n" if ends_open else b"") + line.encode() + b"\n")
+    def revoked(self, target: Target) -> HostError:
+        """Returns what to say of a host with a certificate whose key, or authority, is revoked."""
+        return _revoked(self._revoked_entries(target))
+
+    def _is_known(self, target: Target, key: asyncssh.SSHKey) -> bool:
+        """Whether a key is among those of a host.
+
+        Raises:
+            HostError: (host_key_changed) others are known for it, but not this one.
+        """
+        entries = [
+            entry for entry in self._find(target.access.trust, target.known_as) if not entry.marker and entry.key
+        ]
+        if any(entry.key == key for entry in entries):
+            return True
+        if entries and not self._refresh(target.access.trust):
+            raise HostError(Stage.LOGIN, Kind.HOST_KEY_CHANGED, _changed(target, key, entries))
+        if entries:
+            return self._is_known(target, key)
+        return any(entry.key == key for entry in self._about(target) if not entry.marker)
+
+    def _about(self, target: Target) -> Iterator[Entry]:
+        """Yields the lines about a host; where there is none for its port, those of its name alone, as with ssh."""
+        trust = target.access.trust
+        entries = self._find(trust, target.known_as)
+        if not entries and target.known_as == entry_name(target.address, target.port):
+            entries = self._find(trust, target.address.lower())
+        yield from entries
+
+    def _revoked_entries(self, target: Target) -> list[Entry]:
+        entries = [entry for entry in self._about(target) if entry.marker == REVOKED]
+        return entries + [entry for path in target.access.trust.revoked_paths for entry in self._revoked[path]]
+
+    def _find(self, trust: Trust, name: str) -> list[Entry]:
+        return [entry for path in (*trust.paths, *trust.system_paths) for entry in self._file(path).find(name)]
+
+    def _file(self, path: Path) -> KnownHostsFile:
+        if path not in self._files:
+            self._files[path] = KnownHostsFile(path)
+        return self._files[path]
+
+    def _refresh(self, trust: Trust) -> bool:
+        """Looks whether others have changed the files since; somebody may just have removed or recorded a key."""
+        changes = [self._file(path).refresh() for path in (*trust.paths, *trust.system_paths)]
+        return any(changes)
+
+    def _record(self, target: Target, key: asyncssh.SSHKey) -> None:
+        """Records a new key, unless another collector was faster; one that knows another key wins.
+
+        Raises:
+            HostError: (host_key_changed) it does.
+        """
+        text = " ".join(key.export_public_key().decode().split()[:2])
+        path = target.access.trust.paths[0] if target.access.trust.paths else Path("/dev/null")
+        file = self._file(path)
+        if path not in self._unwritable:
+            try:
+                with file.locked() as appender:
+                    if not self._is_known(target, key):
+                        appender.append(target.known_as, text)
+            except OSError as error:
+                self._unwritable.add(path)
+                log.warning("new host keys are not recorded: %s: %s", path, reason_of(error))
+        if not self._is_known(target, key):
+            file.remember(target.known_as, text)
 
 
-def entry_name(host: str, port: int) -> str:
-    """Returns a host as known_hosts files name it (sshd(8)): plain for port 22, `[host]:port` otherwise."""
-    return host if port == _SSH_PORT else f"[{host}]:{port}"
+def _keys(entries: Iterable[Entry]) -> list[asyncssh.SSHKey]:
+    return [entry.key for entry in entries if entry.key]
 
 
-class Verifier(asyncssh.SSHClient):
-    """Asks `HostKeys` during a login; keeps the refusal, which asyncssh would reduce to a sentence."""
+def _revoked(entries: list[Entry]) -> HostError:
+    """Returns what to say of a revoked key. It counts as a changed one: a key that must not be trusted."""
+    places = ", ".join(f"{entry} revokes {fingerprint(entry.key)}" for entry in entries if entry.key)
+    message = f"the host showed a key that may be in the wrong hands: {places}; nothing was sent to it"
+    return HostError(Stage.LOGIN, Kind.HOST_KEY_CHANGED, message)
 
-    def __init__(self, host_keys: HostKeys) -> None:
-        self._host_keys = host_keys
-        self.refusal: HostError | None = None
 
-    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        """Decides about a key that is not among the known ones."""
-        try:
-            self._host_keys.verify(host, port, key)
-        except HostError as error:
-            self.refusal = error
-        return self.refusal is None
+def _changed(target: Target, key: asyncssh.SSHKey, entries: list[Entry]) -> str:
+    """Returns what to say of a changed key: both fingerprints, where the old one stands, and how to remove it."""
+    name = target.known_as
+    old = ", ".join(f"{entry} has {fingerprint(entry.key)}" for entry in entries if entry.key)
+    removable = [entry for entry in entries if entry.path and not entry.has_patterns]
+    paths = dict.fromkeys(str(entry.path) for entry in removable)
+    commands = " && ".join(f"ssh-keygen -R {shlex.quote(name)} -f {shlex.quote(path)}" for path in paths)
+    mend = f"; if you know why, remove it: {commands}" if commands else "; if you know why, edit that line"
+    return f"host key is {fingerprint(key)}, but {old} for {name}{mend}"
+
+
+def _read_revoked(path: Path) -> list[Entry]:
+    """Returns the keys of a file that RevokedHostKeys names: one a line, as in authorized_keys.
+
+    Raises:
+        ConfigError: it cannot be read, or is a key revocation list, which only ssh can read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"RevokedHostKeys {path}: {reason_of(error)}") from error
+    if data.startswith(_KRL_BEGIN):
+        raise ConfigError(
+            f"RevokedHostKeys {path}: a key revocation list is not read here; give the public keys, one a line"
+        )
+    lines = enumerate(data.decode("utf-8", "replace").splitlines(), 1)
+    words = [(number, line.split()) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [Entry("*", REVOKED, " ".join(word[:2]), path, number) for number, word in words]

@@ -1,8 +1,7 @@
-"""Private keys: read once for the whole fleet, a passphrase asked for once."""
+"""Files of private keys, each with its certificate: read once, and again when they have changed."""
 
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
@@ -16,54 +15,110 @@ AskPassphrase = Callable[[Path], str | None]
 
 _PASSPHRASE_TRIES = 3
 
-DEFAULT_KEY_PATHS = tuple(Path("~/.ssh") / name for name in ("id_ed25519", "id_ecdsa", "id_rsa"))
-"""Keys that are tried where none is configured."""
 
+class KeyFile:
+    """A file with a private key (PEM, PKCS#8 or OpenSSH format), or with a public one whose private key the agent has.
 
-def load_keys(paths: Sequence[Path], ask_passphrase: AskPassphrase) -> list[asyncssh.SSHKeyPair]:
-    """Reads private keys, in PEM, PKCS#8 or OpenSSH format, each with its certificate where `<key>-cert.pub` is there.
-
-    Raises:
-        UsageError: a file is missing, no key, or its passphrase is not to be had.
+    Attributes:
+        path: which.
+        pairs: what can be signed with here, with its certificate (`<path>-cert.pub`) first, then without; none where it
+            takes the agent: for encrypted keys that it has, keys on FIDO tokens, and public ones.
+        public_data: the public key, by which the agent's are known; None where nothing tells it.
+        problem: why nothing can be signed with it, neither here nor by the agent; None where it can.
     """
-    return [pair for path in paths for pair in _load_key(path.expanduser(), ask_passphrase)]
 
+    def __init__(self, path: Path, ask_passphrase: AskPassphrase, is_in_agent: Callable[[bytes], bool]) -> None:
+        """Reads it.
 
-def load_default_keys() -> list[asyncssh.SSHKeyPair]:
-    """Reads the keys in `~/.ssh` that need no passphrase; encrypted ones are the agent's business."""
-    pairs: list[asyncssh.SSHKeyPair] = []
-    for path in map(Path.expanduser, DEFAULT_KEY_PATHS):
-        if path.is_file() and os.access(path, os.R_OK):
-            try:
-                pairs += _load_key(path, lambda _path: None, is_skipped_when_encrypted=True)
-            except UsageError as error:  # nobody asked for this one
-                log.warning("%s; it is skipped", error)
-    return pairs
+        Args:
+            path: which.
+            ask_passphrase: for an encrypted key that the agent does not have.
+            is_in_agent: whether the agent has the private key of a public one.
 
+        Raises:
+            UsageError: it is missing, no key, or its passphrase is wrong.
+        """
+        self.path = path
+        self.pairs: tuple[asyncssh.SSHKeyPair, ...] = ()
+        self.public_data: bytes | None = None
+        self.problem: str | None = None
+        self._passphrase: str | None = None
+        self._stamp = self._look()
+        public = _read_public(path)
+        if public:
+            self.public_data = public.public_data
+            if public.get_algorithm().startswith("sk-"):
+                return
+            if not _is_private(path):
+                if not is_in_agent(public.public_data):
+                    self.problem = f"key {path} is a public key, and no agent has its private one; give a private key"
+                return
+        self._read(ask_passphrase, is_in_agent)
 
-def _load_key(
-    path: Path, ask_passphrase: AskPassphrase, *, is_skipped_when_encrypted: bool = False
-) -> Sequence[asyncssh.SSHKeyPair]:
-    passphrase: str | None = None
-    for tries_left in reversed(range(_PASSPHRASE_TRIES + 1)):
+    def refresh(self) -> None:
+        """Reads it again where it, or its certificate, has changed: some certificates are renewed each hour."""
+        stamp = self._look()
+        if stamp == self._stamp or not self.pairs:
+            return
+        self._stamp = stamp
         try:
-            return asyncssh.load_keypairs(str(path), passphrase)
-        except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
-            # With a passphrase, PEM and PKCS#8 keys say "unable to decrypt"; without one, "needs a passphrase" and "is
-            # no key" differ in nothing but the text.
-            if passphrase is not None:
-                if not tries_left:
-                    raise UsageError(f"key {path}: wrong passphrase") from error
-            elif "passphrase" not in str(error).lower():
-                raise UsageError(f"key {path}: {error}; give a private key in PEM or OpenSSH format") from error
-            elif is_skipped_when_encrypted:
-                return []
-        except OSError as error:
-            raise UsageError(f"key {path}: {reason_of(error)}") from error
-        passphrase = ask_passphrase(path)
-        if passphrase is None:
-            raise UsageError(
-                f"key {path} is encrypted and nobody is there to type its passphrase: "
-                "load it with ssh-add and leave -k out, or run in a terminal"
-            )
-    raise AssertionError("unreachable")
+            self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self._passphrase))
+        except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
+            log.warning("key %s has changed and cannot be read: %s; the one before it stays", self.path, error)
+            return
+        self.public_data = self.pairs[-1].key_public_data
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Returns what changes when the files do."""
+        return tuple(file_stamp(path) for path in (self.path, Path(f"{self.path}-cert.pub")))
+
+    def _read(self, ask_passphrase: AskPassphrase, is_in_agent: Callable[[bytes], bool]) -> None:
+        for tries_left in reversed(range(_PASSPHRASE_TRIES + 1)):
+            try:
+                self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self._passphrase))
+            except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
+                # With a passphrase, PEM and PKCS#8 keys say "unable to decrypt"; without one, "needs a passphrase" and
+                # "is no key" differ in nothing but the text.
+                if self._passphrase is not None:
+                    if not tries_left:
+                        raise UsageError(f"key {self.path}: wrong passphrase") from error
+                elif "passphrase" not in str(error).lower():
+                    raise UsageError(
+                        f"key {self.path}: {error}; give a private key in PEM or OpenSSH format"
+                    ) from error
+                elif self.public_data and is_in_agent(self.public_data):
+                    return
+            except OSError as error:
+                raise UsageError(f"key {self.path}: {reason_of(error)}") from error
+            else:
+                return
+            self._passphrase = ask_passphrase(self.path)
+            if self._passphrase is None:
+                self.problem = (
+                    f"key {self.path} is encrypted and nobody is there to type its passphrase: "
+                    "load it with ssh-add, or run in a terminal"
+                )
+                return
+
+
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Returns what changes when a file does; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_private(path: Path) -> bool:
+    return b"PRIVATE KEY" in path.read_bytes()
+
+
+def _read_public(path: Path) -> asyncssh.SSHKey | None:
+    """Returns the public key that a file has or that lies beside it; OpenSSH's format tells it without a passphrase."""
+    for candidate in (path, Path(f"{path}.pub")):
+        try:
+            return asyncssh.read_public_key(str(candidate))
+        except (asyncssh.KeyImportError, OSError):
+            continue
+    return None

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import asyncssh
 
-from fleetmem.connect.backoff import Backoff, backoff_for
+from fleetmem.connect.backoff import MENDED_BY_HAND, Backoff, NotTriedError, backoff_for
 from fleetmem.connect.guard import Flood
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.translate import translate, within
@@ -25,6 +25,7 @@ from fleetmem.model import Host
 
 _STDERR_KEPT_BYTES = 500
 _CLOSE_SECONDS = 1.0
+_STUCK = backoff_for(HostError(Stage.COMMAND, Kind.COMMAND_TIMEOUT, ""))
 _TRIES = 3
 """So often a sample is asked for, all within its time, where the probe breaks off."""
 
@@ -193,11 +194,17 @@ class Link:
 
     Args:
         host: which one.
-        reach: what all links share: keys, known hosts, limits, jump host.
+        reach: what all links share: keys, known hosts, limits, jump hosts.
         command: starts the probe on the host.
         make_reader: makes the reader for one channel.
         first_input: what the command reads before the first request.
         runs_by_sudo: whether the command starts the probe by sudo.
+
+    Attributes:
+        host: which one.
+        target: how it is reached.
+        reach: may be replaced by another one that has the same target for this host.
+        connects_total: connections tried so far.
     """
 
     def __init__(
@@ -211,8 +218,9 @@ class Link:
         runs_by_sudo: bool = False,
     ) -> None:
         self.host = host
+        self.target = reach.target(host)
+        self.reach = reach
         self.connects_total = 0
-        self._reach = reach
         self._command = command
         self._make_reader = make_reader
         self._first_input = first_input
@@ -236,7 +244,7 @@ class Link:
                 its backoff is over.
         """
         channel = await self._open_channel()
-        timeout_seconds = self._reach.settings.command_timeout_seconds
+        timeout_seconds = self.target.access.command_timeout_seconds
         if channel.asked_at is not None:
             await self._outwait(channel, timeout_seconds)
         try:
@@ -299,30 +307,33 @@ class Link:
             raise HostError(last.stage, last.kind, f"{last.message}; next attempt in {wait_seconds:.0f} s") from last
         try:
             self._channel = await self._connect()
+        except NotTriedError:
+            raise
         except HostError as error:
-            await self._fail(error, backoff_for(error.kind), time.monotonic())
+            self.connects_total += 1
+            await self._fail(error, backoff_for(error), time.monotonic())
             raise
         except asyncio.CancelledError:  # by a reload or stop: nobody else would close a connection that is half made
             connection, self._connection = self._connection, None
             if connection:
                 connection.abort()
             raise
+        self.connects_total += 1
         return self._channel
 
     async def _connect(self) -> ProbeChannel:
         """Returns a new channel with the probe started in it."""
-        self.connects_total += 1
-        async with self._reach.login(self.host) as self._connection:
+        async with self.reach.login(self.target) as self._connection:
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.
             channel = ProbeChannel(self._make_reader(), first_input=self._first_input, runs_by_sudo=self._runs_by_sudo)
             starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
-            await within(self._reach.settings.command_timeout_seconds, Stage.COMMAND, starting)
+            await within(self.target.access.command_timeout_seconds, Stage.COMMAND, starting)
             return channel
 
     async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:
         # A host that was stuck in a sample may be so still, without a connection: stay away longer, or it gets two.
-        was_stuck = channel.ended_busy_seconds > self._reach.settings.command_timeout_seconds
-        backoff = backoff_for(Kind.COMMAND_TIMEOUT if was_stuck else error.kind)
+        was_stuck = channel.ended_busy_seconds > self.target.access.command_timeout_seconds
+        backoff = _STUCK if was_stuck else backoff_for(error)
         await self._fail(error, backoff, channel.ended_at)
 
     async def _fail(self, error: HostError, backoff: Backoff, at: float) -> None:
@@ -333,6 +344,11 @@ class Link:
         self._last_error, self._backoff = error, backoff
         wait_seconds = backoff.wait_seconds(self._failures, random.random)
         self._not_before = at + wait_seconds
+
+    def forgive(self) -> None:
+        """Lets the next request try again at once what a person may have mended: keys, host keys, the probe's line."""
+        if self._last_error and self._last_error.kind in MENDED_BY_HAND:
+            self._not_before = 0.0
 
     async def close(self) -> None:
         """Ends the connection, and with it the probe on the host."""

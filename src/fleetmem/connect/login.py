@@ -1,76 +1,175 @@
 """Logins: from a socket, or a jump host's connection, to an authenticated SSH connection."""
 
-import socket
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncssh
 
+from fleetmem.connect.breaker import Attempt
 from fleetmem.connect.guard import ALLOWANCE_SECONDS, GuardedTunnel
-from fleetmem.connect.host_keys import HostKeys, Verifier
-from fleetmem.connect.settings import HostKeyPolicy, SshSettings
-from fleetmem.connect.targets import Target
+from fleetmem.connect.host_keys import HostKeys, Known
+from fleetmem.connect.key_ring import KeyRing, Offer
+from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
-from fleetmem.errors import HostError, Stage
+from fleetmem.connect.way import Way
+from fleetmem.errors import HostError, Kind, Stage
 
-# AES-GCM first: one call into OpenSSL per packet, where chacha20-poly1305 sets up four contexts in Python.
-_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-_KEEPALIVE_SECONDS = 15  # 3 unanswered ones end a connection whose host went away without a word
+_COMPRESSION = ["zlib@openssh.com", "zlib", "none"]
+_NO_COMPRESSION = ["none"]  # a host may choose any that is offered: 200 KB become 200 MB
+
+
+class Client(asyncssh.SSHClient):
+    """Answers asyncssh's questions during a login, and keeps the refusals that it would reduce to a sentence.
+
+    Args:
+        target: who is logged in to.
+        host_keys: decides about its key.
+        offer: the keys to offer it.
+        attempt: asked before the first key is offered.
+        on_closed: called once the connection has ended, however it did.
+
+    Attributes:
+        refusal: why the host was refused, or not tried, by us.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        host_keys: HostKeys,
+        offer: Offer,
+        attempt: Attempt | None,
+        on_closed: Callable[[], None],
+    ) -> None:
+        self.refusal: HostError | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._target = target
+        self._host_keys = host_keys
+        self._offer = offer
+        self._attempt = attempt
+        self._on_closed = on_closed
+
+    def take_limit(self, limit: asyncio.Timeout) -> None:
+        """Takes the limit of the login."""
+        self._limit = limit
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Decides about a key that is not among the known ones."""
+        try:
+            self._host_keys.verify(self._target, key)
+        except HostError as error:
+            self.refusal = error
+        return self.refusal is None
+
+    async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
+        """Returns the next key to offer."""
+        if self._attempt and not self._offer.offered and not await self._may_begin(self._attempt):
+            self.refusal = self._attempt.refusal()
+            return None
+        key = self._offer.next()
+        return [key] if key else None
+
+    async def _may_begin(self, attempt: Attempt) -> bool:
+        """Asks whether a key may be offered; waiting for the answer is no time of the host's."""
+        if self._limit is None:
+            return await attempt.begin()
+        before, when = asyncio.get_running_loop().time(), self._limit.when()
+        self._limit.reschedule(None)
+        may_begin = await attempt.begin()
+        if when is not None:
+            with suppress(RuntimeError):  # it was cancelled meanwhile
+                self._limit.reschedule(when + asyncio.get_running_loop().time() - before)
+        return may_begin
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended."""
+        self._on_closed()
 
 
 class Login:
     """Logs in, with the keys and known hosts of a fleet."""
 
-    def __init__(
-        self,
-        settings: SshSettings,
-        host_keys: HostKeys,
-        keys: Sequence[asyncssh.SSHKeyPair],
-        config_paths: Sequence[str] | None,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, host_keys: HostKeys, keys: KeyRing) -> None:
         self._host_keys = host_keys
         self._keys = keys
-        self._config_paths = config_paths
 
-    async def connect(
-        self, target: Target, *, sock: socket.socket | None, tunnel: asyncssh.SSHClientConnection | None
-    ) -> asyncssh.SSHClientConnection:
-        """Returns an authenticated connection, over a socket or a jump host where one is given.
+    async def connect(self, target: Target, way: Way, attempt: Attempt | None = None) -> asyncssh.SSHClientConnection:
+        """Returns an authenticated connection. The way to the host is closed with it, or at once where there is none.
+
+        Args:
+            target: who to log in to.
+            way: leads there.
+            attempt: asked before the first key is offered; None for jump hosts, which have waits of their own.
 
         Raises:
             HostError: the host is not the one that is known, does not let us in, or took too long.
         """
-        verifier = Verifier(self._host_keys)
-        options = self._options(target) | {"client_factory": lambda: verifier}
-        if sock or tunnel:
-            options["tunnel"] = GuardedTunnel(sock or tunnel, ALLOWANCE_SECONDS)
+        offer = await self._keys.offer(target)
+        known = self._host_keys.known(target)
+        client = Client(target, self._host_keys, offer, attempt, way.close)
+        options = _options(target, known) | {"client_factory": lambda: client}
+        # A jump host's bytes are those of all hosts behind it.
+        options["tunnel"] = GuardedTunnel(way.sock or way.tunnel, ALLOWANCE_SECONDS if attempt else None)
+        limit_seconds = target.access.login_timeout_seconds + way.open_seconds
         try:
-            return await within(self._settings.login_timeout_seconds, Stage.LOGIN, asyncssh.connect(**options))
+            connecting = asyncssh.connect(**options)
+            connection = await within(limit_seconds, Stage.LOGIN, connecting, take_limit=client.take_limit)
         except BaseException as error:
-            if sock:
-                sock.close()
+            way.abandon()
             if isinstance(error, HostError):
-                raise verifier.refusal or error from error
+                raise way.explain(self._explain(error, target, client, offer)) from error
             raise
+        self._keys.note_accepted(target, offer)
+        return connection
 
-    def _options(self, target: Target) -> dict[str, Any]:
-        is_insecure = self._settings.host_key_policy is HostKeyPolicy.INSECURE
-        options: dict[str, Any] = {
-            "host": target.alias,
-            "port": target.port,
-            "username": target.user,
-            "config": self._config_paths,
-            "known_hosts": None if is_insecure else self._host_keys.match,
-            "login_timeout": 0,  # ours is around it, with stages told apart
-            "keepalive_interval": _KEEPALIVE_SECONDS,
-        }
-        if self._settings.key_paths:
-            options |= {"client_keys": self._keys, "agent_path": None}
-        elif self._keys and not target.has_identity:
-            options |= {"client_keys": self._keys}
-        if not target.has_compression:
-            options["compression_algs"] = ["none"]  # a host may choose any that is offered: 200 KB become 200 MB
-        if not target.has_ciphers:
-            options["encryption_algs"] = _CIPHERS
-        return options
+    def _explain(self, error: HostError, target: Target, client: Client, offer: Offer) -> HostError:
+        """Returns the refusal behind what asyncssh made of it."""
+        if client.refusal:
+            return client.refusal
+        if error.kind is Kind.HOST_KEY_UNKNOWN and "revoked" in error.message:  # a certificate's key, or its authority
+            return self._host_keys.revoked(target)
+        if error.kind is Kind.AUTH_FAILED:
+            return HostError(error.stage, error.kind, offer.refusal())
+        return error
+
+
+def _options(target: Target, known: Known) -> dict[str, Any]:
+    """Returns what asyncssh is told: all of it, so that it reads no configuration and no key by itself."""
+    access, algorithms = target.access, target.access.algorithms
+    is_insecure = access.trust.policy is HostKeyPolicy.INSECURE
+    options: dict[str, Any] = {
+        "host": target.address,
+        "port": target.port,
+        "username": target.user,
+        "config": None,
+        # Revoked keys go to asyncssh only for certificates, whose keys it does not ask about.
+        "known_hosts": None
+        if is_insecure
+        else (known.keys, known.authorities, known.revoked if known.authorities else [], [], [], [], []),
+        "host_key_alias": target.certified_as,
+        "server_host_key_algs": known.algorithms(target),
+        "encryption_algs": algorithms.ciphers,
+        "mac_algs": algorithms.macs,
+        "kex_algs": algorithms.key_exchanges,
+        "signature_algs": algorithms.signatures,
+        "compression_algs": _COMPRESSION if access.is_compressed else _NO_COMPRESSION,
+        "client_keys": None,  # none but those that the client is asked for
+        "agent_path": None,
+        "host_based_auth": False,
+        "kbdint_auth": False,
+        "password_auth": False,
+        "gss_auth": access.has_gssapi,
+        "gss_kex": access.has_gssapi_exchange,
+        "login_timeout": 0,  # ours is around it, with stages told apart
+        "connect_timeout": None,
+        "keepalive_interval": access.keepalive_seconds,
+        "keepalive_count_max": access.keepalive_count,
+        "tcp_keepalive": access.has_tcp_keepalive,
+    }
+    if access.rekey_bytes:
+        options["rekey_bytes"] = access.rekey_bytes
+    if access.rekey_seconds:
+        options["rekey_seconds"] = access.rekey_seconds
+    return options

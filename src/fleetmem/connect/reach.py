@@ -1,81 +1,129 @@
-"""What all links share: keys, known hosts, limits on handshakes, the ssh configuration, the jump host."""
+"""What all links share: keys, known hosts, limits on logins, the ssh configuration, jump hosts."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 
 import asyncssh
 
+from fleetmem.connect.breaker import Breakers
 from fleetmem.connect.host_keys import HostKeys
-from fleetmem.connect.jumps import Jump
-from fleetmem.connect.keys import AskPassphrase, load_default_keys, load_keys
+from fleetmem.connect.jumps import Jump, Jumps
+from fleetmem.connect.key_ring import KeyRing
+from fleetmem.connect.keys import AskPassphrase
+from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login
-from fleetmem.connect.settings import SshSettings
-from fleetmem.connect.targets import Target, Targets
-from fleetmem.connect.transport import open_socket
+from fleetmem.connect.settings import HostKeyPolicy, ReachSettings, SshSettings
+from fleetmem.connect.target import Target
+from fleetmem.connect.targets import Targets
+from fleetmem.connect.way import Way, open_way
 from fleetmem.model import Host
+
+log = logging.getLogger("fleetmem.connect")
 
 
 class Reach:
-    """Knows how to get at hosts. One for a whole fleet."""
+    """Knows how to get at hosts. One for a whole fleet.
 
-    def __init__(self, settings: SshSettings, ask_passphrase: AskPassphrase) -> None:
-        """Reads keys and known hosts.
+    Args:
+        settings: see there.
+        ask_passphrase: see there.
+        previous: a reach that this one takes the place of; the keys that it has read are taken over.
+
+    Attributes:
+        settings: see there.
+    """
+
+    def __init__(self, settings: ReachSettings, ask_passphrase: AskPassphrase, previous: "Reach | None" = None) -> None:
+        """Reads the ssh configuration.
 
         Raises:
-            UsageError: a key, or the ssh configuration, cannot be used.
+            ConfigError: it cannot be used.
         """
         self.settings = settings
-        self._targets = Targets(settings)
-        host_keys = HostKeys(settings.known_hosts_path, settings.host_key_policy)
-        keys = load_keys(settings.key_paths, ask_passphrase) if settings.key_paths else load_default_keys()
-        self._login = Login(settings, host_keys, keys, self._targets.config_paths)
-        self._connect_slots = asyncio.Semaphore(settings.max_connects)
-        self._handshake_slots = asyncio.Semaphore(settings.max_handshakes)
-        self._jump: Jump | None = None
-        if settings.jump:
-            jump = self._targets.of_jump(settings.jump)
-            self._jump = Jump(settings.jump, jump, self._login, settings.connect_timeout_seconds)
+        self._resolver = Targets(settings)
+        self._targets: dict[Host, Target] = {}
+        self._is_insecure = False
+        self._keys: KeyRing = KeyRing(ask_passphrase, previous._keys if previous else None)
+        self._host_keys = HostKeys()
+        self._login = Login(self._host_keys, self._keys)
+        self._jumps = Jumps(self._login, settings.limits)
+        self._breakers: Breakers = Breakers(settings.limits.most_refusals, previous._breakers if previous else None)
+        self._connect_slots = asyncio.Semaphore(settings.limits.max_connects)
+        self._handshake_slots = asyncio.Semaphore(settings.limits.max_handshakes)
+        self._turns = Turns(settings.limits.handshakes_per_second, settings.limits.max_handshakes)
 
-    def target(self, host: Host) -> Target:
-        """Returns a host as the ssh configuration resolves it; without one, as it is.
+    def resolve(self, hosts: Iterable[Host], ssh_of: Callable[[Host], SshSettings]) -> dict[Host, Target]:
+        """Returns how hosts are reached, and reads the keys and known hosts that it takes.
+
+        Args:
+            hosts: which.
+            ssh_of: what flags and configuration say of a host.
 
         Raises:
-            ConfigError: the ssh configuration cannot be read.
+            UsageError: something cannot be used.
         """
-        return self._targets.of(host)
+        targets = {host: self._resolver.resolve(host, ssh_of(host)) for host in hosts}
+        everybody = {target for each in targets.values() for target in (each, *each.jumps)}
+        for access in dict.fromkeys(target.access for target in everybody):
+            self._keys.prepare(access.identities)
+            self._host_keys.prepare(access.trust)
+        return targets
+
+    def take(self, targets: dict[Host, Target], previous: "Reach | None" = None) -> None:
+        """Makes hosts its own, and the connections to jump hosts of a reach that it takes the place of."""
+        self._targets = targets
+        if previous and previous is not self:
+            self._jumps.adopt(previous._jumps, (target.jumps for target in targets.values()))
+        policies = {target.access.trust.policy for each in targets.values() for target in (each, *each.jumps)}
+        if HostKeyPolicy.INSECURE in policies and not (previous and previous._is_insecure):
+            log.warning("host keys are not checked (insecure): whoever is in between can answer for the hosts")
+        self._is_insecure = HostKeyPolicy.INSECURE in policies
+
+    def target(self, host: Host) -> Target:
+        """Returns how a host is reached."""
+        return self._targets[host]
+
+    @property
+    def withheld_total(self) -> int:
+        """Logins that were not tried, as too many before them had been refused."""
+        return self._breakers.withheld_total
 
     @asynccontextmanager
-    async def login(self, host: Host) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    async def login(self, target: Target) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """Logs in to a host. Within the context the login has one of the places that there are for logins.
 
         Raises:
-            HostError: the host, or the jump host before it, failed.
+            NotTriedError: a jump host on the way failed, or too many hosts have refused the same user and keys.
+            HostError: the host failed.
         """
-        target = self.target(host)
-        sock, tunnel = await self._transport(target)
-        try:
-            await self._handshake_slots.acquire()
-        except BaseException:
-            if sock:
-                sock.close()
-            raise
-        try:
-            yield await self._login.connect(target, sock=sock, tunnel=tunnel)
-        finally:
-            self._handshake_slots.release()
+        async with AsyncExitStack() as stack:
+            yield await self._log_in(target, stack)
 
-    async def _transport(self, target: Target) -> tuple[socket.socket | None, asyncssh.SSHClientConnection | None]:
-        """Returns a socket or a jump host's connection to log in over; neither where asyncssh makes its own."""
-        if self._jump:
-            return None, await self._jump.connection()
-        if target.has_proxy:
-            return None, None
+    async def _log_in(self, target: Target, stack: AsyncExitStack) -> asyncssh.SSHClientConnection:
+        jump = self._jumps.of(target.jumps)
+        with self._breakers.attempt(target) as attempt:
+            way = await self._open_way(target, jump)
+            try:
+                await stack.enter_async_context(self._handshake_slots)
+                async with jump.slots if jump else nullcontext():
+                    return await self._login.connect(target, way, attempt)
+            except BaseException:
+                way.abandon()
+                raise
+
+    async def _open_way(self, target: Target, jump: Jump | None) -> Way:
+        if jump:
+            jump.check()
+        await self._turns.wait()
+        if jump:
+            await jump.turns.wait()
+            return await jump.way_to(target)
         async with self._connect_slots:
-            return await open_socket(target.address, target.port, self.settings.connect_timeout_seconds), None
+            return await open_way(target)
 
     async def close(self) -> None:
-        """Closes the jump host's connection."""
-        if self._jump:
-            self._jump.close()
+        """Closes the connections to jump hosts and agents."""
+        self._jumps.close()
+        self._keys.close()

@@ -1,8 +1,19 @@
 """How to reach hosts: plain, picklable values, no open file and no socket."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
+
+from fleetmem.errors import UsageError
+
+CONNECT_SECONDS = 5.0
+KEEPALIVE_SECONDS = 15.0
+"""3 unanswered ones end a connection whose host went away without a word."""
+
+_HIGHEST_PORT = 65535
+_IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?"
 
 
 class HostKeyPolicy(StrEnum):
@@ -13,34 +24,102 @@ class HostKeyPolicy(StrEnum):
     INSECURE = "insecure"
 
 
+class JumpSpec(NamedTuple):
+    """A jump host as `[user@]host[:port]` says it; None for what it does not say."""
+
+    user: str | None
+    host: str
+    port: int | None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host and self.port else self.host
+        return f"{self.user + '@' if self.user else ''}{host}{f':{self.port}' if self.port else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class SshSettings:
-    """How to reach hosts.
+    """How to reach a host. What is None, or empty, is left to the ssh configuration, and then to a default.
 
     Attributes:
-        user: login name where neither the host nor the ssh configuration says one; None is the local user's.
-        port: TCP port, likewise; None is 22.
-        key_paths: private keys; empty means the ssh configuration's, the agent's and the usual ones in `~/.ssh`.
-        jump: `[user@]host[:port]` of a jump host that every host is reached through, or None.
-        config_path: ssh client configuration, None for none.
-        known_hosts_path: host keys are read from here, and new ones recorded here.
-        host_key_policy: see there.
-        connect_timeout_seconds: for the TCP connection, name look-up included.
-        login_timeout_seconds: for key exchange and authentication.
+        user: login name; at last the local user's.
+        port: TCP port; at last 22.
+        key_paths: private keys; at last the agent's and the usual ones in `~/.ssh`.
+        jumps: jump hosts that it is reached through, the first one first; empty for none.
+        known_hosts_path: host keys are read from here, and new ones recorded here; at last `~/.ssh/known_hosts`.
+        host_key_policy: see there; at last `accept-new`.
+        connect_timeout_seconds: for the TCP connection, name look-up included; at last 5.
+        login_timeout_seconds: for key exchange and authentication; at last 5.
         command_timeout_seconds: for one sample.
-        max_handshakes: logins at the same time, over all hosts.
-        max_connects: TCP connections being made at the same time, over all hosts.
+        keepalive_seconds: a silent connection is asked so often whether it lives, 0 for never; at last 15.
+        is_compressed: whether what is sent is compressed; at last not.
     """
 
     user: str | None = None
     port: int | None = None
     key_paths: tuple[Path, ...] = ()
-    jump: str | None = None
-    config_path: Path | None = None
-    known_hosts_path: Path = Path("~/.ssh/known_hosts")
-    host_key_policy: HostKeyPolicy = HostKeyPolicy.ACCEPT_NEW
-    connect_timeout_seconds: float = 5.0
-    login_timeout_seconds: float = 5.0
+    jumps: tuple[JumpSpec, ...] | None = None
+    known_hosts_path: Path | None = None
+    host_key_policy: HostKeyPolicy | None = None
+    connect_timeout_seconds: float | None = None
+    login_timeout_seconds: float | None = None
     command_timeout_seconds: float = 5.0
+    keepalive_seconds: float | None = None
+    is_compressed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginLimits:
+    """How much may go on at the same time, over all hosts.
+
+    Attributes:
+        max_handshakes: logins at the same time.
+        max_connects: TCP connections being made at the same time.
+        handshakes_per_second: logins begun in a second, 0 for no limit.
+        jump_handshakes: logins at the same time through one jump host.
+        jump_handshakes_per_second: logins begun in a second through one jump host, 0 for no limit.
+        most_refusals: hosts that may refuse the same user and keys while none has let them in.
+    """
+
     max_handshakes: int = 64
     max_connects: int = 512
+    handshakes_per_second: float = 100.0
+    jump_handshakes: int = 8
+    jump_handshakes_per_second: float = 50.0
+    most_refusals: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReachSettings:
+    """How to reach a fleet.
+
+    Attributes:
+        ssh: what holds for jump hosts, and for hosts that nothing else is said of.
+        limits: see there.
+        config_paths: ssh client configuration, the stronger file first.
+    """
+
+    ssh: SshSettings = SshSettings()
+    limits: LoginLimits = LoginLimits()
+    config_paths: tuple[Path, ...] = ()
+
+
+def parse_jumps(text: str) -> tuple[JumpSpec, ...]:
+    """Returns the jump hosts of `[user@]host[:port],...`, as `ssh -J` takes them; none for `none`.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    if text.strip().lower() == "none":
+        return ()
+    return tuple(_parse_jump(part.strip()) for part in text.split(","))
+
+
+def _parse_jump(text: str) -> JumpSpec:
+    user, at, rest = text.removeprefix("ssh://").removesuffix("/").rpartition("@")
+    match = re.fullmatch(rf"\[({_IPV6})\](?::(\d{{1,5}}))?|(\w[\w.-]*)(?::(\d{{1,5}}))?|({_IPV6})", rest)
+    port = int(match[2] or match[4] or 0) if match else 0
+    if not match or (at and not user) or port > _HIGHEST_PORT:
+        raise UsageError(
+            f"jump host {text!r}: expected [user@]host[:port], with IPv6 as [::1]:22; commas between several"
+        )
+    return JumpSpec(user or None, match[1] or match[3] or match[5], port or None)

@@ -5,7 +5,7 @@ asyncssh has no single root: its TimeoutError is also an OSError, key errors are
 
 import asyncio
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import asyncssh
@@ -19,14 +19,29 @@ _WORLD_ERRORS = (asyncssh.Error, OSError, UnicodeError, asyncio.IncompleteReadEr
 _T = TypeVar("_T")
 
 
-async def within(timeout_seconds: float, stage: Stage, work: Awaitable[_T], *, used_seconds: float = 0.0) -> _T:
-    """Awaits the work of a stage within its limit, of which a part may have been used.
+async def within(
+    timeout_seconds: float,
+    stage: Stage,
+    work: Awaitable[_T],
+    *,
+    used_seconds: float = 0.0,
+    take_limit: Callable[[asyncio.Timeout], None] = lambda _limit: None,
+) -> _T:
+    """Awaits the work of a stage within its limit.
+
+    Args:
+        timeout_seconds: the limit.
+        stage: which.
+        work: what is to be done.
+        used_seconds: of the limit, already.
+        take_limit: called with the limit, for work that waits for others now and then, which is not to count.
 
     Raises:
         HostError: it took longer, or the world did something to it.
     """
     try:
-        async with asyncio.timeout(timeout_seconds - used_seconds):
+        async with asyncio.timeout(timeout_seconds - used_seconds) as limit:
+            take_limit(limit)
             return await work
     except _WORLD_ERRORS as error:
         raise translate(error, stage, timeout_seconds) from error
@@ -53,11 +68,18 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
         case asyncssh.PermissionDenied() | asyncssh.IllegalUserName():
             return HostError(stage, Kind.AUTH_FAILED, "the host refused every key and method offered")
         case asyncssh.ChannelOpenError() if stage is not Stage.COMMAND:  # a login through a jump host
-            return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"the jump host cannot reach it: {error.reason}")
+            hint = (
+                " (AllowTcpForwarding, PermitOpen)" if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED else ""
+            )
+            return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"the jump host cannot reach it: {error.reason}{hint}")
         case asyncssh.ChannelOpenError():
             return HostError(stage, Kind.COMMAND_FAILED, f"the host refused to run a command: {error.reason}")
         case Flood():
             return HostError(stage, Kind.BAD_FRAME, error.reason)
+        case asyncssh.DisconnectError() if "too many authentication failures" in error.reason.lower():  # sshd's words
+            return HostError(stage, Kind.AUTH_FAILED, "the host refused so many keys that it hung up")
+        case asyncssh.KeyExchangeFailed():
+            return HostError(stage, Kind.DISCONNECTED, f"key exchange failed: {error.reason}")
         case asyncssh.DisconnectError():
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error.reason}")
         case asyncio.IncompleteReadError() | ConnectionResetError() | BrokenPipeError():

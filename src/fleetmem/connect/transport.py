@@ -1,42 +1,45 @@
-"""TCP connections to hosts: name look-up and connect, under one time limit."""
+"""What an SSH connection runs over: a TCP connection, or the standard input and output of a ProxyCommand."""
 
 import asyncio
 import ipaddress
+import os
+import signal
 import socket
 import time
 from typing import Any
 
+from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
-from fleetmem.errors import Stage
+from fleetmem.errors import HostError, Kind, Stage
+
+_KEPT_BYTES = 500
 
 
-async def open_socket(address: str, port: int, limit_seconds: float) -> socket.socket:
+async def open_socket(target: Target) -> socket.socket:
     """Returns a connected socket.
 
     Raises:
         HostError: the name does not resolve, or nothing answers, within the limit of both together.
     """
-    started = time.monotonic()
-    addresses = await within(limit_seconds, Stage.RESOLVE, _look_up(address, port))
+    limit_seconds, started = target.access.connect_timeout_seconds, time.monotonic()
+    addresses = await within(limit_seconds, Stage.RESOLVE, _look_up(target))
     used_seconds = time.monotonic() - started
-    connecting = _connect(addresses, limit_seconds - used_seconds)
+    connecting = _connect(addresses, target, limit_seconds - used_seconds)
     return await within(limit_seconds, Stage.CONNECT, connecting, used_seconds=used_seconds)
 
 
-async def _look_up(address: str, port: int) -> list[tuple[Any, ...]]:
+async def _look_up(target: Target) -> list[tuple[Any, ...]]:
     """Returns the addresses of a name as `getaddrinfo` does, without a thread where it is an IP address already."""
+    name, port, family = target.address, target.port, target.access.family
     try:
-        ipaddress.ip_address(address.partition("%")[0])  # a zone follows the percent sign
+        ipaddress.ip_address(name.partition("%")[0])  # a zone follows the percent sign
     except ValueError:
-        return list(
-            await asyncio.get_running_loop().getaddrinfo(
-                address, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-            )
-        )
-    return list(socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        look_up = asyncio.get_running_loop().getaddrinfo
+        return list(await look_up(name, port, family=family, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP))
+    return list(socket.getaddrinfo(name, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
 
 
-async def _connect(addresses: list[tuple[Any, ...]], seconds: float) -> socket.socket:
+async def _connect(addresses: list[tuple[Any, ...]], target: Target, seconds: float) -> socket.socket:
     """Returns a connected socket. Addresses are tried in turn, each with its share of the time left."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -45,6 +48,7 @@ async def _connect(addresses: list[tuple[Any, ...]], seconds: float) -> socket.s
         sock.setblocking(False)
         left = len(addresses) - tried
         try:
+            _bind(sock, target)
             async with asyncio.timeout((deadline - loop.time()) / left if left > 1 else None):
                 await loop.sock_connect(sock, address)
         except BaseException as error:
@@ -54,3 +58,63 @@ async def _connect(addresses: list[tuple[Any, ...]], seconds: float) -> socket.s
         else:
             return sock
     raise OSError("the name resolves to no address")
+
+
+def _bind(sock: socket.socket, target: Target) -> None:
+    """Chooses the address and the interface to connect from, where the ssh configuration says so."""
+    if target.access.bind_interface:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, target.access.bind_interface.encode())
+    if target.access.bind_address:
+        sock.bind((target.access.bind_address, 0))
+
+
+class ProxyCommand:
+    """A ProxyCommand that runs (ssh_config(5)).
+
+    asyncssh would take what it writes to stderr for a part of the connection, and drop its shell syntax.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._said = b""
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, command: str) -> tuple["ProxyCommand", socket.socket]:
+        """Starts it; returns it and our end of the connection."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                os.environ.get("SHELL") or "/bin/sh",
+                *("-c", f"exec {command}"),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for us: we end it when its connection has ended
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process), ours
+
+    async def _listen(self) -> None:
+        stderr = self._process.stderr
+        while stderr and (data := await stderr.read(4096)):
+            self._said = (self._said + data)[-_KEPT_BYTES:]
+        await self._process.wait()
+
+    def explain(self, error: HostError) -> HostError:
+        """Returns why a login failed, with what the command had to say about it."""
+        said = " ".join(self._said.decode("utf-8", "replace").split())
+        if error.kind is not Kind.DISCONNECTED or not (said or self._process.returncode):
+            return error
+        status = f" ended with status {self._process.returncode}" if self._process.returncode else ""
+        return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"ProxyCommand{status}: {said or error.message}")
+
+    def close(self) -> None:
+        """Ends it, as ssh does."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)

@@ -5,12 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-from fleetmem.connect.host_keys import entry_name
-from fleetmem.connect.keys import DEFAULT_KEY_PATHS
 from fleetmem.connect.link import Answer, Link
 from fleetmem.connect.reach import Reach
+from fleetmem.connect.targets import USUAL_KEY_PATHS, USUAL_KNOWN_HOSTS_PATHS
 from fleetmem.doctor.hosts import Access, ClockReading, Examination
 from fleetmem.errors import HostError, Kind
 from fleetmem.model import Host
@@ -113,23 +111,21 @@ class Examiner:
 
 
 def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Access:
-    """Returns how a host is reached, as far as commands for people need it.
-
-    Raises:
-        ConfigError: the ssh configuration cannot be read.
-    """
-    target, settings = reach.target(host), reach.settings
-    usual = next((path for path in map(Path.expanduser, DEFAULT_KEY_PATHS) if path.is_file()), DEFAULT_KEY_PATHS[0])
-    key_paths = [Path(path) for path in host.key_paths] + list(settings.key_paths)
+    """Returns how a host is reached, as far as commands for people need it."""
+    target = reach.target(host)
+    key_paths, known_hosts = target.access.identities.paths, target.access.trust.paths
     return Access(
         name=host.name,
         address=target.address,
         port=target.port,
         user=target.user,
-        key_path=next(iter(key_paths), usual).expanduser(),
-        known_hosts_path=settings.known_hosts_path.expanduser(),
-        known_hosts_entry=entry_name(target.alias, target.port),
-        jump=host.jump or settings.jump or "",
+        key_path=next(
+            (path for path in key_paths if path.is_file()),
+            key_paths[0] if key_paths else USUAL_KEY_PATHS[0].expanduser(),
+        ),
+        known_hosts_path=known_hosts[0] if known_hosts else USUAL_KNOWN_HOSTS_PATHS[0].expanduser(),
+        known_hosts_entry=target.known_as,
+        jump=",".join(map(str, target.jumps)),
         runs_by_sudo=runs_by_sudo,
     )
 

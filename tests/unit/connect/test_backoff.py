@@ -3,17 +3,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetmem.connect.backoff import Backoff, backoff_for
-from fleetmem.errors import Kind
+from fleetmem.errors import HostError, Kind, Stage
 
 
 def _lowest() -> float:
     return 0.0
 
 
+def _backoff(kind: Kind, stage: Stage = Stage.LOGIN) -> Backoff:
+    return backoff_for(HostError(stage, kind, "it happens"))
+
+
 @pytest.mark.parametrize(
     ("kind", "first_seconds", "longest_seconds"),
     [
-        (Kind.DISCONNECTED, 1, 60),
+        (Kind.DISCONNECTED, 15, 300),
         (Kind.COMMAND_TIMEOUT, 15, 300),
         (Kind.UNREACHABLE, 15, 300),
         (Kind.CONNECT_TIMEOUT, 15, 300),
@@ -27,10 +31,15 @@ def _lowest() -> float:
     ],
 )
 def test_waits_by_kind(kind: Kind, first_seconds: float, longest_seconds: float) -> None:
-    """A dropped connection is tried again soon, a refused one after 15 s, a refused login after a minute."""
-    backoff = backoff_for(kind)
-    assert backoff.wait_seconds(1, _lowest) == first_seconds
-    assert backoff.wait_seconds(50, _lowest) == longest_seconds
+    """A refused connection is tried again after 15 s, which is the least that sshd punishes for, a login after 60 s."""
+    assert _backoff(kind).wait_seconds(1, _lowest) == first_seconds
+    assert _backoff(kind).wait_seconds(50, _lowest) == longest_seconds
+
+
+def test_a_dropped_connection_comes_back_soon() -> None:
+    """One that was established is tried again after 1 s; one that was closed during the login was refused."""
+    assert _backoff(Kind.DISCONNECTED, Stage.COMMAND).wait_seconds(1, _lowest) == 1
+    assert _backoff(Kind.DISCONNECTED, Stage.COMMAND).wait_seconds(50, _lowest) == 60
 
 
 def test_waits_double() -> None:
@@ -42,7 +51,7 @@ def test_waits_double() -> None:
 @given(st.sampled_from(Kind), st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_waits_stay_in_bounds(kind: Kind, failures: int, dice: float) -> None:
     """Jitter stretches by less than a quarter and never shortens, whatever the number of failures."""
-    backoff = backoff_for(kind)
+    backoff = _backoff(kind)
     base = backoff.wait_seconds(failures, _lowest)
     wait_seconds = backoff.wait_seconds(failures, lambda: dice)
     assert backoff.first_seconds <= base <= backoff.longest_seconds
@@ -52,5 +61,5 @@ def test_waits_stay_in_bounds(kind: Kind, failures: int, dice: float) -> None:
 
 def test_jitter_spreads() -> None:
     """Hosts that failed together come back apart."""
-    backoff = backoff_for(Kind.UNREACHABLE)
+    backoff = _backoff(Kind.UNREACHABLE)
     assert (backoff.wait_seconds(1, lambda: 0.0), backoff.wait_seconds(1, lambda: 0.5)) == (15, 16.875)

@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from fleetmem.connect.keys import load_default_keys, load_keys
+from fleetmem.connect.keys import KeyFile
 from fleetmem.errors import UsageError
 
 _PASSPHRASE = "sesame"  # noqa: S105
@@ -46,19 +46,21 @@ class Person:
         return self.answers.pop(0)
 
 
+def _load(path: Path, person: Person | None = None, *, in_agent: bool = False) -> KeyFile:
+    return KeyFile(path, (person or Person()).ask, lambda public: in_agent and public == _public(path))
+
+
 def _public(path: Path) -> bytes:
-    return asyncssh.read_public_key(f"{path}.pub").public_data
+    return asyncssh.read_public_key(str(path) if path.suffix == ".pub" else f"{path}.pub").public_data
 
 
 @pytest.mark.parametrize("key_format", _FORMATS)
 @pytest.mark.parametrize("key_type", _TYPES)
 def test_a_key_without_passphrase(make_key: MakeKey, key_type: str, key_format: str) -> None:
     """Every usual type and format is read, and nobody is asked for anything."""
-    person = Person()
-    path = make_key(key_type, key_format)
-    (pair,) = load_keys([path], person.ask)
-    assert pair.public_data == _public(path)
-    assert not person.asked_for
+    file = _load(path := make_key(key_type, key_format))
+    assert [pair.public_data for pair in file.pairs] == [_public(path)]
+    assert (file.public_data, file.problem) == (_public(path), None)
 
 
 @pytest.mark.parametrize("key_format", _FORMATS)
@@ -67,8 +69,7 @@ def test_an_encrypted_key(make_key: MakeKey, key_type: str, key_format: str) -> 
     """The passphrase is asked for once, with the key's name."""
     person = Person(_PASSPHRASE)
     path = make_key(key_type, key_format, _PASSPHRASE)
-    (pair,) = load_keys([path], person.ask)
-    assert pair.public_data == _public(path)
+    assert [pair.public_data for pair in _load(path, person).pairs] == [_public(path)]
     assert person.asked_for == [path]
 
 
@@ -76,7 +77,7 @@ def test_an_encrypted_key(make_key: MakeKey, key_type: str, key_format: str) -> 
 def test_a_wrong_passphrase_may_be_corrected(make_key: MakeKey, key_type: str, key_format: str) -> None:
     """A slip of the finger is no reason to stop."""
     person = Person("wrong", "Sesame", _PASSPHRASE)
-    assert len(load_keys([make_key(key_type, key_format, _PASSPHRASE)], person.ask)) == 1
+    assert len(_load(make_key(key_type, key_format, _PASSPHRASE), person).pairs) == 1
     assert not person.answers
 
 
@@ -85,44 +86,93 @@ def test_three_wrong_passphrases(make_key: MakeKey, key_type: str, key_format: s
     """After three tries it ends with the key's name."""
     person = Person("a", "b", "c", "d")
     with pytest.raises(UsageError, match=f"{key_type}-{key_format}-sesame: wrong passphrase"):
-        load_keys([make_key(key_type, key_format, _PASSPHRASE)], person.ask)
+        _load(make_key(key_type, key_format, _PASSPHRASE), person)
     assert person.answers == ["d"]
 
 
 def test_nobody_to_ask(make_key: MakeKey) -> None:
-    """In a script or a daemon the message says what to do instead."""
-    with pytest.raises(
-        UsageError, match="is encrypted and nobody is there to type its passphrase: load it with ssh-add"
-    ):
-        load_keys([make_key(passphrase=_PASSPHRASE)], Person(None).ask)
+    """In a script or a daemon there is a problem, which says what to do instead."""
+    file = _load(make_key(passphrase=_PASSPHRASE), Person(None))
+    assert not file.pairs
+    assert file.problem
+    assert "is encrypted and nobody is there to type its passphrase: load it with ssh-add" in file.problem
 
 
-def test_several_keys_in_order(make_key: MakeKey) -> None:
-    """Keys are offered in the order given."""
-    paths = [make_key("rsa"), make_key("ed25519"), make_key("ecdsa")]
-    assert [pair.public_data for pair in load_keys(paths, Person().ask)] == [_public(path) for path in paths]
+@pytest.mark.parametrize(("key_type", "key_format"), _ENCRYPTIONS)
+def test_the_agent_has_an_encrypted_key(make_key: MakeKey, key_type: str, key_format: str) -> None:
+    """Nobody is asked for what the agent can sign with."""
+    file = _load(path := make_key(key_type, key_format, _PASSPHRASE), in_agent=True)
+    assert (file.pairs, file.public_data, file.problem) == ((), _public(path), None)
+
+
+def test_a_public_key(make_key: MakeKey) -> None:
+    """It names one of the agent's keys; where the agent has none for it, a private key is wanted."""
+    public = Path(f"{make_key()}.pub")
+    file = _load(public, in_agent=True)
+    assert (file.pairs, file.public_data, file.problem) == ((), _public(public), None)
+    assert (
+        _load(public).problem == f"key {public} is a public key, and no agent has its private one; give a private key"
+    )
 
 
 def test_a_certificate_beside_a_key(tmp_path: Path, make_key: MakeKey) -> None:
-    """`<key>-cert.pub` is found and offered together with the plain key."""
+    """`<key>-cert.pub` is found and offered before the plain key; a new one takes its place without a restart."""
     key = tmp_path / "key"
     key.write_bytes(make_key().read_bytes())
     authority = asyncssh.generate_private_key("ssh-ed25519")
-    certificate = authority.generate_user_certificate(asyncssh.read_private_key(str(key)), "id")
-    certificate.write_certificate(f"{key}-cert.pub")
-    assert [pair.has_cert for pair in load_keys([key], Person().ask)] == [True, False]
+
+    def sign(name: str) -> bytes:
+        certificate = authority.generate_user_certificate(asyncssh.read_private_key(str(key)), name)
+        certificate.write_certificate(f"{key}-cert.pub")
+        return certificate.public_data
+
+    first = sign("first")
+    file = _load(key)
+    assert [pair.public_data for pair in file.pairs] == [first, _public(make_key())]
+    second = sign("second, which is longer")
+    file.refresh()
+    assert [pair.public_data for pair in file.pairs] == [second, _public(make_key())]
 
 
-def test_a_key_in_home(home: Path, make_key: MakeKey) -> None:
-    """A tilde means home."""
-    (home / "key.pem").write_bytes(make_key().read_bytes())
-    assert len(load_keys([Path("~/key.pem")], Person().ask)) == 1
+def test_a_key_that_is_replaced(tmp_path: Path, make_key: MakeKey, caplog: pytest.LogCaptureFixture) -> None:
+    """The new key counts from then on; nonsense does not, and is told."""
+    key = tmp_path / "key"
+    key.write_bytes(make_key("ed25519").read_bytes())
+    file = _load(key)
+    key.write_bytes(make_key("ecdsa").read_bytes())
+    file.refresh()
+    assert [pair.public_data for pair in file.pairs] == [_public(make_key("ecdsa"))]
+    assert file.public_data == _public(make_key("ecdsa"))
+    key.write_text("nonsense")
+    file.refresh()
+    file.refresh()
+    assert [pair.public_data for pair in file.pairs] == [_public(make_key("ecdsa"))]
+    (message,) = caplog.messages
+    assert message.startswith(f"key {key} has changed and cannot be read: ")
+
+
+def test_a_passphrase_is_remembered_for_a_renewed_certificate(tmp_path: Path, make_key: MakeKey) -> None:
+    """Nobody is asked again because a certificate was renewed."""
+    key = tmp_path / "key"
+    key.write_bytes(make_key(passphrase=_PASSPHRASE).read_bytes())
+    person = Person(_PASSPHRASE)
+    file = _load_with(key, person)
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    private = asyncssh.read_private_key(str(key), _PASSPHRASE)
+    authority.generate_user_certificate(private, "id").write_certificate(f"{key}-cert.pub")
+    file.refresh()
+    assert [pair.has_cert for pair in file.pairs] == [True, False]
+    assert person.asked_for == [key]
+
+
+def _load_with(path: Path, person: Person) -> KeyFile:
+    return KeyFile(path, person.ask, lambda _public: False)
 
 
 def test_a_missing_key(tmp_path: Path) -> None:
     """The message names the file and the reason."""
     with pytest.raises(UsageError, match=r"key .*nowhere: no such file or directory"):
-        load_keys([tmp_path / "nowhere"], Person().ask)
+        _load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content", ["", "no key", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n"])
@@ -131,28 +181,4 @@ def test_no_key(tmp_path: Path, content: str) -> None:
     path = tmp_path / "key"
     path.write_text(content)
     with pytest.raises(UsageError, match=r"key .*/key: .*; give a private key in PEM or OpenSSH format"):
-        load_keys([path], Person().ask)
-
-
-def test_a_public_key_is_no_private_key(make_key: MakeKey) -> None:
-    """A .pub given by mistake is refused."""
-    with pytest.raises(UsageError, match="give a private key"):
-        load_keys([Path(f"{make_key()}.pub")], Person().ask)
-
-
-def test_default_keys(home: Path, make_key: MakeKey) -> None:
-    """The usual names in ~/.ssh are read; encrypted ones are left to the agent, other names alone."""
-    folder = home / ".ssh"
-    folder.mkdir()
-    (folder / "id_ed25519").write_bytes(make_key("ed25519").read_bytes())
-    (folder / "id_rsa").write_bytes(make_key("rsa", "PEM").read_bytes())
-    (folder / "id_ecdsa").write_bytes(make_key("ecdsa", passphrase=_PASSPHRASE).read_bytes())
-    (folder / "work").write_bytes(make_key("ecdsa").read_bytes())
-    expected = [_public(make_key("ed25519")), _public(make_key("rsa", "PEM"))]
-    assert [pair.public_data for pair in load_default_keys()] == expected
-
-
-def test_no_default_keys(home: Path) -> None:
-    """Without ~/.ssh there are none."""
-    assert not (home / ".ssh").exists()
-    assert load_default_keys() == []
+        _load(path)

@@ -8,6 +8,7 @@ import pytest
 from fleetmem.connect.translate import translate, within
 from fleetmem.errors import HostError, Kind, Stage
 
+_TOO_MANY = 2  # SSH_DISCONNECT_PROTOCOL_ERROR, with which sshd says so
 _BY_APPLICATION = asyncssh.DISC_BY_APPLICATION
 _NAME_UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -38,7 +39,7 @@ _NAME_UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         (asyncssh.PermissionDenied("x"), Stage.LOGIN, Stage.LOGIN, Kind.AUTH_FAILED, "refused every key and method"),
         (asyncssh.IllegalUserName("x"), Stage.LOGIN, Stage.LOGIN, Kind.AUTH_FAILED, "refused every key"),
         (asyncssh.ConnectionLost("gone"), Stage.LOGIN, Stage.LOGIN, Kind.DISCONNECTED, "connection lost: gone"),
-        (asyncssh.KeyExchangeFailed("kex"), Stage.LOGIN, Stage.LOGIN, Kind.DISCONNECTED, "connection lost: kex"),
+        (asyncssh.KeyExchangeFailed("kex"), Stage.LOGIN, Stage.LOGIN, Kind.DISCONNECTED, "key exchange failed: kex"),
         (asyncssh.ProtocolError("p"), Stage.COMMAND, Stage.COMMAND, Kind.DISCONNECTED, "connection lost: p"),
         (asyncssh.DisconnectError(_BY_APPLICATION, "bye"), Stage.LOGIN, Stage.LOGIN, Kind.DISCONNECTED, "lost: bye"),
         (
@@ -47,6 +48,20 @@ _NAME_UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
             Stage.CONNECT,
             Kind.UNREACHABLE,
             "the jump host cannot reach it: no route",
+        ),
+        (
+            asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "prohibited"),
+            Stage.CONNECT,
+            Stage.CONNECT,
+            Kind.UNREACHABLE,
+            "the jump host cannot reach it: prohibited (AllowTcpForwarding, PermitOpen)",
+        ),
+        (
+            asyncssh.DisconnectError(_TOO_MANY, "Too many authentication failures"),
+            Stage.LOGIN,
+            Stage.LOGIN,
+            Kind.AUTH_FAILED,
+            "refused so many keys that it hung up",
         ),
         (
             asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "no"),
