@@ -28,6 +28,7 @@ from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS
 from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
+from fleetmem.safe_text import redact_setting
 from fleetmem.shape.budget import reserved_series
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.sinks.archive import Compression
@@ -617,6 +618,6 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
         else:
             message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
-            lines.append(f"{key}: {message[0].lower()}{message[1:]} (given: {problem['input']!r})")
+            lines.append(f"{key}: {message[0].lower()}{message[1:]} (given: {redact_setting(repr(problem['input']))})")
     source = f"flags, {_ENV_PREFIX}* variables or {path}" if path else f"flags or {_ENV_PREFIX}* variables"
     return f"configuration ({source}):\n  " + "\n  ".join(lines)

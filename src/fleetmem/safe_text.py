@@ -20,6 +20,8 @@ _VALUES = (
     re.compile(r"(?i)(authorization\s{0,3}:\s{0,3}(?:[a-z]{1,20}\s+)?)[^\s\"']+"),
 )
 
+_PROGRAM = re.compile(r"(?<!\w)(command:\s*[^\s'\"]+)\s.*", re.DOTALL)
+
 
 def printable(text: str) -> str:
     r"""Returns text that cannot steer a terminal: what is not printable becomes `\xNN`, `\uNNNN` or `\UNNNNNNNN`.
@@ -53,6 +55,11 @@ def redact(text: str) -> str:
     for pattern in _VALUES:
         text = pattern.sub(rf"\g<1>{_HIDDEN}", text)
     return text
+
+
+def redact_setting(text: str) -> str:
+    """Returns the value of a setting without secrets. Anything behind the program of a `command:` may be one."""
+    return redact(_PROGRAM.sub(rf"\g<1> {_HIDDEN}", text))
 
 
 def _without_user(word: str) -> str:

@@ -12,7 +12,7 @@ from fleetmem.build import build_fleet
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import print_data
 from fleetmem.config import Settings
-from fleetmem.safe_text import redact
+from fleetmem.safe_text import redact_setting
 
 app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configuration.")
 
@@ -83,5 +83,5 @@ def _toml(value: Any) -> str:
         return json.dumps(value.value)
     if isinstance(value, str | Path):
         # A TOML basic string escapes as JSON does, but for DEL, and has no surrogate pairs.
-        return json.dumps(redact(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
+        return json.dumps(redact_setting(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value)

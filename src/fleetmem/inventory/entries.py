@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleetmem.errors import InventoryError
-from fleetmem.inventory.spec import is_address, is_user, split_address
+from fleetmem.inventory.spec import is_address, is_user, split_address, without_password
 from fleetmem.model import Host
 
 FIELDS = ("name", "address", "port", "user", "key", "jump", "groups", "labels")
@@ -86,7 +86,7 @@ def make_host(
     except InventoryError as error:
         raise InventoryError(f"{where}: not a name: {error}") from error
     if user is not None and not is_user(_text(where, "user", user)):
-        raise InventoryError(f"{where}: {_shown(user)} is not a login name")
+        raise InventoryError(f"{where}: {_shown(without_password(user))} is not a login name")
     return Host(
         name=name,
         address=address,
@@ -112,7 +112,9 @@ def check_jump(where: str, jump: str) -> str:
         except InventoryError as error:
             raise InventoryError(f"{where}: jump host {_shown(jump)}: {error}") from error
         if at and not is_user(user):
-            raise InventoryError(f"{where}: jump host {_shown(jump)}: {_shown(user)} is not a login name")
+            raise InventoryError(
+                f"{where}: jump host {_shown(jump)}: {_shown(without_password(user))} is not a login name"
+            )
     return jump
 
 

@@ -124,7 +124,8 @@ def parse_source(text: str) -> Source:
     kind, problem = _recognise(text.strip())
     if kind:
         return Source(kind, text.strip())
-    raise InventoryError(f"inventory {text!r} {problem}; write KIND:ARGUMENT, KIND one of {', '.join(KINDS)}")
+    told = f"{match[1]}:..." if match else text  # what is behind a word that is no kind may be a secret
+    raise InventoryError(f"inventory {told!r} {problem}; write KIND:ARGUMENT, KIND one of {', '.join(KINDS)}")
 
 
 def _recognise(text: str) -> tuple[str | None, str]:

@@ -36,7 +36,7 @@ def parse_spec(spec: str) -> Iterator[Host]:
     if at and not user:
         raise InventoryError(f"host {spec!r}: nothing before the @; expected [user@]host[:port]")
     if at and not is_user(user):
-        raise InventoryError(f"host {spec!r}: {user!r} is not a login name")
+        raise InventoryError(f"host {spec!r}: {without_password(user)!r} is not a login name")
     ipv6 = _parse_ipv6(rest)
     if ipv6:
         address, port = ipv6
@@ -68,6 +68,11 @@ def split_address(text: str) -> tuple[str, int | None]:
     if not _ADDRESS.fullmatch(address):
         raise InventoryError(f"host {text!r}: {address!r} is not a host name")
     return address, _parse_port(text, port_text) if colon else None
+
+
+def without_password(user: str) -> str:
+    """Returns what may be shown of what should be a login name."""
+    return user.partition(":")[0]
 
 
 def is_address(text: str) -> bool:
