@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +19,19 @@ from pathlib import Path
 import pytest
 
 from . import servers
-from .servers import Cli, Sshd, descendants, environment, find_tool, is_alive, make_key, missing, wait_for
+from .servers import (
+    Cli,
+    Sshd,
+    StatsD,
+    descendants,
+    environment,
+    find_tool,
+    free_port,
+    is_alive,
+    make_key,
+    missing,
+    wait_for,
+)
 
 ACCOUNT = "nobody"
 SEEN_AS = Path("/mnt")
@@ -262,3 +275,33 @@ def test_the_doctor_sees_what_is_hidden(hide: Callable[..., AbstractContextManag
         refused = cli("doctor", *options(sshd), "--sudo")
         assert refused.status == 3
         assert f"mend  fleetmem probe --sudoers {ACCOUNT}   # put that into /etc/sudoers.d" in refused.stdout
+
+
+def test_fleetmem_itself_needs_no_root(fleet: Sshd, statsd: StatsD) -> None:
+    """An account without any rights samples, records host keys, keeps its spool and serves Prometheus' page."""
+    if os.getuid() != 0:
+        pytest.skip("whoever runs this is not root: every other test shows it")
+    account = pwd.getpwnam(ACCOUNT)
+    unprivileged = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    unprivileged += ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    if subprocess.run([*unprivileged, sys.executable, "-c", "import fleetmem.cli"], check=False).returncode:
+        pytest.skip(f"{ACCOUNT} cannot run this Python, or read fleetmem")
+    with tempfile.TemporaryDirectory(prefix="fleetmem-home-") as name:
+        home = Path(name)
+        shutil.copy(fleet.key, home / "key")
+        for path in (home, home / "key"):
+            os.chown(path, account.pw_uid, account.pw_gid)
+        words = [sys.executable, "-m", "fleetmem", "run", "-i", HOST, "-u", servers.USER]
+        words += ["-p", str(fleet.port), "-k", "key"]
+        words += ["-g", statsd.address, "--graphite", f"127.0.0.1:{free_port()}", "--prometheus", str(free_port())]
+        words += ["-o", "out", "--interval", "0.5"]
+        with subprocess.Popen(
+            [*unprivileged, *words], cwd=home, env=environment(home), stderr=subprocess.PIPE
+        ) as process:
+            output = home / "out"
+            wait_for("two samples", lambda: output.exists() and output.read_text().count('"ok":true') >= 2)
+            process.terminate()
+            _, errors = process.communicate(timeout=10)
+        assert process.returncode == 0, errors
+        assert (home / ".ssh" / "known_hosts").stat().st_uid == account.pw_uid
+        assert list((home / ".local/state/fleetmem").iterdir())
