@@ -270,7 +270,12 @@ def _judge_kind(about: Examination, kind: ProbeKind) -> Finding:
 def _failure(about: Examination, error: HostError, check: Check, limits: Limits) -> Finding:
     is_awk = error.kind is Kind.COMMAND_MISSING and about.facts is not None and not about.facts.awk
     what = "awk is missing" if is_awk else error.message
-    mend = _install_awk(about) if is_awk else _mend(about.access, error.kind, limits)
+    if is_awk:
+        mend = _install_awk(about)
+    elif error.message.startswith("jump host "):  # the failure is that one's, and ssh says which when there are several
+        mend = about.access.ssh("true", "-v")
+    else:
+        mend = _mend(about.access, error.kind, limits)
     check = Check.HOST_AWK if is_awk else check
     return Finding(check, Severity.PROBLEM, about.access.name, what, _WHY[error.kind], mend)
 

@@ -131,6 +131,14 @@ def test_every_kind_of_failure_has_a_mend(kind: Kind) -> None:
     the_fault(failed(kind, Stage.COMMAND))
 
 
+@pytest.mark.parametrize("kind", [Kind.AUTH_FAILED, Kind.CONNECT_TIMEOUT, Kind.HOST_KEY_CHANGED])
+def test_a_jump_host_that_fails(kind: Kind) -> None:
+    """Nothing of the host behind it is to be mended."""
+    examination = failed(kind, Stage.LOGIN, "jump host ops@bastion: no")
+    examination = replace(examination, access=replace(ACCESS, jump="ops@bastion"))
+    assert the_fault(examination).mend == "ssh -v -J ops@bastion ubuntu@web01.example.com true"
+
+
 def test_commands_have_what_it_takes_to_get_there() -> None:
     """Port and jump host are in them, and nothing in a name is special to a shell."""
     access = replace(ACCESS, port=2222, jump="ops@bastion", key_path=Path("/k e y"), known_hosts_path=Path("/a b"))
