@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := .cache/tools
 
+FUZZ_SECONDS ?= 300
+
 export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
 
 .PHONY: help
@@ -42,6 +44,11 @@ check: $(INSTALLED) ## Format, lint, layers, types, tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Try mutated frames on the parser for FUZZ_SECONDS (300): Atheris where it installs, else Hypothesis
+	@[ -d .cache/atheris ] || $(BIN)/python -m pip install --quiet --no-deps --target .cache/atheris 'atheris==3.0.0' || true
+	@cd tests && ../$(BIN)/python -m unit.probe.fuzzing $(FUZZ_SECONDS) ../.cache/atheris
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code and mend what lint can mend

@@ -9,6 +9,7 @@ _TICK_SECONDS = 0.01
 """USER_HZ, in which the kernel counts CPU for everyone to read, is 100 wherever Linux runs today (time(7))."""
 
 _MAX_DIGITS = 20
+_MAX_LINES = 1000  # there are a dozen facts, and a probe is five processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ def parse_cpu(frame: bytes) -> ProbeCpu:
 
 def _rows(frame: bytes) -> list[str]:
     """Returns what is between BEGIN and END."""
+    if frame.count(b"\n") > _MAX_LINES:
+        raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"facts have more than {_MAX_LINES} lines")
     lines = frame.split(b"\n")
     try:
         take_end(lines)
