@@ -3,7 +3,9 @@
 import csv
 import re
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,24 @@ def test_hostile_hosts_cost_little_and_delay_nobody(
     assert len(of_good) >= GOOD_HOSTS * cycles - GOOD_HOSTS
     assert all(line["ok"] for line in of_good)
     assert max(line["collect_seconds"] for line in of_good) < SLOWEST_SECONDS
+
+
+@pytest.mark.slow
+def test_a_hostile_host_behind_a_jump_host_fails_alone(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
+    """What it sends comes through the one connection that all share: the others behind it lose no sample."""
+    behaviours = {hostile.start(behaviour): behaviour for behaviour in ("bombard_with_requests", "flood_stderr")}
+    good = [f"127.0.1.{number}:{fleet.port}" for number in range(1, 6)]
+    options = ("-k", fleet.key, "-J", f"127.0.3.1:{fleet.port}", "-o", "-", "--interval", 1, "--command-timeout", 60)
+    with cli.run("-i", ",".join([*good, *behaviours]), *options) as running:
+
+        def outcomes_of(hosts: Iterable[str]) -> list[dict[str, Any]]:
+            return [line for line in running.outcomes() if line["host"] in hosts]
+
+        wait_for("both have failed", lambda: {line["host"] for line in outcomes_of(behaviours)} == set(behaviours), 60)
+        wait_for("the others are sampled again", lambda: len(outcomes_of(good)) >= 15, 20)
+        assert peak_rss_bytes(running) < PEAK_RSS_BYTES
+    assert {line["error"]["kind"] for line in outcomes_of(behaviours)} == {"bad_frame"}
+    assert all(line["ok"] for line in outcomes_of(good))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The documents say what the code does."""
 
+import hashlib
 import importlib
 import json
 import re
@@ -7,14 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fleetmem import config, model
+from fleetmem.cli import app
+from fleetmem.connect import guard
 from fleetmem.doctor.findings import Check
 from fleetmem.inventory.entries import parse_hosts
 from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.inventory.patterns import select
 from fleetmem.inventory.sources import KINDS
 from fleetmem.model import CollectorStats, Counter
+from fleetmem.probe import frame, parse, script
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import exposition, records
 from fleetmem.sinks.sink import SinkStats
@@ -22,6 +27,7 @@ from fleetmem.sinks.sink import SinkStats
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
 INVENTORY = (DOCS / "inventory.md").read_text(encoding="utf-8")
+SECURITY = (DOCS / "security.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -119,6 +125,30 @@ def test_the_examples_of_inventories_are_right() -> None:
     assert len(terms) >= 14
     for term in (*terms, "web:db:&eu:!old"):
         select(term.replace("\\|", "|"), fleet)
+
+
+def digest(*words: str) -> str:
+    """Returns the SHA-256 of what `fleetmem probe` prints with these flags."""
+    done = CliRunner().invoke(app, ["probe", *words])
+    assert done.exit_code == 0
+    return hashlib.sha256(done.stdout_bytes).hexdigest()
+
+
+@pytest.mark.parametrize("words", [(), ("--command",), ("--command", "--sudo")])
+def test_what_runs_on_hosts_is_documented_byte_for_byte(words: tuple[str, ...]) -> None:
+    """Who changes the probe changes the digests in security.md: people there renew keys and sudoers by them."""
+    assert f"| `{' '.join(('fleetmem probe', *words))}` | `{digest(*words)}` |" in SECURITY
+    assert f"its digest (`{script.digest()}`)" in SECURITY
+
+
+def test_the_limits_of_a_host_are_documented() -> None:
+    """security.md has the numbers that the code has."""
+    assert f"more than {parse.MAX_PROCESSES:,} processes in a frame" in SECURITY
+    assert f"at {frame.MAX_FRAME_BYTES // 1024**2} MiB after it" in SECURITY
+    assert guard.ALLOWANCE_SECONDS == 0.5
+    assert "after half a second of our CPU" in SECURITY
+    assert f"more than {guard.SHARE:.0%} of a core".replace("%", " %") in SECURITY
+    assert f"the same at {guard.MAX_UNREAD_BYTES // 1024**2} MiB of answers" in SECURITY
 
 
 def steps() -> list[str]:

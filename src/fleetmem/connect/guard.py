@@ -18,10 +18,14 @@ import asyncssh
 ALLOWANCE_SECONDS = 0.5
 """Of our CPU, that a host's bytes may take at once: a login takes 0.005 s, a megabyte of frames 0.004 s."""
 
-_SHARE = 0.02  # of a core, in the long run: frames of 5 MB a second
+SHARE = 0.02
+"""Of a core, in the long run: frames of 5 MB a second."""
+
+MAX_UNREAD_BYTES = 1024 * 1024
+"""Of ours, that the host leaves in our memory."""
+
 _TURN_SECONDS = 0.01
 _PORTION_BYTES = 16 * 1024  # at most 500 packets, 0.03 s
-_MAX_UNREAD_BYTES = 1024 * 1024  # of ours, that the host leaves in our memory
 _KEY_EXCHANGE_SECONDS = 0.02  # of CPU, in tasks of asyncssh's: not seen here otherwise
 _POLL_SECONDS = 0.005
 
@@ -121,8 +125,8 @@ class Guard(asyncio.Protocol):
         begun = time.thread_time()
         self.connection.data_received(portion)
         self._charge(time.thread_time() - begun)
-        if self._transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
-            self._end(f"does not read what it asked for, more than {_MAX_UNREAD_BYTES} bytes")
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self._end(f"does not read what it asked for, more than {MAX_UNREAD_BYTES} bytes")
 
     def _charge(self, seconds: float) -> None:
         if self.connection._recv_encryption is not self._keys:
@@ -132,7 +136,7 @@ class Guard(asyncio.Protocol):
         if self._allowance_seconds is None or self._spent_seconds <= self._allowance_seconds:
             return
         now = time.monotonic()
-        self._spent_seconds = max(0.0, self._spent_seconds - _SHARE * (now - self._spent_since))
+        self._spent_seconds = max(0.0, self._spent_seconds - SHARE * (now - self._spent_since))
         self._spent_since = now
         if self._spent_seconds > self._allowance_seconds:
             self._end(f"took {self._spent_seconds:.1f} s of our time with packets that are no answer")
