@@ -168,3 +168,22 @@ def test_a_reload_that_fails_holds_nothing(tmp_path: Path, monkeypatch: pytest.M
             await sink.close()
 
     asyncio.run(scenario())
+
+
+def test_an_ssh_configuration_that_names_hosts_also_says_how_to_reach_them(tmp_path: Path) -> None:
+    """Unless another one is given; of two, nobody could know which."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("Host web01\n  HostName 10.0.0.1\n  User ann\n")
+    other.write_text("Host db01\n")
+
+    def built(*sources: Path, **ssh: Any) -> Fleet:
+        inventory = {"sources": [f"ssh:{path}" for path in sources]}
+        return build_fleet(load(None, {"inventory": inventory, "ssh": ssh}), lambda _path: None)
+
+    fleet = built(one)
+    target = fleet.reach.target(fleet.hosts[0])
+    assert (target.address, target.user) == ("10.0.0.1", "ann")
+    with pytest.raises(ConfigError, match=r"ssh.config_file \(-F\) must say which one is used: .*one, .*other"):
+        built(one, other)
+    fleet = built(one, other, config_file=str(one))
+    assert [fleet.reach.target(host).address for host in fleet.hosts] == ["10.0.0.1", "db01"]

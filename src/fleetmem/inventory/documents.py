@@ -11,12 +11,15 @@ def path_of(text: str) -> Path:
     """Returns the path that a text means, `~` as home.
 
     Raises:
-        InventoryError: it begins with `~somebody` who has no home.
+        InventoryError: it begins with `~somebody` who has no home, or holds what no path can.
     """
     try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
+        path = Path(text).expanduser()
+    except (RuntimeError, ValueError) as error:
         raise InventoryError(f"{text}: {error}") from error
+    if "\0" in text:
+        raise InventoryError(f"{text!r}: no path holds that")
+    return path
 
 
 def read_text(path: Path) -> str:

@@ -89,6 +89,7 @@ def test_a_file_that_may_be_executed_is_no_program_for_that(tmp_path: Path) -> N
         ("foo:bar", "is neither file nor URL"),
         ("~nobody-of-that-name/hosts", "home"),
         ("ansible:", "nothing after ansible:"),
+        ("a\0", "no path holds that"),
         ("", "is neither file nor URL"),
     ],
 )

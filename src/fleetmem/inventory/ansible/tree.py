@@ -55,7 +55,7 @@ class Tree:
         hosts: dict[str, None] = {}
         for name, group in data.items():
             if name != "_meta":
-                hosts |= dict.fromkeys(self._add_listed(name, group, f"{where}: group {name!r}"))
+                hosts |= dict.fromkeys(self._add_listed(str(name), group, f"{where}: group {name!r}"))
         variables = _mapping(_mapping(data.get("_meta"), where).get("hostvars"), where)
         for host in hosts:
             self.add_variables(host, variables.get(host), f"{where}: host {host!r}")
