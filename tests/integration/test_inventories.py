@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,15 +192,14 @@ def test_250_instances_in_3_regions(cli: Cli) -> None:
         cli = _with_aws(cli, aws)
         private = _lines(cli("hosts", "--inventory", query, "--format", "jsonl"))
         public = _lines(cli("hosts", "--inventory", f"{query},address=public", "--format", "jsonl"))
-        limited = _lines(cli("hosts", "--inventory", query, "-l", "ec2_region=eu-*", "--format", "jsonl"))
     expected = {instance["InstanceId"]: instance for some in instances.values() for instance in some}
     assert len(expected) == 250
     assert {line["host"]: line["address"] for line in private} == {
         name: instance["PrivateIpAddress"] for name, instance in expected.items()
     }
     assert all(line["address"] != expected[line["host"]]["PrivateIpAddress"] for line in public)
-    assert {line["labels"]["ec2_region"] for line in private} == set(regions)
-    assert {line["host"] for line in limited} == {instance["InstanceId"] for instance in instances["eu-west-1"]}
+    found = Counter(line["labels"]["ec2_region"] for line in private)
+    assert found == regions
 
 
 def test_every_page_is_asked_for(aws: Aws, machines: list[Machine], monkeypatch: pytest.MonkeyPatch) -> None:
