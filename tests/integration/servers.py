@@ -26,6 +26,9 @@ REPOSITORY = Path(__file__).parents[2]
 TOOLS = Path(os.environ.get("FLEETMEM_TOOLS") or REPOSITORY / ".cache" / "tools")
 USER = pwd.getpwuid(os.getuid()).pw_name
 
+PATIENT = ("--connect-timeout", 30, "--command-timeout", 30)
+"""Flags for what is about how many hosts are reached, not how fast: their probes start on one machine, at once."""
+
 _START_SECONDS = 15.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
@@ -363,7 +366,7 @@ def sshd(
     Args:
         folder: for its files.
         public_keys: lines for authorized_keys; None for those of a new key.
-        options: lines for sshd_config.
+        options: lines for sshd_config; of a keyword that is there twice, sshd takes the first.
         user: who logs in.
         seen_as: where that user sees `folder`, where it is another place.
         wrapper: words in front of its command, which end with running that in their place.
@@ -395,9 +398,9 @@ StrictModes no
 UsePAM no
 UseDNS no
 PrintMotd no
-MaxStartups 300
 LogLevel VERBOSE
 {options}
+MaxStartups 300
 """
     )
     server = Sshd(folder, port, key, wrapper)

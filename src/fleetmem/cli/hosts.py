@@ -57,6 +57,8 @@ def _stem(fleet: Fleet, host: Host) -> str:
 def _json(row: _Row) -> str:
     host, target, metric = row
     line: dict[str, object] = {"host": host.name, "address": target.address, "port": target.port, "user": target.user}
+    if target.jumps:
+        line["jump"] = ",".join(map(str, target.jumps))
     line["metric"] = metric
     if host.groups:
         line["groups"] = sorted(host.groups)
@@ -70,6 +72,7 @@ def _table(rows: list[_Row]) -> list[str]:
     columns = [
         ["HOST", *(host.name for host, _, _ in rows)],
         ["CONNECTS TO", *(f"{target.user}@{target.address} port {target.port}" for _, target, _ in rows)],
+        ["THROUGH", *(target.proxy_command or ",".join(map(str, target.jumps)) for _, target, _ in rows)],
         ["GROUPS", *(",".join(sorted(host.groups)) for host, _, _ in rows)],
         ["LABELS", *(" ".join(f"{key}={value}" for key, value in host.labels.items()) for host, _, _ in rows)],
     ]

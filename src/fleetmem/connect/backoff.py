@@ -24,6 +24,8 @@ _REFUSED = Backoff(first_seconds=15, longest_seconds=300)
 # sshd 9.8 and later refuse a source address for a while after failed logins (sshd_config(5), PerSourcePenalties).
 _DENIED = Backoff(first_seconds=60, longest_seconds=3600)
 
+_AWAY = Backoff(first_seconds=2, longest_seconds=60)
+
 MENDED_BY_HAND = frozenset(
     {
         Kind.AUTH_FAILED,
@@ -51,3 +53,8 @@ def backoff_for(error: HostError) -> Backoff:
     if error.kind is Kind.DISCONNECTED and error.stage is Stage.COMMAND:
         return _DROPPED
     return _BY_KIND.get(error.kind, _REFUSED)
+
+
+def backoff_for_jump(error: HostError) -> Backoff:
+    """Returns the waits of a jump host. While nothing answers there, a knock each few seconds is all there is."""
+    return _AWAY if error.stage in (Stage.RESOLVE, Stage.CONNECT) else backoff_for(error)

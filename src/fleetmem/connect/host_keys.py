@@ -25,7 +25,7 @@ def fingerprint(key: asyncssh.SSHKey) -> str:
 
 
 class Known(NamedTuple):
-    """What is known about a host: its keys, authorities that may sign them, and keys that are never accepted."""
+    """What is known about a host: its good keys, authorities that may sign them, and keys that are never accepted."""
 
     keys: list[asyncssh.SSHKey]
     authorities: list[asyncssh.SSHKey]
@@ -71,10 +71,11 @@ class HostKeys:
     def known(self, target: Target) -> Known:
         """Returns what is known about a host."""
         entries = list(self._about(target))
+        revoked = _keys(self._revoked_entries(target))
         return Known(
-            keys=_keys(entry for entry in entries if not entry.marker),
+            keys=[key for key in _keys(entry for entry in entries if not entry.marker) if key not in revoked],
             authorities=_keys(entry for entry in entries if entry.marker == CERT_AUTHORITY),
-            revoked=_keys(self._revoked_entries(target)),
+            revoked=revoked,
         )
 
     def verify(self, target: Target, key: asyncssh.SSHKey) -> None:

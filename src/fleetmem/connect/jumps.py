@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncssh
 
-from fleetmem.connect.backoff import NotTriedError, backoff_for
+from fleetmem.connect.backoff import NotTriedError, backoff_for_jump
 from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login
 from fleetmem.connect.settings import LoginLimits
@@ -88,7 +88,7 @@ class Jump:
         except HostError as error:
             self._failures += 1
             self._error = error
-            wait_seconds = backoff_for(error).wait_seconds(self._failures, random.random)
+            wait_seconds = backoff_for_jump(error).wait_seconds(self._failures, random.random)
             self._not_before = time.monotonic() + wait_seconds
             raise self._failed(error) from error
         self._failures, self._error = 0, None

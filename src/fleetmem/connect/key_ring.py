@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,18 +29,27 @@ class Candidate(NamedTuple):
 
 
 class Offer:
-    """The keys that one login offers, one after the other, those first that are likely to be taken."""
+    """The keys that one login offers, one after the other, those first that are likely to be taken.
 
-    def __init__(self, user: str, candidates: list[Candidate]) -> None:
+    Args:
+        user: who logs in.
+        candidates: the keys.
+        rank: low for keys that are likely to be taken. What is likely changes as other hosts let us in.
+    """
+
+    def __init__(self, user: str, candidates: list[Candidate], rank: Callable[[Candidate], tuple[bool, int]]) -> None:
         self.offered: list[Candidate] = []
         self._user = user
         self._left = candidates
+        self._rank = rank
 
     def next(self) -> asyncssh.SSHKeyPair | None:
         """Returns the next key; None when there is none, or sshd would take no more."""
         if not self._left or len(self.offered) == _MOST_OFFERS:
             return None
-        self.offered.append(self._left.pop(0))
+        best = min(self._left, key=self._rank)
+        self._left.remove(best)
+        self.offered.append(best)
         return copy.copy(self.offered[-1].key)  # a login notes in it which signature its host wants
 
     def refusal(self) -> str:
@@ -108,18 +117,21 @@ class KeyRing:
 
     async def offer(self, target: Target) -> Offer:
         """Returns the keys for a login: the one first that the host took before, then those that others took."""
-        candidates = _once(await self._candidates(target.access.identities))
-        last = self._accepted.get(_login(target))
-        candidates.sort(key=lambda each: (each.key.public_data != last, -self._accepted_total[each.key.public_data]))
-        return Offer(target.user, candidates)
+        last = self._accepted.get(target.server)
+
+        def rank(candidate: Candidate) -> tuple[bool, int]:
+            public_data = candidate.key.public_data
+            return public_data != last, -self._accepted_total[public_data]
+
+        return Offer(target.user, _once(await self._candidates(target.access.identities)), rank)
 
     def note_accepted(self, target: Target, offer: Offer) -> None:
         """Remembers which key a host has taken: the last one that was offered."""
         if not offer.offered:  # it lets everybody in
             return
         public_data = offer.offered[-1].key.public_data
-        if self._accepted.get(_login(target)) != public_data:
-            self._accepted[_login(target)] = public_data
+        if self._accepted.get(target.server) != public_data:
+            self._accepted[target.server] = public_data
             self._accepted_total[public_data] += 1
 
     async def _candidates(self, identities: Identities) -> list[Candidate]:
@@ -175,10 +187,6 @@ class KeyRing:
         """Closes the connections to agents."""
         for agent in self._agents.values():
             agent.close()
-
-
-def _login(target: Target) -> tuple[str, str, int]:
-    return target.user, target.address, target.port
 
 
 def _public_data(key: asyncssh.SSHKeyPair) -> bytes:

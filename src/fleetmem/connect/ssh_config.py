@@ -118,9 +118,10 @@ class Answer:
 
     @property
     def address(self) -> str:
-        """The HostName, as far as it is known."""
+        """The HostName, as far as it is known, in lower case; but not the zone of an IPv6 address."""
         setting = self.get("hostname")
-        return _expand_percent(setting.arguments[0], {"h": self.host}, setting.place) if setting else self.host
+        text = _expand_percent(setting.arguments[0], {"h": self.host}, setting.place) if setting else self.host
+        return text if "%" in text else text.lower()
 
     @property
     def tag(self) -> str:
