@@ -1,13 +1,14 @@
 """The composition root: the one place that turns configuration into objects. Nothing below reads configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from fleetmem.build_hosts import HostSettings, settings_by_host
 from fleetmem.build_sinks import Spec, build_sinks
 from fleetmem.collector import Collector
-from fleetmem.config import Settings
+from fleetmem.config import Probe, Settings
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.link import Link
 from fleetmem.connect.reach import Reach
@@ -40,6 +41,7 @@ class Fleet:
     hosts: list[Host]
     names: FleetNames
     reach: Reach
+    by_host: dict[Host, HostSettings]
     targets: dict[Host, Target]
     collector: Collector
     series: SeriesPool
@@ -47,6 +49,12 @@ class Fleet:
     latest: dict[Host, Host]
     """each host as the inventory has it now: groups and labels may have changed under one that is the same"""
     make_link: Callable[[Host], Link]
+
+    @property
+    def files(self) -> int:
+        """Open files that it takes to be connected to all hosts: none for those that share a jump host's."""
+        files_of_each = (2 if target.proxy_command else 0 if target.jumps else 1 for target in self.targets.values())
+        return sum(files_of_each) + len({target.jumps for target in self.targets.values()} - {()})
 
 
 def read_inventory(settings: Settings, before: Inventory | None = None) -> Inventory:
@@ -91,23 +99,23 @@ def build_fleet(
     is_refresh = current is not None and settings is current.settings  # of hosts alone: nothing else is read again
     before = current.reach if current else None
     reach = before if before and is_refresh else Reach(_reach_settings(settings, inventory), ask_passphrase, before)
-    targets = reach.resolve(hosts, lambda _host: reach.settings.ssh)
+    by_host = settings_by_host(settings, hosts, is_refresh=is_refresh)
+    targets = reach.resolve(hosts, lambda host: by_host[host].ssh)
     series_room = _series_room(settings, len(hosts))
     has_same_shape = current and current.settings.shape == settings.shape
     series = current.series if current and has_same_shape else SeriesPool()
     sinks = build_sinks(settings, names, current.sinks if current else {})
-    make_link = partial(_make_link, reach=reach, runs_by_sudo=settings.probe.sudo)
+    make_link = partial(_make_link, reach=reach, by_host=by_host)
     collector = Collector(
         make_link=make_link,
-        make_parser=partial(SnapshotParser, settings.probe.kind),
-        make_request=partial(script.request, kind=settings.probe.kind, processes=settings.probe.processes),
+        make_parser=lambda host: SnapshotParser(by_host[host].probe.kind),
+        make_request=partial(_make_request, by_host),
         make_shaper=_make_shapers(settings, series),
         sinks=sinks.values(),
     )
     reach.take(targets, before)
     if current:
-        is_same_probe = settings.probe == current.settings.probe
-        same = [host for host in hosts if is_same_probe and current.targets.get(host) == targets[host]]
+        same = [host for host in hosts if _is_same(current, host, targets[host], by_host[host].probe)]
         for link in collector.adopt(current.collector, same):
             link.reach = reach
             if not is_refresh:
@@ -116,7 +124,9 @@ def build_fleet(
         collector.adopt_shapers(current.collector, hosts)
     series.room = series_room
     latest = {host: host for host in hosts}
-    return Fleet(settings, inventory, hosts, names, reach, targets, collector, series, sinks, latest, make_link)
+    return Fleet(
+        settings, inventory, hosts, names, reach, by_host, targets, collector, series, sinks, latest, make_link
+    )
 
 
 def _names(settings: Settings, hosts: list[Host], before: FleetNames | None) -> FleetNames:
@@ -135,11 +145,21 @@ def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:
     return replace(reach, config_paths=(Path(paths.pop()),))
 
 
-def _make_link(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Link:
-    if not runs_by_sudo:
+def _make_link(host: Host, *, reach: Reach, by_host: Mapping[Host, HostSettings]) -> Link:
+    if not by_host[host].probe.sudo:
         return Link(host, reach, script.command(), FrameReader)
     command, first_input = script.root_command(), script.root_input()
     return Link(host, reach, command, FrameReader, first_input=first_input, runs_by_sudo=True)
+
+
+def _make_request(by_host: Mapping[Host, HostSettings], host: Host, request_id: int) -> bytes:
+    probe = by_host[host].probe
+    return script.request(request_id, probe.kind, probe.processes)
+
+
+def _is_same(current: Fleet, host: Host, target: Target, probe: Probe) -> bool:
+    """Whether a host is reached and asked as before, so that it may stay connected."""
+    return current.targets.get(host) == target and current.by_host[host].probe == probe
 
 
 def _series_room(settings: Settings, hosts: int) -> int | None:

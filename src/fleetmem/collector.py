@@ -32,7 +32,7 @@ class Collector:
     Args:
         make_link: makes the connection to a host; nothing is connected before its first sample.
         make_parser: makes the parser of a host's frames.
-        make_request: makes the line that asks the probe for a frame, for a request id.
+        make_request: makes the line that asks the probe of a host for a frame, for a request id.
         make_shaper: makes what a host's snapshots are shaped by.
         sinks: where outcomes go.
     """
@@ -40,8 +40,8 @@ class Collector:
     def __init__(
         self,
         make_link: Callable[[Host], Link],
-        make_parser: Callable[[], SnapshotParser],
-        make_request: Callable[[int], bytes],
+        make_parser: Callable[[Host], SnapshotParser],
+        make_request: Callable[[Host, int], bytes],
         make_shaper: Callable[[Host], Shaper],
         sinks: Iterable[Sink],
     ) -> None:
@@ -70,7 +70,7 @@ class Collector:
         shaper = self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
         begun_unix_seconds, begun = time.time(), time.monotonic()
         try:
-            answer = await member.link.ask(self._make_request)
+            answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
             shaped = shaper.shape(member.parser.parse(answer.frame), answer.asked_unix_seconds)
             seconds = time.monotonic() - begun
             outcome: Outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
@@ -121,7 +121,7 @@ class Collector:
 
     def _member(self, host: Host) -> _Member:
         if host not in self._members:
-            self._members[host] = _Member(self._make_link(host), self._make_parser())
+            self._members[host] = _Member(self._make_link(host), self._make_parser(host))
         return self._members[host]
 
     async def forget(self, host: Host) -> None:

@@ -6,10 +6,11 @@ Environment variables are `FLEETMEM_<SECTION>__<KEY>`, as in `FLEETMEM_SSH__USER
 import ipaddress
 import re
 import tomllib
+from collections.abc import Set
 from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -44,6 +45,9 @@ _ENV_PREFIX = "FLEETMEM_"
 _SSH_CONFIGS = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 _STATSD_PORT = 8125
 _PROMETHEUS_PORT = 9877
+
+
+_T = TypeVar("_T", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -127,8 +131,8 @@ class Inventory(_Section):
     """for one inventory to be read"""
 
 
-class Ssh(_Section):
-    """How to reach them."""
+class _HostSsh(_Section):
+    """How to reach a host: what may differ from host to host."""
 
     user: str | None = Field(default=None, examples=["ubuntu"])
     """login name; by default the ssh configuration's, then yours"""
@@ -140,8 +144,6 @@ class Ssh(_Section):
         default=None, examples=["ubuntu@bastion.example.com"]
     )
     """jump hosts as [user@]host[:port],...; one connection to each carries all; none for none; by default ProxyJump"""
-    config_file: _Path | None = Field(default=None, examples=["~/.ssh/config"])
-    """ssh client configuration, or none; by default ~/.ssh/config, then /etc/ssh/ssh_config"""
     known_hosts: _Path | None = Field(default=None, examples=["~/.ssh/known_hosts"])
     """host keys are checked against this file; by default UserKnownHostsFile, then ~/.ssh/known_hosts"""
     host_keys: HostKeyPolicy | None = Field(default=None, examples=["accept-new"])
@@ -156,16 +158,6 @@ class Ssh(_Section):
     """a silent connection is asked so often whether it lives; 0 never; by default ServerAliveInterval, then 15"""
     compression: bool | None = Field(default=None, examples=[False])
     """compress what is sent: less traffic, more CPU on both sides; by default Compression, then false"""
-    concurrency: int = Field(default=64, ge=1)
-    """logins at the same time, over all hosts"""
-    handshakes_per_second: float = Field(default=100.0, ge=0)
-    """logins begun in a second, over all hosts; 0 is no limit"""
-    jump_handshakes: int = Field(default=8, ge=1)
-    """logins at the same time through one jump host; behind it may be one sshd, which lets 10 wait (MaxStartups)"""
-    jump_handshakes_per_second: float = Field(default=50.0, ge=0)
-    """logins begun in a second through one jump host; 0 is no limit"""
-    most_refusals: int = Field(default=5, ge=0)
-    """hosts that may refuse a user and keys while none lets them in; then only one is tried at a time; 0 is no limit"""
 
     def settings(self) -> SshSettings:
         """Returns the plain values that `connect` takes, for a host that nothing else is said of."""
@@ -182,6 +174,23 @@ class Ssh(_Section):
             keepalive_seconds=self.keepalive_seconds,
             is_compressed=self.compression,
         )
+
+
+class Ssh(_HostSsh):
+    """How to reach them."""
+
+    config_file: _Path | None = Field(default=None, examples=["~/.ssh/config"])
+    """ssh client configuration, or none; by default ~/.ssh/config, then /etc/ssh/ssh_config"""
+    concurrency: int = Field(default=64, ge=1)
+    """logins at the same time, over all hosts"""
+    handshakes_per_second: float = Field(default=100.0, ge=0)
+    """logins begun in a second, over all hosts; 0 is no limit"""
+    jump_handshakes: int = Field(default=8, ge=1)
+    """logins at the same time through one jump host; behind it may be one sshd, which lets 10 wait (MaxStartups)"""
+    jump_handshakes_per_second: float = Field(default=50.0, ge=0)
+    """logins begun in a second through one jump host; 0 is no limit"""
+    most_refusals: int = Field(default=5, ge=0)
+    """hosts that may refuse a user and keys while none lets them in; then only one is tried at a time; 0 is no limit"""
 
     def reach(self) -> ReachSettings:
         """Returns the plain values that `connect` takes, for a fleet."""
@@ -210,6 +219,25 @@ class Probe(_Section):
     """run it as root by sudo -n, where hosts hide processes (hidepid); see `fleetmem probe --sudoers USER`"""
     processes: Processes = Processes.USER
     """user leaves out kernel threads and zombies, which own no memory; all keeps them"""
+
+
+class Override(_HostSsh):
+    """What is different for some hosts: the keys of [ssh] that are about a host, and those of [probe]."""
+
+    match: str = Field(min_length=1)
+    kind: ProbeKind | None = None
+    sudo: bool | None = None
+    processes: Processes | None = None
+
+    def without(self, keys: Set[str]) -> Self:
+        """Returns the same without some keys."""
+        kept = self.model_fields_set - keys
+        return type(self)(**{name: getattr(self, name) for name in kept})
+
+    def over(self, section: _T) -> _T:
+        """Returns a section with the keys that are different."""
+        fields = self.model_fields_set & type(section).model_fields.keys()
+        return section.model_copy(update={name: getattr(self, name) for name in fields})
 
 
 class ShapeGroup(_Section):
@@ -480,6 +508,10 @@ class Settings(BaseSettings):
 
     prefix: str = "fleetmem"
     """first part of every metric name"""
+    overrides: tuple[Override, ...] = Field(
+        default=(), examples=[({"match": "db:&eu", "user": "admin", "jump": "bastion.example.com", "sudo": True},)]
+    )
+    """for hosts that `match`, also as [[overrides]]: keys of [ssh] and [probe]; later ones and flags are stronger"""
     inventory: Inventory = Inventory()
     ssh: Ssh = Ssh()
     probe: Probe = Probe()
@@ -582,13 +614,21 @@ def load(path: Path | None, flags: dict[str, Any]) -> Settings:
     """
     token = _file_values.set(_read_toml(path) if path else {})
     try:
-        return Settings(**flags)
+        return _under_flags(Settings(**flags), flags)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
         raise ConfigError(f"environment: {error} ({error.__cause__})") from error
     finally:
         _file_values.reset(token)
+
+
+def _under_flags(settings: Settings, flags: dict[str, Any]) -> Settings:
+    """Returns a configuration whose overrides say nothing that a flag says: what is typed now is meant now."""
+    keys = {*flags.get("ssh", {}), *flags.get("probe", {})}
+    if not keys or not settings.overrides:
+        return settings
+    return settings.model_copy(update={"overrides": tuple(override.without(keys) for override in settings.overrides)})
 
 
 class _FileSource(PydanticBaseSettingsSource):

@@ -538,14 +538,21 @@ def by_host(text: str) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Cli:
-    """fleetmem's command line, with a home of its own, and perhaps more in its environment."""
+    """fleetmem's command line, with a home of its own, and perhaps more in its environment.
+
+    Attributes:
+        home: see there.
+        variables: of the environment.
+        wrapper: words in front of its command.
+    """
 
     home: Path
     variables: Mapping[str, str] = field(default_factory=dict)
+    wrapper: Sequence[str] = ()
 
     def command(self, *arguments: object) -> list[str]:
         """Returns the words of a command."""
-        return [sys.executable, "-m", "fleetmem", *map(str, arguments)]
+        return [*self.wrapper, sys.executable, "-m", "fleetmem", *map(str, arguments)]
 
     def __call__(self, *arguments: object, seconds: float = 60.0, **env: str) -> Result:
         """Runs a command to its end."""

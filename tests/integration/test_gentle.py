@@ -55,12 +55,12 @@ def test_a_wrong_key_in_collect(tmp_path: Path, cli: Cli) -> None:
 
 
 def test_hosts_that_miss_the_key_are_no_wrong_key(tmp_path: Path, cli: Cli) -> None:
-    """Where some let us in, all are tried: ten hosts that refuse stop nobody."""
+    """Once one has let us in, all are tried: ten hosts that refuse stop nobody."""
     right = make_key(tmp_path / "right")
     public_keys = [right.with_suffix(".pub").read_text()]
     with servers.sshd(tmp_path / "good", public_keys=public_keys) as good, servers.sshd(tmp_path / "bad") as bad:
         hosts = f"127.0.1.[1-3]:{good.port},127.0.2.[1-10]:{bad.port}"
-        result = cli("collect", "-i", hosts, "-k", right, *servers.PATIENT, "--format", "jsonl")
+        result = cli("collect", "-s", "-i", hosts, "-k", right, *servers.PATIENT, "--format", "jsonl")
         assert tries(bad) == 10
     assert sum(outcome["ok"] for outcome in result.by_host().values()) == 3
 
@@ -91,3 +91,38 @@ def test_a_wrong_host_key_for_many_cycles(sshd: Sshd, tmp_path: Path, cli: Cli) 
     with cli.run("-i", "127.0.1.1", *options) as running:
         wait_for("50 cycles", lambda: len(running.outcomes()) >= 50, 30)
         assert connections(sshd) == 1
+
+
+# --- open files ------------------------------------------------------------------------------------------------------
+
+
+def limited(cli: Cli, files: int) -> Cli:
+    """Returns a command line with a limit of open files that it cannot raise; root could raise any but for setpriv."""
+    drop = ["setpriv", "--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"]
+    return Cli(cli.home, wrapper=["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *drop])
+
+
+def test_more_hosts_than_open_files(fleet: Sshd, cli: Cli) -> None:
+    """`collect` takes them in turns and says so, once; with the limit that it names it has nothing to say."""
+    options = ("-i", HOSTS_30, "-p", fleet.port, "-k", fleet.key, *servers.PATIENT, "--format", "jsonl")
+    result = limited(cli, 72)("collect", *options)
+    assert result.status == 0, result.stderr
+    assert len(result.by_host()) == 30
+    (line,) = [line for line in result.stderr.splitlines() if "open files" in line]
+    assert "30 hosts need 94 open files, 72 are allowed: 8 hosts at a time. `ulimit -n 94`" in line
+    enough = limited(cli, 94)("collect", *options)
+    assert enough.status == 0, enough.stderr
+    assert "open files" not in enough.stderr
+
+
+def test_run_says_that_hosts_will_fail(fleet: Sshd, cli: Cli) -> None:
+    """A daemon keeps its connections: those beyond the limit fail, with the reason and what to do."""
+    options = ("-i", HOSTS_30, "-p", fleet.port, "-k", fleet.key, *servers.PATIENT, "-o", "-", "--interval", 1)
+    with limited(cli, 40).run(*options) as running:
+        wait_for("each host has its outcome", lambda: len({each["host"] for each in running.outcomes()}) == 30, 40)
+        (line,) = [line["message"] for line in running.logs() if "are allowed" in line["message"]]
+        assert "only 1 hosts can be connected, the others will fail" in line
+        errors = [each["error"] for each in running.outcomes() if not each["ok"]]
+        assert errors
+        assert all("too many open files on this machine: raise its limit" in error["message"] for error in errors)
+        assert any(each["ok"] for each in running.outcomes())

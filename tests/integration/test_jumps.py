@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from . import servers
 from .hostile import refused
 from .networks import Machine, line_of_machines
-from .servers import Cli, Result, Sshd, environment, wait_for
+from .servers import Cli, Result, Sshd, wait_for
 
 HOSTS = "127.0.1.[1-30]"
 AS_INSTALLED = "MaxStartups 10:30:100\nMaxSessions 10"
@@ -205,24 +203,26 @@ def test_the_key_of_a_jump_host_is_checked(sshd: Sshd, tmp_path: Path, cli: Cli)
 def test_hosts_that_only_the_jump_host_can_reach(tmp_path: Path, cli: Cli) -> None:
     """In networks of their own: directly there is no way to the hosts, through the jump host all are collected."""
     with line_of_machines(3, hosts=30) as machines, in_networks(tmp_path, machines) as (jump, fleet):
-        ours, options = machines[0], ("-p", fleet.port, "-k", fleet.key, *servers.PATIENT, "--format", "jsonl")
+        ours = Cli(cli.home, wrapper=machines[0].wrapper)
+        options = ("-p", fleet.port, "-k", fleet.key, *servers.PATIENT, "--format", "jsonl")
         hosts = "10.219.1.[1-30]"
-        direct = run_in(ours, cli, "collect", "-i", hosts, *options)
+        direct = ours("collect", "-i", hosts, *options)
         assert direct.status == 3
         assert {outcome["error"]["kind"] for outcome in direct.by_host().values()} == {"unreachable"}
-        all_ok(run_in(ours, cli, "collect", "-i", hosts, "-J", f"10.219.0.1:{jump.port}", *options), 30)
+        all_ok(ours("collect", "-i", hosts, "-J", f"10.219.0.1:{jump.port}", *options), 30)
         assert (connections(jump), jump.logins_total, fleet.logins_total) == (1, 1, 30)
 
 
 def test_hosts_behind_two_networks(tmp_path: Path, cli: Cli) -> None:
     """Likewise where the second jump host can only be reached through the first."""
     with line_of_machines(4, hosts=5) as machines, in_networks(tmp_path, machines) as (outer, inner, fleet):
-        ours, options = machines[0], ("-p", fleet.port, "-k", fleet.key, *servers.PATIENT, "--format", "jsonl")
+        ours = Cli(cli.home, wrapper=machines[0].wrapper)
+        options = ("-p", fleet.port, "-k", fleet.key, *servers.PATIENT, "--format", "jsonl")
         hosts = "10.219.2.[1-5]"
-        alone = run_in(ours, cli, "collect", "-i", hosts, "-J", f"10.219.1.1:{inner.port}", *options)
+        alone = ours("collect", "-i", hosts, "-J", f"10.219.1.1:{inner.port}", *options)
         assert alone.status == 3
         through = f"10.219.0.1:{outer.port},10.219.1.1:{inner.port}"
-        all_ok(run_in(ours, cli, "collect", "-i", hosts, "-J", through, *options), 5)
+        all_ok(ours("collect", "-i", hosts, "-J", through, *options), 5)
         assert [server.logins_total for server in (outer, inner, fleet)] == [1, 1, 5]
 
 
@@ -239,22 +239,6 @@ def in_networks(folder: Path, machines: list[Machine]) -> Iterator[list[Sshd]]:
             for machine in machines[1:-1]
         ]
         yield [*jumps, last]
-
-
-def run_in(machine: Machine, cli: Cli, *arguments: object) -> Result:
-    """Runs fleetmem on a machine."""
-    begun = time.monotonic()
-    done = subprocess.run(
-        [*machine.wrapper, *cli.command(*arguments)],
-        env=environment(cli.home),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
 
 
 def test_a_jump_host_that_goes_away_and_comes_back(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:

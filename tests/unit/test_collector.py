@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 import pytest
@@ -90,8 +89,8 @@ class Fleet:
         FakeLink.at_work = FakeLink.most_at_work = 0
         self.collector = Collector(
             make_link=self._make_link,
-            make_parser=partial(SnapshotParser, ProbeKind.STATUS),
-            make_request=partial(script.request, kind=ProbeKind.STATUS, processes=Processes.USER),
+            make_parser=lambda _host: SnapshotParser(ProbeKind.STATUS),
+            make_request=lambda _host, request_id: script.request(request_id, ProbeKind.STATUS, Processes.USER),
             make_shaper=self._make_shaper,
             sinks=[cast("Sink", sink) for sink in self.sinks],
         )

@@ -58,7 +58,7 @@ def collect(
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
-    at_once = 1 if single else raise_file_limit(len(fleet.hosts))
+    at_once = 1 if single else raise_file_limit(len(fleet.hosts), fleet.files, "{fits} hosts at a time")
     format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)
     tally = Tally(len(fleet.hosts))
     with open_output(output) as file:

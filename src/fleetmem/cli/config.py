@@ -75,8 +75,10 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, BaseModel | dict):
-        return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in dict(value).items())} }}"
+    if isinstance(value, BaseModel):
+        value = {name: part for name, part in value if name in value.model_fields_set}
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in value.items())} }}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Enum):

@@ -115,7 +115,7 @@ def _machine(fleet: Fleet, settings: Settings) -> Machine:
     return Machine(
         hosts=len(fleet.hosts),
         files_allowed=file_limit(),
-        files_needed=len(fleet.hosts) + FILES_FOR_OURSELVES,
+        files_needed=fleet.files + FILES_FOR_OURSELVES,
         policy=trust.policy,
         known_hosts=look_at(trust.paths[0] if trust.paths else Path(os.devnull)),
         spool=look_at(spool) if spool else None,

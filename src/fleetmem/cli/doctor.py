@@ -50,7 +50,7 @@ def doctor(
     begun = time.monotonic()
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
     fleet = build_fleet(given.settings.for_one_cycle().without_sinks(), ask_passphrase)
-    at_once = raise_file_limit(len(fleet.hosts))
+    at_once = raise_file_limit(len(fleet.hosts), fleet.files)
     try:
         diagnosing = diagnose(fleet, given.settings, at_once, is_quiet=given.verbosity is Verbosity.QUIET)
         diagnosis = run_async(diagnosing)

@@ -1,12 +1,15 @@
 """The event loop: uvloop where it is installed, name look-ups that do not wait for each other, enough open files."""
 
 import asyncio
+import logging
 import resource
 import socket
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
+
+log = logging.getLogger("fleetmem.cli")
 
 _LOOKUPS_AT_ONCE = 512
 FILES_FOR_OURSELVES = 64
@@ -89,14 +92,29 @@ def _first(error: Exception) -> Exception:
     return error
 
 
-def raise_file_limit(wanted: int) -> int:
-    """Raises the limit of open files as far as needed and allowed; returns how many connections fit, 1 at least."""
+def raise_file_limit(hosts: int, files: int, consequence: str = "") -> int:
+    """Raises the limit of open files as far as needed and allowed.
+
+    Args:
+        hosts: of the fleet.
+        files: that it takes to be connected to all of them.
+        consequence: what is to be told where they are too many; `{fits}` is how many hosts fit.
+
+    Returns:
+        How many hosts can be connected at the same time, 1 at least.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + FILES_FOR_OURSELVES
+    needed = files + FILES_FOR_OURSELVES
     if soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(wanted, soft - FILES_FOR_OURSELVES))
+    room = soft - FILES_FOR_OURSELVES
+    fits = hosts if room >= files else max(1, hosts * room // files)
+    if fits < hosts and consequence:
+        told = consequence.format(fits=fits)
+        mend = f"`ulimit -n {needed}` as root, or LimitNOFILE={needed} in the systemd unit, raises that"
+        log.warning("%d hosts need %d open files, %d are allowed: %s. %s", hosts, needed, soft, told, mend)
+    return fits
 
 
 def file_limit() -> int:

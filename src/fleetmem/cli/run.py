@@ -66,7 +66,7 @@ def run(
     if format_ is OutputFormat.TABLE:
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
     fleet = build_fleet(given.settings, ask_passphrase)
-    raise_file_limit(len(fleet.hosts))
+    raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
     if not fleet.collector.sinks and output is None:
         raise UsageError(
             "run would send nothing: give a StatsD server (-g HOST), --graphite HOST, --prometheus PORT "
@@ -93,7 +93,7 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
         raise UsageError(f"--retention: {error}") from error
     dry = DryRun(build_fleet(given.settings.without_sinks(), ask_passphrase), kept)
     try:
-        run_async(dry.run(raise_file_limit(len(dry.fleet.hosts))))
+        run_async(dry.run(raise_file_limit(len(dry.fleet.hosts), dry.fleet.files)))
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if output:

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fleetmem.connect.backoff import NotTriedError, backoff_for
+from fleetmem.connect.backoff import Backoff, NotTriedError
 from fleetmem.connect.target import Identities, Target
 from fleetmem.errors import HostError, Kind, Stage
 
 log = logging.getLogger("fleetmem.connect")
+
+_PROBING = Backoff(first_seconds=60, longest_seconds=600)
 
 _YOUNG_SECONDS = 1.0
 """A login that takes longer no longer keeps others waiting: a host that hangs would hold up the fleet."""
@@ -91,8 +93,7 @@ class Breaker:
             self._refused_by.add(server)
             if self.is_open and (is_probe or not was_open):
                 self._probes += 1
-                wait_seconds = backoff_for(error).wait_seconds(self._probes, random.random)
-                self._not_before = time.monotonic() + wait_seconds
+                self._not_before = time.monotonic() + _PROBING.wait_seconds(self._probes, random.random)
             if self.is_open and not was_open:
                 log.warning("%s; the others are not tried, but for one now and then", self._count())
         self._tell()

@@ -54,7 +54,7 @@ class HostKeys:
     def __init__(self) -> None:
         self._files: dict[Path, KnownHostsFile] = {}
         self._revoked: dict[Path, list[Entry]] = {}
-        self._unwritable: set[Path] = set()
+        self._told: set[Path] = set()
 
     def prepare(self, trust: Trust) -> None:
         """Reads the files.
@@ -154,14 +154,14 @@ class HostKeys:
         text = " ".join(key.export_public_key().decode().split()[:2])
         path = target.access.trust.paths[0] if target.access.trust.paths else Path("/dev/null")
         file = self._file(path)
-        if path not in self._unwritable:
-            try:
-                with file.locked() as appender:
-                    if not self._is_known(target, key):
-                        appender.append(target.known_as, text)
-            except OSError as error:
-                self._unwritable.add(path)
+        try:
+            with file.locked() as appender:
+                if not self._is_known(target, key):
+                    appender.append(target.known_as, text)
+        except OSError as error:
+            if path not in self._told:
                 log.warning("new host keys are not recorded: %s: %s", path, reason_of(error))
+            self._told.add(path)
         if not self._is_known(target, key):
             file.remember(target.known_as, text)
 

@@ -1,6 +1,7 @@
 """Logins: from a socket, or a jump host's connection, to an authenticated SSH connection."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from fleetmem.connect.guard import ALLOWANCE_SECONDS, GuardedTunnel
 from fleetmem.connect.host_keys import HostKeys, Known
 from fleetmem.connect.key_ring import KeyRing, Offer
 from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.ssh_config import local_user
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way
@@ -94,6 +96,8 @@ class Login:
     def __init__(self, host_keys: HostKeys, keys: KeyRing) -> None:
         self._host_keys = host_keys
         self._keys = keys
+        # asyncssh looks the name up for each login, and gives up where there is none, or no file can be opened for it.
+        os.environ.setdefault("LOGNAME", local_user())
 
     async def connect(self, target: Target, way: Way, attempt: Attempt | None = None) -> asyncssh.SSHClientConnection:
         """Returns an authenticated connection. The way to the host is closed with it, or at once where there is none.

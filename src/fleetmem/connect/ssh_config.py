@@ -114,7 +114,7 @@ class Answer:
     def user(self) -> str:
         """Who logs in, as far as it is known."""
         setting = self.get("user")
-        return self._user or (setting.arguments[0] if setting else _local_user())
+        return self._user or (setting.arguments[0] if setting else local_user())
 
     @property
     def address(self) -> str:
@@ -186,7 +186,7 @@ class SshConfig:
             case "user":
                 is_met = matches_list(answer.user, argument)
             case "localuser":
-                is_met = matches_list(_local_user(), argument)
+                is_met = matches_list(local_user(), argument)
             case "tagged":
                 is_met = matches_list(answer.tag, argument)
             case "sessiontype":
@@ -246,7 +246,7 @@ def _expand_tokens(text: str, answer: Answer, place: Place | None) -> str:
         "n": answer.host,
         "p": str(answer.port or (port.arguments[0] if port else 22)),
         "r": answer.user,
-        "u": _local_user(),
+        "u": local_user(),
     }
     return _expand_percent(text, known, place)
 
@@ -285,7 +285,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=1)
-def _local_user() -> str:
+def local_user() -> str:
+    """Returns who we are on this machine; a user of a container may have no name but a number."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -4,6 +4,7 @@ asyncssh has no single root: its TimeoutError is also an OSError, key errors are
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -84,6 +85,9 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error.reason}")
         case asyncio.IncompleteReadError() | ConnectionResetError() | BrokenPipeError():
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error}")
+        case OSError() if error.errno in (errno.EMFILE, errno.ENFILE):
+            message = f"{reason_of(error)} on this machine: raise its limit (ulimit -n, LimitNOFILE)"
+            return HostError(stage, Kind.UNREACHABLE, message)
         case OSError():
             return HostError(stage, Kind.UNREACHABLE, reason_of(error))
         case UnicodeError():  # a host name that IDNA refuses: empty label, label too long

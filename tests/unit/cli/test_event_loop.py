@@ -62,7 +62,7 @@ def test_an_error_in_a_group_is_told_as_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "wanted", "new_soft", "fits"),
+    ("soft", "hard", "files", "new_soft", "fits"),
     [
         (1024, 4096, 10, None, 10),
         (1024, 4096, 2000, 2064, 2000),
@@ -72,11 +72,29 @@ def test_an_error_in_a_group_is_told_as_itself() -> None:
     ],
 )
 def test_raise_file_limit(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int, new_soft: int | None, fits: int
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, files: int, new_soft: int | None, fits: int
 ) -> None:
-    """The limit is raised as far as needed and allowed; one connection fits at least."""
+    """The limit is raised as far as needed and allowed; one host fits at least."""
     changes: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: changes.append(limits))
-    assert raise_file_limit(wanted) == fits
+    assert raise_file_limit(files, files) == fits
     assert changes == ([] if new_soft is None else [(new_soft, hard)])
+
+
+@pytest.mark.parametrize(("hosts", "files", "fits"), [(9000, 2, 9000), (100, 200, 68), (100, 101, 100)])
+def test_hosts_that_share_files_or_take_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hosts: int, files: int, fits: int
+) -> None:
+    """Hosts behind a jump host take none of their own, a ProxyCommand two; where they do not fit, one line says so."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (200, 200))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, _limits: None)
+    assert raise_file_limit(hosts, files, "{fits} at a time") == fits
+    assert caplog.messages == (
+        []
+        if fits == hosts
+        else [
+            f"{hosts} hosts need {files + 64} open files, 200 are allowed: {fits} at a time. "
+            f"`ulimit -n {files + 64}` as root, or LimitNOFILE={files + 64} in the systemd unit, raises that"
+        ]
+    )
