@@ -312,6 +312,26 @@ def test_probe(run: Run, tmp_path: Path) -> None:
     )
 
 
+def test_probe_for_sudo_and_for_addresses(run: Run, tmp_path: Path) -> None:
+    """What sudo is to allow, the command that it allows, and a key that is good from some addresses for that."""
+    assert run("probe", "--sudoers", "fleetmem").out == script.sudoers("fleetmem")
+    assert run("probe", "--command", "--sudo").out == script.root_command() + "\n"
+    public = tmp_path / "key.pub"
+    public.write_text("ssh-ed25519 AAAA me\n")
+    line = run("probe", "--authorized-keys", str(public), "--sudo", "--from", "192.0.2.1,192.0.2.2").out
+    assert line.startswith('restrict,from="192.0.2.1,192.0.2.2",command="exec env LC_ALL=C sudo -n ')
+
+
+@pytest.mark.parametrize("words", [("--sudoers", "a b"), ("--authorized-keys", "KEY", "--from", 'x",command="id')])
+def test_probe_prints_nothing_for_a_mistake(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Output may be on its way into a file that decides who may do what."""
+    public = tmp_path / "key.pub"
+    public.write_text("ssh-ed25519 AAAA me\n")
+    ended = run("probe", *(str(public) if word == "KEY" else word for word in words))
+    assert (ended.status, ended.out) == (2, "")
+    assert "fleetmem: " in ended.err
+
+
 def test_a_private_key_is_not_printed(run: Run, tmp_path: Path) -> None:
     """The private key given by mistake does not end up anywhere."""
     private = tmp_path / "key"
