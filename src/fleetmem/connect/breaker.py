@@ -149,7 +149,7 @@ class Attempt:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Takes what has come of it."""
-        if error is None or isinstance(error, HostError):
+        if not self._is_withheld and (error is None or isinstance(error, HostError)):
             self._breaker.end(self._server, error, is_probe=self._is_probe)
         else:
             self._breaker.give_up(is_probe=self._is_probe)

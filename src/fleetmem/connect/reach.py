@@ -64,7 +64,7 @@ class Reach:
         Raises:
             UsageError: something cannot be used.
         """
-        targets = {host: self._resolver.resolve(host, ssh_of(host)) for host in hosts}
+        targets = self._resolver.resolve_all(hosts, ssh_of)
         everybody = {target for each in targets.values() for target in (each, *each.jumps)}
         for access in dict.fromkeys(target.access for target in everybody):
             self._keys.prepare(access.identities)

@@ -1,5 +1,6 @@
 """How to reach hosts: plain, picklable values, no open file and no socket."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +14,6 @@ KEEPALIVE_SECONDS = 15.0
 """3 unanswered ones end a connection whose host went away without a word."""
 
 _HIGHEST_PORT = 65535
-_IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?"
 
 
 class HostKeyPolicy(StrEnum):
@@ -116,10 +116,20 @@ def parse_jumps(text: str) -> tuple[JumpSpec, ...]:
 
 def _parse_jump(text: str) -> JumpSpec:
     user, at, rest = text.removeprefix("ssh://").removesuffix("/").rpartition("@")
-    match = re.fullmatch(rf"\[({_IPV6})\](?::(\d{{1,5}}))?|(\w[\w.-]*)(?::(\d{{1,5}}))?|({_IPV6})", rest)
-    port = int(match[2] or match[4] or 0) if match else 0
-    if not match or (at and not user) or port > _HIGHEST_PORT:
+    match = re.fullmatch(r"\[([^\[\]\s]+)\](?::(\d{1,5}))?|(\w[\w.-]*)(?::(\d{1,5}))?|([^\[\]\s]+)", rest)
+    ipv6 = match[1] or match[5] if match else None
+    port = match[2] or match[4] if match else None
+    is_wrong = (ipv6 and not _is_ipv6(ipv6)) or (port and not 0 < int(port) <= _HIGHEST_PORT)
+    if not match or (at and not user) or is_wrong:
         raise UsageError(
             f"jump host {text!r}: expected [user@]host[:port], with IPv6 as [::1]:22; commas between several"
         )
-    return JumpSpec(user or None, match[1] or match[3] or match[5], port or None)
+    return JumpSpec(user or None, ipv6 or match[3], int(port) if port else None)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

@@ -5,6 +5,7 @@ configuration (which follows the rules of ssh_config(5)), then ssh's defaults.
 """
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,25 @@ class Targets:
         self._routes: dict[tuple[JumpSpec, ...], tuple[Target, ...]] = {}
         self._resolving: list[str] = []
         self._shared: dict[Access, Access] = {}
+        self._resolved: dict[tuple[Host, SshSettings], Target] = {}
         self._told: set[str] = set()
+
+    def resolve_all(self, hosts: Iterable[Host], ssh_of: Callable[[Host], SshSettings]) -> dict[Host, Target]:
+        """Returns hosts as they are to be reached; those of the last time cost nothing.
+
+        Args:
+            hosts: what their inventory says.
+            ssh_of: what flags and configuration say of a host.
+
+        Raises:
+            UsageError: what is said of one makes no sense; the message says where it is said.
+        """
+        found: dict[tuple[Host, SshSettings], Target] = {}
+        for host in hosts:
+            ssh = ssh_of(host)
+            found[host, ssh] = self._resolved.get((host, ssh)) or self.resolve(host, ssh)
+        self._resolved = found
+        return {host: target for (host, _ssh), target in found.items()}
 
     def resolve(self, host: Host, ssh: SshSettings) -> Target:
         """Returns a host as it is to be reached.

@@ -1,0 +1,181 @@
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from fleetmem.connect.key_ring import KeyRing, Offer
+from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.target import Target
+from fleetmem.errors import UsageError
+from unit.connect.targets import resolve
+
+
+def _make(path: Path, passphrase: str = "") -> Path:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", path.name, "-f", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    """Eight keys."""
+    return [_make(tmp_path / f"key{number}") for number in range(8)]
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An ssh-agent without keys, as SSH_AUTH_SOCK."""
+    path = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()  # it says where it listens
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        yield path
+        process.terminate()
+
+
+def _add(*paths: Path) -> None:
+    for path in paths:
+        subprocess.run(["ssh-add", "-q", str(path)], check=True, stdin=subprocess.DEVNULL)
+
+
+def _nobody(_path: Path) -> str | None:
+    return None
+
+
+def _offered(ring: KeyRing, target: Target) -> list[str]:
+    """Returns the keys that a login offers, by name, up to the last."""
+    ring.prepare(target.access.identities)
+
+    async def offer_all() -> Offer:
+        offer = await ring.offer(target)
+        while offer.next():
+            continue
+        ring.close()
+        return offer
+
+    return [candidate.name for candidate in asyncio.run(offer_all()).offered]
+
+
+def _names(*paths: Path) -> list[str]:
+    return list(map(str, paths))
+
+
+def _config(tmp_path: Path, *lines: str) -> Target:
+    path = tmp_path / "config"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return resolve("web01", config=path)
+
+
+def test_told_keys_in_order(keys: list[Path]) -> None:
+    """-k twice: these, and nothing else."""
+    target = resolve("web01", SshSettings(key_paths=(keys[1], keys[0])))
+    assert _offered(KeyRing(_nobody), target) == _names(keys[1], keys[0])
+
+
+def test_the_order_of_ssh(agent: Path, keys: list[Path], tmp_path: Path) -> None:
+    """Named keys that the agent has, its others, named keys that it has not."""
+    _add(keys[0], keys[1])
+    target = _config(tmp_path, f"IdentityFile {keys[2]}", f"IdentityFile {keys[1]}")
+    assert _offered(KeyRing(_nobody), target) == ["key1 (agent)", "key0 (agent)", str(keys[2])]
+    only = _config(tmp_path, f"IdentityFile {keys[2]}", f"IdentityFile {keys[1]}", "IdentitiesOnly yes")
+    assert _offered(KeyRing(_nobody), only) == _names(keys[2], keys[1])
+
+
+def test_six_at_most(agent: Path, keys: list[Path]) -> None:
+    """Of eight keys six are offered; sshd would hang up."""
+    _add(*keys)
+    assert len(_offered(KeyRing(_nobody), resolve("web01"))) == 6
+
+
+def test_certificates_come_first(agent: Path, keys: list[Path], tmp_path: Path) -> None:
+    """From a file of their own, for a key of a file or of the agent."""
+    _add(keys[0])
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    for key in keys[:2]:
+        certificate = authority.generate_user_certificate(asyncssh.read_private_key(str(key)), "id")
+        certificate.write_certificate(str(tmp_path / f"{key.name}.cert"))
+    lines = [f"IdentityFile {key}" for key in keys[:3]] + [
+        f"CertificateFile {tmp_path}/{key.name}.cert" for key in keys[:2]
+    ]
+    offered = _offered(KeyRing(_nobody), _config(tmp_path, *lines))
+    assert offered[:2] == [f"{tmp_path}/key0.cert", f"{tmp_path}/key1.cert"]
+    assert offered[2:] == ["key0 (agent)", str(keys[1]), str(keys[2])]
+
+
+def test_what_was_taken_comes_first(keys: list[Path]) -> None:
+    """The key that this host took; on other hosts, the one that most have taken so far."""
+    ring = KeyRing(_nobody)
+    ssh = SshSettings(key_paths=tuple(keys[:3]))
+    hosts = [resolve(f"web{number}", ssh) for number in range(4)]
+    ring.prepare(hosts[0].access.identities)
+
+    async def log_in(target: Target, key: Path) -> list[str]:
+        offer = await ring.offer(target)
+        while offer.next() and offer.offered[-1].name != str(key):
+            continue
+        ring.note_accepted(target, offer)
+        return [candidate.name for candidate in offer.offered]
+
+    async def several() -> None:
+        assert await log_in(hosts[0], keys[2]) == _names(*keys[:3])
+        assert await log_in(hosts[1], keys[2]) == _names(keys[2])
+        assert await log_in(hosts[2], keys[1]) == _names(keys[2], keys[0], keys[1])
+        assert await log_in(hosts[2], keys[1]) == _names(keys[1]), "its own comes before what others take"
+        waiting = await ring.offer(hosts[3])
+        assert await log_in(hosts[0], keys[2]) == _names(keys[2])
+        waiting.next()
+        assert waiting.offered[-1].name == str(keys[2]), "also where the others came after it had begun"
+
+    asyncio.run(several())
+
+
+def test_what_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that is told has to be there and be one; of those in the ssh configuration it is told, of the usual not."""
+    encrypted = _make(tmp_path / "encrypted", "sesame")
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("no key")
+    for path in (tmp_path / "missing", nonsense, encrypted):
+        with pytest.raises(UsageError, match=f"key {path}"):
+            KeyRing(_nobody).prepare(resolve("web01", SshSettings(key_paths=(path,))).access.identities)
+    lines = [f"IdentityFile {path}" for path in (tmp_path / "missing", nonsense, encrypted)]
+    ring = KeyRing(_nobody)
+    for _ in range(2):
+        assert _offered(ring, _config(tmp_path, *lines)) == []
+    assert [message.rpartition("; ")[2] for message in caplog.messages] == ["it is skipped", "it is skipped"]
+    caplog.clear()
+    (Path.home() / ".ssh").mkdir()
+    _make(Path.home() / ".ssh" / "id_ed25519", "sesame")
+    assert _offered(KeyRing(_nobody), resolve("web01")) == []
+    assert not caplog.messages
+
+
+def test_a_passphrase_is_asked_once(tmp_path: Path) -> None:
+    """Not for each host, and not again for the ring of a reload."""
+    asked: list[Path] = []
+
+    def ask(path: Path) -> str:
+        asked.append(path)
+        return "sesame"
+
+    key = _make(tmp_path / "key", "sesame")
+    target = resolve("web01", SshSettings(key_paths=(key,)))
+    ring = KeyRing(ask)
+    assert _offered(ring, target) == _names(key)
+    assert _offered(ring, resolve("web02", SshSettings(key_paths=(key,)))) == _names(key)
+    assert _offered(KeyRing(_nobody, ring), target) == _names(key)
+    assert asked == [key]
+
+
+def test_the_agent_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that is away has no keys, and is no error."""
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
+    assert _offered(KeyRing(_nobody), resolve("web01")) == []
+
+
+def test_refusals() -> None:
+    """They say who was refused, with what, and what was left untried."""
+    assert Offer("ubuntu", [], lambda _candidate: (True, 0)).refusal().startswith("ubuntu has no key to log in with")
