@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.graphite import GraphiteServers
+from fleetmem.lab.graphite import GraphiteServers, lab_rules
 
 from .servers import TOOLS, Server, find_tool, free_port, is_ready, missing, udp_drops
 
@@ -69,7 +69,7 @@ class CarbonCache(Server):
             self._query_port,
             free_port(),
         )  # the last one's server is not started
-        self.servers = GraphiteServers(directory, 1, ports)
+        self.servers = GraphiteServers(directory, lab_rules(1), ports)
         self._carbon = self.servers.carbon()
 
     def configure(self, **values: object) -> None:

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fleetmem.cli.check import check, print_verdict
 from fleetmem.cli.event_loop import run_async
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
@@ -24,10 +25,11 @@ from fleetmem.cli.output import NO_NAME, plain
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError, UsageError
 from fleetmem.lab.addresses import MAX_HOSTS
-from fleetmem.lab.demo import GRAPHITE_PREFIX, Row, Verdict, Watch, build_recording_fleet, fetch_histories, verify
+from fleetmem.lab.demo import Row, Watch, build_recording_fleet, fetch_histories
 from fleetmem.lab.directory import DEFAULT_DIRECTORY, Directory
 from fleetmem.lab.local import Lab, Plan, take_down
 from fleetmem.lab.process import Limit
+from fleetmem.lab.readback import GRAPHITE_PREFIX, Verdict, verify
 from fleetmem.lab.render import Graphite
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
@@ -42,13 +44,13 @@ _DEMO_SECONDS = 30.0
 _FLUSH_SLACK_SECONDS = 10.0
 _LINES_AROUND_ROWS = 4
 _MAX_HOURS = 4  # with fleetmem at work all the time: some 20,000 series of dead processes in Graphite, 500 MB
-_MISMATCHES_SHOWN = 5
 _ROWS = 20
 _SPARKLINE_COLUMNS = 30
 _PIPE_COLUMNS = 120
 _SECONDS_PER_HOUR = 3600
 
 app = typer.Typer(no_args_is_help=True, help="Hosts, StatsD and Graphite on this machine, for trying and testing.")
+app.command()(check)
 
 Dir = Annotated[Path, typer.Option("--dir", help="Where the lab keeps its things.")]
 Hosts = Annotated[int, typer.Option("--hosts", min=1, max=MAX_HOSTS, help="How many hosts.")]
@@ -143,11 +145,11 @@ class _Demo:
     """The demo on a lab that is up."""
 
     def __init__(self, lab: Lab, console: Console) -> None:
-        if lab.state.graphite_port is None:
+        if lab.state.graphite_url is None:
             raise LabError("the demo needs Graphite")
         self._lab = lab
         self._console = console
-        self._graphite = Graphite(lab.state.graphite_port)
+        self._graphite = Graphite(lab.state.graphite_url)
         self._fleet, self._transport = build_recording_fleet(lab.directory, lab.state)
         self._watch = Watch(self._fleet)
         self._histories: dict[str, list[float]] = {}
@@ -164,7 +166,7 @@ class _Demo:
             self._fetch_histories()
         self._console.print(self._table(_ROWS))
         self._print_urls()
-        self._print_verdict(verdict)
+        print_verdict(verdict, self._transport.datagrams_total)
         return verdict
 
     async def _sample(self, seconds: float | None) -> None:
@@ -206,13 +208,7 @@ class _Demo:
         interval_seconds = self._lab.state.interval_seconds
         _report("waiting for StatsD's next flush, then reading every series back from Graphite")
         seconds = 2 * interval_seconds + _FLUSH_SLACK_SECONDS
-        return verify(self._transport.last_values, self._graphite.fetch, time.time(), seconds)
-
-    def _print_verdict(self, verdict: Verdict) -> None:
-        print(f"{verdict} ({self._transport.datagrams_total} datagrams)")
-        for mismatch in verdict.mismatches[:_MISMATCHES_SHOWN]:
-            found = "nothing" if mismatch.found is None else f"{mismatch.found:g}"
-            print(f"    {mismatch.name}: sent {mismatch.sent}, found {found}")
+        return verify(self._transport.sent, self._graphite.fetch, seconds)
 
     def _print_urls(self) -> None:
         print(f"Graphite     {self._graphite.url}/")
@@ -299,8 +295,8 @@ def _how_to_use(directory: Directory, state: State, path: Path) -> str:
     ]
     if state.statsd_port:
         lines.append(f"StatsD         127.0.0.1:{state.statsd_port}, flushes every {state.interval_seconds} s")
-    if state.graphite_port:
-        lines.append(f"Graphite       {Graphite(state.graphite_port).url}/")
+    if state.graphite_url:
+        lines.append(f"Graphite       {state.graphite_url}/")
     if not state.is_isolated:
         lines.append("note           no PID namespaces here: every host shows all processes of this machine")
     run = f"    fleetmem run -c {config}" if state.statsd_port else f"    fleetmem run -c {config} -o -"

@@ -1,54 +1,20 @@
-"""The lab's demo: fleetmem's own daemon against the lab, and a check of every series that it sent.
-
-What was sent is read from the very text that goes into the UDP socket; what arrived is asked of Graphite. Nothing in
-between is taken on trust.
-"""
+"""The lab's demo: fleetmem's own daemon against the lab, and what it shows of it meanwhile."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
 
 from fleetmem import config
 from fleetmem.build import Fleet, build_fleet
-from fleetmem.errors import UsageError
 from fleetmem.lab.access import settings
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.render import Graphite, Series
+from fleetmem.lab.readback import GRAPHITE_PREFIX, RecordingTransport, record
+from fleetmem.lab.render import Graphite
 from fleetmem.lab.state import State
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample
 from fleetmem.sinks.formats import statsd_plain
-from fleetmem.sinks.runner import QueuedSink
-from fleetmem.sinks.series import SeriesEncoding
-from fleetmem.sinks.udp import UdpTransport
-
-GRAPHITE_PREFIX = "stats.gauges."
-"""What StatsD puts before the names of gauges."""
-
-_POLL_SECONDS = 0.5
-
-
-class RecordingTransport(UdpTransport):
-    """Datagrams to StatsD, with a memory.
-
-    Attributes:
-        last_values: by name, as text, what was handed to the socket last.
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(host, port)
-        self.last_values: dict[str, str] = {}
-
-    async def send(self, text: bytes, backlog_bytes: int) -> None:
-        """Sends text, and remembers its gauges."""
-        self.last_values.update(parse_gauges(text))
-        await super().send(text, backlog_bytes)
-
-
-def parse_gauges(text: bytes) -> dict[str, str]:
-    """Returns names and values of StatsD lines."""
-    return dict(line.removesuffix("|g").split(":") for line in text.decode("ascii").splitlines())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,89 +73,11 @@ def build_recording_fleet(directory: Directory, state: State) -> tuple[Fleet, Re
         UsageError: the environment sets something that does not fit.
     """
     fleet = build_fleet(config.load(None, settings(directory, state)), _ask_nobody)
-    servers = fleet.settings.statsd.servers()
-    if len(servers) != 1 or len(fleet.collector.sinks) != 1:
-        raise UsageError("the demo sends to its own StatsD only: unset FLEETMEM_GRAPHITE__* and FLEETMEM_STATSD__*")
-    transport = RecordingTransport(servers[0].host, servers[0].port)
-    encoding = SeriesEncoding(statsd_plain, fleet.settings.statsd.retire)
-    fleet.collector.sinks[:] = [QueuedSink("statsd", encoding, transport, fleet.names)]
-    return fleet, transport
+    return fleet, record(fleet)
 
 
 def _ask_nobody(_path: Path) -> None:
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A series that is not in Graphite as it was sent; `found` is None where there is nothing of it."""
-
-    name: str
-    sent: str
-    found: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of the series sent."""
-
-    series: int
-    mismatches: list[Mismatch]
-
-    @property
-    def is_good(self) -> bool:
-        """Whether something was sent, and all of it is in Graphite."""
-        return self.series > 0 and not self.mismatches
-
-    def __str__(self) -> str:
-        found = self.series - len(self.mismatches)
-        return f"{found} of {self.series} series sent were found in Graphite with the value sent last"
-
-
-Fetch = Callable[[list[str], float], dict[str, Series]]
-"""`Graphite.fetch`."""
-
-
-def verify(
-    last_values: Mapping[str, str],
-    fetch: Fetch,
-    ended_unix_seconds: float,
-    seconds: float,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Verdict:
-    """Compares every series sent with what Graphite has, as soon as StatsD has flushed.
-
-    StatsD repeats each gauge at each flush, so that each series has a value that is newer than the last datagram; an
-    older one proves nothing.
-
-    Args:
-        last_values: what was sent last, by name.
-        fetch: reads series back.
-        ended_unix_seconds: when the last datagram was sent.
-        seconds: how long to wait for what is not there yet.
-        sleep: waits.
-
-    Raises:
-        LabError: Graphite does not answer.
-    """
-    deadline = time.monotonic() + seconds
-    left = dict(last_values)
-    while True:
-        newest = _newest(list(left), fetch, ended_unix_seconds)
-        left = {name: sent for name, sent in left.items() if newest.get(name) != float(sent)}
-        if not left or time.monotonic() > deadline:
-            return Verdict(len(last_values), [Mismatch(name, sent, newest.get(name)) for name, sent in left.items()])
-        sleep(_POLL_SECONDS)
-
-
-def _newest(names: list[str], fetch: Fetch, since_unix_seconds: float) -> dict[str, float]:
-    """Returns the newest value of each name that has one since a time."""
-    found = fetch([GRAPHITE_PREFIX + name for name in names], since_unix_seconds)
-    return {
-        name.removeprefix(GRAPHITE_PREFIX): series[-1].value
-        for name, series in found.items()
-        if series[-1].unix_seconds >= since_unix_seconds
-    }
 
 
 def fetch_histories(graphite: Graphite, rows: Iterable[Row], seconds: float) -> dict[str, list[float]]:

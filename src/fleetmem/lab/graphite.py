@@ -1,7 +1,9 @@
 """A real Graphite: carbon, whisper and graphite-web from PyPI, in a virtual environment and directory of their own."""
 
+import configparser
 import ctypes
 import ctypes.util
+import io
 import os
 import secrets
 import shutil
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleetmem.errors import LabError
@@ -41,17 +44,6 @@ _COMPATIBILITY_MODULE = "lab_compatibility"
 
 _CARBON = """\
 [cache]
-STORAGE_DIR = {storage}
-LOCAL_DATA_DIR = {storage}/whisper
-CONF_DIR = {conf}
-LOG_DIR = {storage}/log
-PID_DIR = {storage}
-LINE_RECEIVER_INTERFACE = 127.0.0.1
-LINE_RECEIVER_PORT = {line_port}
-PICKLE_RECEIVER_INTERFACE = 127.0.0.1
-PICKLE_RECEIVER_PORT = {pickle_port}
-CACHE_QUERY_INTERFACE = 127.0.0.1
-CACHE_QUERY_PORT = {query_port}
 MAX_CREATES_PER_MINUTE = inf
 MAX_UPDATES_PER_SECOND = inf
 CARBON_METRIC_INTERVAL = 0
@@ -73,6 +65,8 @@ pattern = .*
 xFilesFactor = 0
 aggregationMethod = max
 """
+
+_INTERFACES = ("LINE_RECEIVER_INTERFACE", "PICKLE_RECEIVER_INTERFACE", "CACHE_QUERY_INTERFACE")
 
 _SETTINGS = """\
 from graphite.settings import *
@@ -189,15 +183,57 @@ def _python(directory: Directory) -> list[str]:
     return [str(directory.venv / "bin" / "python"), "-P"]
 
 
+@dataclass(frozen=True, slots=True)
+class StorageRules:
+    """What Graphite keeps and how fast it takes it: the text of carbon's configuration files.
+
+    Attributes:
+        carbon: carbon.conf; folders, addresses and ports in it are overridden.
+        schemas: storage-schemas.conf.
+        aggregation: storage-aggregation.conf.
+    """
+
+    carbon: str
+    schemas: str
+    aggregation: str
+
+
+def lab_rules(interval_seconds: int) -> StorageRules:
+    """Returns the rules of a lab: one archive of an hour, files as fast as they come.
+
+    Args:
+        interval_seconds: whisper's step.
+    """
+    schemas = _SCHEMAS.format(interval_seconds=interval_seconds, retention=RETENTION)
+    return StorageRules(_CARBON, schemas, _AGGREGATION)
+
+
+def read_rules(folder: Path) -> StorageRules:
+    """Returns the rules of a deployment, from carbon's files as they are called in its `conf` folder."""
+    names = ("carbon.conf", "storage-schemas.conf", "storage-aggregation.conf")
+    return StorageRules(*((folder / name).read_text(encoding="utf-8") for name in names))
+
+
+def _carbon_conf(text: str, places: Mapping[str, str]) -> str:
+    """Returns a carbon.conf whose cache is in other places."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment]  # names are upper case
+    parser.read_string(text)
+    parser["cache"].update(places)
+    written = io.StringIO()
+    parser.write(written)
+    return written.getvalue()
+
+
 class GraphiteServers:
     """Carbon and Graphite's web server, configured for one run of a lab; storage begins empty."""
 
-    def __init__(self, directory: Directory, interval_seconds: int, ports: Sequence[int]) -> None:
+    def __init__(self, directory: Directory, rules: StorageRules, ports: Sequence[int]) -> None:
         """Writes configuration.
 
         Args:
             directory: of the lab.
-            interval_seconds: whisper's step.
+            rules: what carbon keeps.
             ports: four free ones, for carbon's lines, pickles and queries, and for the web server.
         """
         self.line_port, pickle_port, query_port, self.web_port = ports
@@ -207,14 +243,26 @@ class GraphiteServers:
         shutil.rmtree(directory.graphite, ignore_errors=True)
         for path in (self._conf, self._storage / "whisper", self._storage / "log" / "webapp"):
             path.mkdir(parents=True)
-        places = {"conf": str(self._conf), "storage": str(self._storage), "query_port": query_port}
-        carbon = _CARBON.format(**places, line_port=self.line_port, pickle_port=pickle_port)
-        schemas = _SCHEMAS.format(interval_seconds=interval_seconds, retention=RETENTION)
-        webapp = str(directory.venv / "webapp")
-        settings = _SETTINGS.format(**places, webapp=webapp, secret=secrets.token_urlsafe(50))
-        self._write(self._conf / "carbon.conf", carbon)
-        self._write(self._conf / "storage-schemas.conf", schemas)
-        self._write(self._conf / "storage-aggregation.conf", _AGGREGATION)
+        places = {
+            "STORAGE_DIR": str(self._storage),
+            "LOCAL_DATA_DIR": str(self._storage / "whisper"),
+            "CONF_DIR": str(self._conf),
+            "LOG_DIR": str(self._storage / "log"),
+            "PID_DIR": str(self._storage),
+            "LINE_RECEIVER_PORT": str(self.line_port),
+            "PICKLE_RECEIVER_PORT": str(pickle_port),
+            "CACHE_QUERY_PORT": str(query_port),
+        } | dict.fromkeys(_INTERFACES, "127.0.0.1")
+        settings = _SETTINGS.format(
+            conf=str(self._conf),
+            storage=str(self._storage),
+            query_port=query_port,
+            webapp=str(directory.venv / "webapp"),
+            secret=secrets.token_urlsafe(50),
+        )
+        self._write(self._conf / "carbon.conf", _carbon_conf(rules.carbon, places))
+        self._write(self._conf / "storage-schemas.conf", rules.schemas)
+        self._write(self._conf / "storage-aggregation.conf", rules.aggregation)
         self._write(directory.graphite / f"{_SETTINGS_MODULE}.py", settings)
 
     def _write(self, path: Path, text: str) -> None:
@@ -228,6 +276,11 @@ class GraphiteServers:
             "DJANGO_SETTINGS_MODULE": _SETTINGS_MODULE,
             "PYTHONWARNINGS": "ignore",
         }
+
+    @property
+    def url(self) -> str:
+        """Where the web server is."""
+        return f"http://127.0.0.1:{self.web_port}"
 
     def carbon(self) -> Command:
         """Returns the command of carbon's cache daemon."""

@@ -90,7 +90,8 @@ class Lab:
     def _start_graphite(self) -> graphite.GraphiteServers:
         graphite.install(self.directory, self._report)
         self._report("starting carbon, Graphite, StatsD and the hosts")
-        servers = graphite.GraphiteServers(self.directory, self._plan.interval_seconds, free_ports(4))
+        rules = graphite.lab_rules(self._plan.interval_seconds)
+        servers = graphite.GraphiteServers(self.directory, rules, free_ports(4))
         self._start(servers.carbon(), f"{_LOOPBACK}:{servers.line_port}")
         servers.prepare_web()
         self._start(servers.web(), f"{_LOOPBACK}:{servers.web_port}")
@@ -100,7 +101,7 @@ class Lab:
     def _wait_for_graphite(self, servers: graphite.GraphiteServers) -> None:
         carbon, web = self._processes[:2]
         carbon.wait_until(lambda: is_answering(servers.line_port), _START_SECONDS)
-        web.wait_until(Graphite(servers.web_port).is_ready, _START_SECONDS)
+        web.wait_until(Graphite(servers.url).is_ready, _START_SECONDS)
 
     def _start_statsd(self, carbon_port: int) -> None:
         with bind_datagrams() as sock:

@@ -56,6 +56,11 @@ class State:
         """Whether anything at all is left of its processes, children included."""
         return any(members(member.identity) for member in self.members)
 
+    @property
+    def graphite_url(self) -> str | None:
+        """Where Graphite's web server is, None likewise."""
+        return f"http://127.0.0.1:{self.graphite_port}" if self.graphite_port else None
+
     def write(self, path: Path) -> None:
         """Records it."""
         write_private(path, json.dumps(asdict(self), indent=2).encode())

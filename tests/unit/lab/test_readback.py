@@ -1,15 +1,18 @@
-"""The demo's check: every series sent, against what Graphite has."""
+"""What was sent, read back: every series against what Graphite has."""
 
 from collections.abc import Mapping
 
 import pytest
 
-from fleetmem.lab.demo import GRAPHITE_PREFIX, Fetch, Mismatch, Verdict, parse_gauges, verify
+from fleetmem import config
+from fleetmem.build import build_fleet
+from fleetmem.errors import UsageError
+from fleetmem.lab.readback import GRAPHITE_PREFIX, Fetch, Mismatch, Sent, Verdict, parse_gauges, record, verify
 from fleetmem.lab.render import Datapoint, Series
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import HostNames
 
-ENDED = 100.0
+SENT_AT = 100.0
 
 
 def _fetch(*answers: Mapping[str, Series]) -> Fetch:
@@ -27,8 +30,11 @@ def _stored(value: float, unix_seconds: int = 101, name: str = "a") -> dict[str,
     return {f"{GRAPHITE_PREFIX}{name}": [Datapoint(0, 90), Datapoint(value, unix_seconds)]}
 
 
-def _verdict(sent: Mapping[str, str], *answers: Mapping[str, Series], seconds: float = 0) -> Verdict:
-    return verify(sent, _fetch(*answers), ENDED, seconds, sleep=lambda _seconds: None)
+def _verdict(
+    values: Mapping[str, str], *answers: Mapping[str, Series], seconds: float = 0, ahead_seconds: float = 0
+) -> Verdict:
+    sent = {name: Sent(value, SENT_AT) for name, value in values.items()}
+    return verify(sent, _fetch(*answers), seconds, ahead_seconds, sleep=lambda _seconds: None)
 
 
 def test_what_was_sent_is_read_from_the_text_on_the_wire() -> None:
@@ -39,7 +45,7 @@ def test_what_was_sent_is_read_from_the_text_on_the_wire() -> None:
 
 
 def test_all_found() -> None:
-    """Series with their last value, stored after the end, are found."""
+    """Series with their last value, stored after it was sent, are found."""
     verdict = _verdict({"a": "5", "b": "0.123456"}, _stored(5) | _stored(0.123456, name="b"))
     assert verdict.is_good
     assert str(verdict) == "2 of 2 series sent were found in Graphite with the value sent last"
@@ -50,7 +56,7 @@ def test_all_found() -> None:
     [({}, None), (_stored(4), 4.0), (_stored(5, unix_seconds=99), None), (_stored(5, name="b"), None)],
 )
 def test_missing_other_and_old_values_are_mismatches(answer: dict[str, Series], found: float | None) -> None:
-    """A series that is absent, has another value, or only one from before the end, is not found."""
+    """A series that is absent, has another value, or only one from before it was sent, is not found."""
     verdict = _verdict({"a": "5"}, answer)
     assert not verdict.is_good
     assert verdict.mismatches == [Mismatch("a", "5", found)]
@@ -65,3 +71,33 @@ def test_waits_for_the_flush() -> None:
 def test_nothing_sent_is_no_success() -> None:
     """A demo that sent nothing has proved nothing."""
     assert not _verdict({}, {}).is_good
+
+
+def test_each_series_counts_from_when_it_was_sent_itself() -> None:
+    """A value that is older than the end of the run, but newer than its own datagram, is proof."""
+    sent = {"a": Sent("5", 100.0), "b": Sent("6", 120.0)}
+    answer = _stored(5, unix_seconds=110) | _stored(6, unix_seconds=110, name="b")
+    verdict = verify(sent, _fetch(answer), 0, sleep=lambda _seconds: None)
+    assert verdict.mismatches == [Mismatch("b", "6", None)]
+
+
+def test_the_clock_of_graphite_counts() -> None:
+    """What a server stored 5 s after, whose clock is 30 s ahead, was stored before."""
+    assert not _verdict({"a": "5"}, _stored(5, unix_seconds=105), ahead_seconds=30).is_good
+    assert _verdict({"a": "5"}, _stored(5, unix_seconds=135), ahead_seconds=30).is_good
+
+
+@pytest.mark.parametrize(
+    "sinks",
+    [
+        {},
+        {"statsd": {"server": "a,b"}},
+        {"statsd": {"server": "tcp://a"}},
+        {"statsd": {"server": "a"}, "graphite": {"server": "b"}},
+    ],
+)
+def test_only_one_statsd_over_udp_can_be_read_back(sinks: dict[str, dict[str, str]]) -> None:
+    """Anything else is refused, with what to set."""
+    fleet = build_fleet(config.load(None, {"inventory": {"hosts": "web01"}, **sinks}), lambda _path: None)
+    with pytest.raises(UsageError, match=r"one StatsD, over UDP: set statsd\.server"):
+        record(fleet)
