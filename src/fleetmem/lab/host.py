@@ -22,6 +22,7 @@ LISTENING = "listening"
 """Printed when logins are possible."""
 
 _AWAY_SECONDS = 5.0
+_WORKLOADS = ("steady", "leaky", "come-and-go")
 _NO_COMMAND = b"a lab host runs commands, it has no terminal: ssh ... HOST COMMAND\n"
 
 
@@ -31,7 +32,7 @@ async def serve(listener: socket.socket, host_key: Path, authorized_keys: Path) 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run_workload(name)) for name in workload.WORKLOADS]
+        tasks = [group.create_task(run_workload(name)) for name in _WORKLOADS]
         server = await asyncssh.listen(
             sock=listener,
             server_host_keys=[str(host_key)],
