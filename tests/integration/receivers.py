@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.graphite import GraphiteServers, lab_rules
+from fleetmem.lab.graphite import GraphiteServers, StorageRules, lab_rules
+from fleetmem.lab.render import Graphite
 
 from .servers import TOOLS, Server, find_tool, free_port, is_ready, missing, udp_drops
 
@@ -50,12 +51,13 @@ json.dump(series, sys.stdout)
 
 
 class CarbonCache(Server):
-    """The carbon-cache of the lab: lines and pickles in, whisper files out. It keeps one hour, a point per second.
+    """The carbon-cache of the lab: lines and pickles in, whisper files out.
 
     What it has written stays while it is stopped.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rules: StorageRules | None = None) -> None:
+        """For a cache with these rules; without, it keeps one hour, a point per second."""
         super().__init__(folder)
         self.line_port, self.pickle_port, self._query_port = (free_port() for _port in range(3))
         directory = Directory(folder)
@@ -63,13 +65,8 @@ class CarbonCache(Server):
         self._python = directory.venv / "bin" / "python"
         if not (directory.venv / "bin" / "carbon-cache.py").is_file():
             missing("carbon")
-        ports = (
-            self.line_port,
-            self.pickle_port,
-            self._query_port,
-            free_port(),
-        )  # the last one's server is not started
-        self.servers = GraphiteServers(directory, lab_rules(1), ports)
+        ports = (self.line_port, self.pickle_port, self._query_port, free_port())  # the last one is for GraphiteWebServer
+        self.servers = GraphiteServers(directory, rules or lab_rules(1), ports)
         self._carbon = self.servers.carbon()
 
     def configure(self, **values: object) -> None:
@@ -131,12 +128,13 @@ class CarbonCache(Server):
 
 
 class GraphiteWebServer(Server):
-    """The graphite-web of the lab, for a carbon-cache."""
+    """The graphite-web of the lab, for a carbon-cache: it reads what that has not written yet, too."""
 
     def __init__(self, folder: Path, carbon: CarbonCache) -> None:
         super().__init__(folder)
         self._servers = carbon.servers
-        self.url = f"http://127.0.0.1:{self._servers.web_port}"
+        self.url = self._servers.url
+        self.port = self._servers.web_port
 
     def _prepare(self) -> list[str]:
         self._servers.prepare_web()
@@ -146,7 +144,7 @@ class GraphiteWebServer(Server):
         return {**super()._environment(), **self._servers.web().environment}
 
     def _is_up(self) -> bool:
-        return is_ready(self._servers.web_port)
+        return is_ready(self.port) and Graphite(self.url).is_ready()
 
 
 # --- collectd --------------------------------------------------------------------------------------------------------
