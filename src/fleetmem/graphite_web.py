@@ -3,14 +3,19 @@
 import base64
 import http.client
 import json
+import ssl
+import time
 from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlencode, urlsplit
 
-from fleetmem.errors import GraphiteError
+from fleetmem.errors import GraphiteError, reason_of
 
 _BATCH = 100  # Django refuses a form of more than 1000 fields, and a long one holds up its only thread
 _TIMEOUT_SECONDS = 20.0
+_DATE_SECONDS = 2.0  # HTTP tells the time in whole seconds
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -28,18 +33,24 @@ class GraphiteWeb:
         url: where it is, without user and password.
     """
 
-    def __init__(self, url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, timeout_seconds: float = _TIMEOUT_SECONDS, *, certificate: Path | None = None) -> None:
         """For `http://host`, `https://user:password@host/below/here`.
 
+        Args:
+            url: where it is.
+            timeout_seconds: for each answer.
+            certificate: the only one that a server at https:// may show, whatever name it is for: one that it made for
+                itself. None for any that the system trusts.
+
         Raises:
-            ValueError: that is no such address.
+            ValueError: that is no such address, or no certificate.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not http://HOST[:PORT] or https://HOST[:PORT]")
         place = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self._place = f"{place}:{parts.port}" if parts.port else place
-        self._is_encrypted = parts.scheme == "https"
+        self._tls = _tls(certificate) if parts.scheme == "https" else None
         self._path = parts.path.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._headers: dict[str, str] = {}
@@ -72,13 +83,40 @@ class GraphiteWeb:
         query = urlencode({"query": pattern, "leavesOnly": 1})
         return [str(name) for name in self._ask("GET", f"/metrics/expand?{query}")["results"]]
 
-    def _ask(self, method: str, path: str, form: str | None = None, headers: dict[str, str] | None = None) -> Any:
-        make = http.client.HTTPSConnection if self._is_encrypted else http.client.HTTPConnection
-        connection = make(self._place, timeout=self._timeout_seconds)
+    def clock_ahead_seconds(self) -> float:
+        """Returns how much the server's clock is ahead of ours, 0 where it cannot be told from equal.
+
+        Raises:
+            GraphiteError: Graphite does not answer, or with an error.
+        """
+        before = time.time()
+        answer, _body = self._exchange("GET", "/metrics/expand?query=fleetmem", None, {})
         try:
-            connection.request(method, self._path + path, form, self._headers | (headers or {}))
+            told = parsedate_to_datetime(answer.getheader("Date") or "").timestamp()
+        except ValueError:  # none, or none that can be read
+            return 0.0
+        ahead = told - (before + time.time()) / 2
+        return ahead if abs(ahead) > _DATE_SECONDS else 0.0
+
+    def _ask(self, method: str, path: str, form: str | None = None, headers: dict[str, str] | None = None) -> Any:
+        _answer, body = self._exchange(method, path, form, headers or {})
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise GraphiteError(f"Graphite at {self.url} answers something else than JSON: {body[:80]!r}") from error
+
+    def _exchange(
+        self, method: str, path: str, form: str | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = self._connection()
+        try:
+            connection.request(method, self._path + path, form, self._headers | headers)
             answer = connection.getresponse()
             body = answer.read()
+        except ssl.SSLCertVerificationError as error:
+            raise GraphiteError(
+                f"Graphite at {self.url} shows a certificate that is not to be trusted: {error}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise GraphiteError(f"Graphite at {self.url} does not answer: {error!r}") from error
         finally:
@@ -86,7 +124,22 @@ class GraphiteWeb:
         if answer.status != http.HTTPStatus.OK:
             text = body[:200].decode("utf-8", "replace")
             raise GraphiteError(f"Graphite at {self.url} answers {answer.status} {answer.reason}: {text}")
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise GraphiteError(f"Graphite at {self.url} answers something else than JSON: {body[:80]!r}") from error
+        return answer, body
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection(self._place, timeout=self._timeout_seconds, context=self._tls)
+        return http.client.HTTPConnection(self._place, timeout=self._timeout_seconds)
+
+
+def _tls(certificate: Path | None) -> ssl.SSLContext:
+    if certificate is None:
+        return ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cafile=str(certificate))
+    except ssl.SSLError as error:
+        raise ValueError(f"{certificate} holds no certificate (PEM)") from error
+    except OSError as error:
+        raise ValueError(f"certificate {certificate}: {reason_of(error)}") from error
+    context.check_hostname = False  # nothing but this very certificate is trusted
+    return context

@@ -65,7 +65,7 @@ class CarbonCache(Server):
         self._python = directory.venv / "bin" / "python"
         if not (directory.venv / "bin" / "carbon-cache.py").is_file():
             missing("carbon")
-        ports = (self.line_port, self.pickle_port, self._query_port, free_port())  # the last one is for GraphiteWebServer
+        ports = (self.line_port, self.pickle_port, self._query_port, free_port())  # the last one for GraphiteWebServer
         self.servers = GraphiteServers(directory, rules or lab_rules(1), ports)
         self._carbon = self.servers.carbon()
 

@@ -28,10 +28,16 @@ def _server(
     queries: list[dict[str, list[str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer([])
+
         def do_POST(self) -> None:
             query = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
             queries.append(query)
             answer = [{"target": name, "datapoints": KNOWN[name]} for name in query["target"] if name in KNOWN]
+            self._answer(answer)
+
+        def _answer(self, answer: list[dict[str, object]]) -> None:
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
@@ -115,7 +121,7 @@ def _make_certificate(path: Path) -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://a", "http://", "http://a:port"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     """With what to write instead."""
-    with pytest.raises(UsageError, match="expected http://HOST:PORT"):
+    with pytest.raises(UsageError, match=r"is not http://HOST|[Pp]ort could"):
         Graphite(url)
 
 
@@ -123,3 +129,6 @@ def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
     """By its path."""
     with pytest.raises(UsageError, match=r"missing\.pem: no such file"):
         Graphite("https://127.0.0.1", tmp_path / "missing.pem")
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA")
+    with pytest.raises(UsageError, match=r"key\.pub holds no certificate"):
+        Graphite("https://127.0.0.1", tmp_path / "key.pub")
