@@ -25,6 +25,40 @@ HOST_MEASURES = (
 """A host's own series."""
 
 
+class LeftOut(StrEnum):
+    """Why a process has no series of its own."""
+
+    EXCLUDED = "excluded"
+    SMALL = "small"
+    TOP = "top"
+    BUDGET = "budget"
+
+
+COLLECTOR_MEASURES = (
+    "hosts_up",
+    "hosts_failed",
+    *(f"hosts_failed_{kind}" for kind in Kind),
+    "processes",
+    *(f"processes_{reason}" for reason in LeftOut),
+    "received_bytes",
+    "cycle_seconds",
+    "host_p50_seconds",
+    "host_p99_seconds",
+    "host_highest_seconds",
+    "late_p50_seconds",
+    "late_p99_seconds",
+    "late_highest_seconds",
+    "cycles_missed_total",
+    "handshakes_total",
+    "reconnects_total",
+    "names_kept_apart",
+    "inventory_hosts",
+    "inventory_failures_total",
+    "inventory_stale",
+)
+"""The collector's own series."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """A Linux machine that is sampled.
@@ -118,15 +152,6 @@ class Detail(StrEnum):
 
     PROCESS = "process"
     COMMAND = "command"
-
-
-class LeftOut(StrEnum):
-    """Why a process has no series of its own."""
-
-    EXCLUDED = "excluded"
-    SMALL = "small"
-    TOP = "top"
-    BUDGET = "budget"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ def test_every_counter_of_the_collector_is_documented() -> None:
         unix_seconds=0.0,
     )
     assert documented("The collector") == {counter.measure for counter in shipped.counters}
+    assert tuple(counter.measure for counter in shipped.counters) == model.COLLECTOR_MEASURES
 
 
 def test_every_counter_of_a_sink_is_documented() -> None:

@@ -43,6 +43,9 @@ _HOST_FAMILIES = {
 FAMILIES = {**_HOST_FAMILIES, **_COMMAND_FAMILIES, **_PROCESS_FAMILIES}
 """Names without the prefix, and what they mean. All are gauges."""
 
+COLLECTOR_FAMILY = "collector_"
+"""What comes before the measures of the collector, of its sinks, too."""
+
 _SURROGATE_OR_BACKSLASH = re.compile(r"[\\\ud800-\udfff]")
 _LABELS_REMEMBERED = 20_000
 
@@ -79,6 +82,11 @@ class HostState(NamedTuple):
             count += (len(shaped.processes) + bool(shaped.other_processes)) * len(_PROCESS_FAMILIES)
             count += (len(shaped.commands) + bool(shaped.other_commands)) * len(_COMMAND_FAMILIES)
         return count
+
+
+def metric_name(prefix: str, family: str) -> str:
+    """Returns the whole name of a family; dots of the prefix become `_`."""
+    return f"{prefix.replace('.', '_')}_{family}"
 
 
 def label_value(original: str) -> str:
@@ -120,9 +128,9 @@ class Exposition:
     """
 
     def __init__(self, prefix: str, tags: Sequence[str] = ()) -> None:
-        self.prefix = prefix.replace(".", "_")
+        self.prefix = prefix
         self._tags = [(tag, tag_key(tag)) for tag in tags]
-        self._names = {family: f"{self.prefix}_{family}" for family in FAMILIES}
+        self._names = {family: metric_name(prefix, family) for family in FAMILIES}
 
     def header(self, family: str) -> bytes:
         """Returns what comes before the samples of a family."""

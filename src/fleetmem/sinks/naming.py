@@ -159,6 +159,20 @@ class Place(NamedTuple):
     tags: Tags = ()
 
 
+LABELS = {
+    "process": ("host", "command", "pid"),
+    "command": ("host", "command"),
+    "host": ("host",),
+    "collector": ("collector", "sink"),
+}
+"""What tells the series of a family from each other, in the order of names. The collector's own lack the sink."""
+
+
+def place(family: str, *values: str) -> Place:
+    """Returns the place with these values of its family's labels, which are legal components, or a query's patterns."""
+    return Place(family, tuple(zip(LABELS[family], values, strict=False)))
+
+
 class FleetNames:
     """The names of a fleet's series, from a prefix and all host names at once. Sinks share them.
 

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
 from fleetmem.sinks.addresses import host_port
-from fleetmem.sinks.exposition import CONTENT_TYPE, FAMILIES, Exposition, HostState
+from fleetmem.sinks.exposition import COLLECTOR_FAMILY, CONTENT_TYPE, FAMILIES, Exposition, HostState, metric_name
 from fleetmem.sinks.http_server import Answer, HttpServer, blocks
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
@@ -200,7 +200,7 @@ class _OwnCounters(Collector):
         """Yields a metric per measure, with the collector, and the sink that it is about, as labels."""
         metrics: dict[str, Metric] = {}
         for counter in self._stats.counters:
-            name = f"{self._prefix}_collector_{counter.measure}"
+            name = metric_name(self._prefix, f"{COLLECTOR_FAMILY}{counter.measure}")
             if name not in metrics:
                 type_ = "counter" if name.endswith("_total") else "gauge"
                 metrics[name] = Metric(name.removesuffix("_total"), "See docs/metrics.md of fleetmem.", type_)

@@ -20,7 +20,7 @@ from fleetmem.model import (
     Shaped,
 )
 from fleetmem.sinks.formats import Format, Wrap, without_time
-from fleetmem.sinks.naming import FleetNames, HostNames, Place
+from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
 from fleetmem.units import format_number
 
 RETIRE_AFTER_FAILURES = 3
@@ -223,8 +223,8 @@ class SeriesEncoding:
         """Returns the collector's own counters, those of a sink below the name of the sink."""
         lines = []
         for counter in stats.counters:
-            labels = [("collector", stats.collector), *([("sink", counter.sink)] if counter.sink else [])]
-            wrap = self._format(names.prefix, Place("collector", tuple(labels)))
+            values = [stats.collector, *([counter.sink] if counter.sink else [])]
+            wrap = self._format(names.prefix, place("collector", *values))
             lines.append(wrap.template([counter.measure]) % format_number(counter.value))
         return Text("".join(lines).encode("ascii"), len(lines))
 

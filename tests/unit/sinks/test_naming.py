@@ -277,3 +277,13 @@ def test_other_tags_leave_the_names_as_they_are() -> None:
     assert new.host("b") is old.host("b")
     assert new.host("a").command("d:0").labels == names[0].labels
     assert new.host("a").command("d:0").tags == new.host("a").host.tags == (("env", "prod"),)
+
+
+def test_places_have_the_labels_of_their_family() -> None:
+    """What is asked for by `place` is what the places of a host are, label by label."""
+    names = FleetNames("p", ["web01"]).host("web01")
+    assert names.host == naming.place("host", "web01")
+    assert names.command("sh") == naming.place("command", "web01", "sh")
+    assert names.process("sh", 7) == naming.place("process", "web01", "sh", "7")
+    assert names.other_commands == naming.place("command", "web01", "other")
+    assert names.other_processes == naming.place("process", "web01", "other", "0")
