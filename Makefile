@@ -55,6 +55,11 @@ format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: dashboards
+dashboards: $(INSTALLED) ## Write deploy/grafana anew, as `fleetmem dashboards` writes it by default
+	@$(BIN)/fleetmem dashboards --datasource graphite -o deploy/grafana/graphite
+	@$(BIN)/fleetmem dashboards --datasource prometheus -o deploy/grafana/prometheus
+
 .PHONY: bench
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
 	@$(BIN)/python bench/compare.py

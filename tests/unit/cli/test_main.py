@@ -391,3 +391,36 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = run("hosts", "-i", "a")
     assert ended.status == 130
     assert "Traceback" not in ended.err
+
+
+def test_dashboards_are_written_for_these_names(run: Run, tmp_path: Path) -> None:
+    """One file per dashboard, whose names are printed; files that are there are replaced."""
+    folder = tmp_path / "new" / "dashboards"
+    for flags, start in (
+        ((), "stats.gauges.fleetmem.host."),
+        (("--prefix", "prod.mem", "--statsd-prefix", "stats.mem"), "stats.mem.prod.mem.host."),
+        (("--statsd-prefix", ""), "(fleetmem.host."),
+        (("--datasource", "prometheus"), "sum(fleetmem_up{"),
+    ):
+        ended = run("dashboards", "-o", str(folder), *flags)
+        names = ["fleet.json", "host.json", "process.json", "collector.json"]
+        assert (ended.status, ended.out.splitlines()) == (0, [str(folder / name) for name in names]), ended.err
+        assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+        assert start in (folder / "fleet.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--prefix", "a b"), "--prefix: prefix 'a b': letters"),
+        (("--statsd-prefix", "a b"), "StatsD prefix 'a b': expected parts joined by dots"),
+        (("--statsd-prefix", "x", "--datasource", "prometheus"), "--statsd-prefix: there is none in prometheus"),
+        (("-o", "/dev/null/x"), "/dev/null/x: not a directory"),
+    ],
+)
+def test_dashboards_that_cannot_be_written(run: Run, tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
+    """What is wrong is said in one line."""
+    ended = run("dashboards", "-o", str(tmp_path), *flags)
+    assert (ended.status, ended.out) == (2, "")
+    assert told in ended.err
+    assert not list(tmp_path.glob("*.json"))

@@ -1,0 +1,72 @@
+"""`fleetmem dashboards`: Grafana's dashboards, as files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetmem.cli.output import print_data
+from fleetmem.dashboards.catalogue import dashboards as build_dashboards
+from fleetmem.dashboards.catalogue import text
+from fleetmem.dashboards.context import Context, Source
+from fleetmem.dashboards.graphite import STATSD_PREFIX, check_statsd_prefix
+from fleetmem.errors import UsageError, reason_of
+from fleetmem.safe_text import printable
+from fleetmem.sinks.naming import check_prefix
+
+
+def dashboards(
+    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write to; made if missing.")],
+    datasource: Annotated[Source, typer.Option("--datasource", help="What Grafana reads from.")] = Source.GRAPHITE,
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="PREFIX", help="Prefix of metric names, as fleetmem sends them.")
+    ] = "fleetmem",
+    statsd_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--statsd-prefix",
+            metavar="PREFIX",
+            help="What StatsD puts before names; '' where fleetmem sends to Graphite itself.",
+            show_default=STATSD_PREFIX,
+        ),
+    ] = None,
+    datasource_uid: Annotated[
+        str,
+        typer.Option(
+            "--datasource-uid",
+            metavar="UID",
+            help="Grafana's data source that they show at first.",
+            show_default="Grafana's default one of this kind",
+        ),
+    ] = "",
+) -> None:
+    """Write dashboards for Grafana: fleet, host, process, collector. Files of these names are replaced.
+
+    Examples:
+      fleetmem dashboards -o dashboards
+
+      fleetmem dashboards --datasource prometheus -o dashboards
+    """
+    context = Context(datasource, _checked(prefix), datasource_uid)
+    if statsd_prefix is not None and datasource is not Source.GRAPHITE:
+        raise UsageError(f"--statsd-prefix: there is none in {datasource}; leave it out")
+    behind = STATSD_PREFIX if statsd_prefix is None else check_statsd_prefix(statsd_prefix)
+    written = [folder / name for name in _write(folder, build_dashboards(context, behind))]
+    print_data("".join(f"{printable(str(path))}\n" for path in written))
+
+
+def _checked(prefix: str) -> str:
+    try:
+        return check_prefix(prefix)
+    except ValueError as error:
+        raise UsageError(f"--prefix: {error}") from error
+
+
+def _write(folder: Path, built: dict[str, dict[str, object]]) -> list[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, dashboard in built.items():
+            (folder / name).write_text(text(dashboard), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{folder}: {reason_of(error)}") from error
+    return list(built)

@@ -1,0 +1,265 @@
+"""Every panel of every dashboard, asked of a real Graphite and a real Prometheus with the data of a lab in them."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fleetmem.dashboards.catalogue import dashboards
+from fleetmem.dashboards.context import Context, Source
+from fleetmem.lab.directory import Directory
+from fleetmem.lab.state import State, read_state
+
+from .grafana import Answer, DataSource, GraphiteWeb, Json, OpenDashboard, PrometheusServer, fill, panels, read_set
+from .receivers import Prometheus
+from .servers import REPOSITORY, TOOLS, Cli, free_port, missing, started, wait_for
+
+pytestmark = pytest.mark.slow
+
+MIB = 1024 * 1024
+PAGES = ["fleet", "host", "process", "collector"]
+AWAY = "127.0.1.99"
+"""A host that is not there."""
+
+_ENOUGH_POINTS = 5
+_SECONDS = 60.0
+_PANEL_SECONDS = 15.0  # a machine with other work may have nothing newer than three steps for a moment
+
+
+@dataclass(frozen=True)
+class Show:
+    """A lab with fleetmem at work on it.
+
+    Attributes:
+        state: of the lab.
+        prometheus: scrapes the collectors.
+        folder: of the lab, and of dashboards written for it.
+    """
+
+    state: State
+    prometheus: Prometheus
+    folder: Path
+
+    def source(self, kind: Source) -> DataSource:
+        """Returns a data source."""
+        assert self.state.graphite_port
+        is_graphite = kind is Source.GRAPHITE
+        return GraphiteWeb(self.state.graphite_port) if is_graphite else PrometheusServer(self.prometheus.port)
+
+
+@pytest.fixture(scope="module")
+def show(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
+    """Two hosts, sampled by collectors of every level of detail, with StatsD in between and without."""
+    home = tmp_path_factory.mktemp("home")
+    cli = Cli(home)
+    folder = home / "lab"
+    folder.mkdir()
+    if not (Directory(TOOLS).venv / "bin" / "carbon-cache.py").is_file():
+        missing("Graphite")
+    (folder / "graphite-venv").symlink_to(Directory(TOOLS).venv)
+    with ExitStack() as stack:
+        stack.callback(cli, "lab", "down", "--dir", folder)
+        up = cli("lab", "up", "--dir", folder, "--hosts", 2, "--interval", 1)
+        assert up.status == 0, up.stderr
+        state = read_state(folder / "state.json")
+        assert state
+        carbon = next(member.address for member in state.members if member.role == "carbon")
+        ports = [free_port(), free_port(), free_port()]
+        statsd = ("-c", folder / "fleetmem.toml")
+        direct = ("-F", folder / "ssh_config", "-k", folder / "key", "-p", state.port, "-i", f"@{folder}/hosts.txt")
+        known = {"FLEETMEM_SSH__KNOWN_HOSTS": str(folder / "known_hosts")}
+        for arguments in (
+            (*statsd, "--prometheus", ports[0]),
+            (*statsd, "--prefix", "commands", "--detail", "command", "--prometheus", ports[1]),
+            (*statsd, "--prefix", "both.levels", "--detail", "process,command", "--prometheus", ports[2]),
+            (*direct, "-i", AWAY, "--interval", 1, "--prefix", "direct", "--graphite", carbon),
+        ):
+            stack.enter_context(cli.run(*arguments, **known))
+        prometheus = stack.enter_context(started(Prometheus(home / "prom", *(f"127.0.0.1:{port}" for port in ports))))
+        show = Show(state, prometheus, folder)
+        wait_for("all have sent enough", lambda: _has_enough(show), _SECONDS)
+        yield show
+
+
+def _has_enough(show: Show) -> bool:
+    source = show.source(Source.GRAPHITE)
+    heads = ["stats.gauges.fleetmem", "stats.gauges.commands", "stats.gauges.both.levels", "direct"]
+    targets = [f"{head}.collector.*.hosts_up" for head in heads]
+    answers = [*source.ask([{"target": target} for target in targets])]
+    scraped = show.prometheus.query('count_over_time({__name__=~".+_collector_hosts_up"}[1m])')
+    counts = [len(answer.known) for series in answers for answer in series] + [sample.value for sample in scraped]
+    return len(counts) == len(heads) + 3 and min(counts) >= _ENOUGH_POINTS
+
+
+SETS = {
+    "as delivered": Context(Source.GRAPHITE, "fleetmem"),
+    "by command": Context(Source.GRAPHITE, "commands"),
+    "both levels": Context(Source.GRAPHITE, "both.levels"),
+    "without StatsD": Context(Source.GRAPHITE, "direct"),
+    "Prometheus": Context(Source.PROMETHEUS, "fleetmem"),
+    "Prometheus by command": Context(Source.PROMETHEUS, "commands"),
+    "Prometheus, both levels": Context(Source.PROMETHEUS, "both.levels"),
+}
+_BY_COMMAND = {"by command", "both levels", "Prometheus by command", "Prometheus, both levels"}
+
+
+def _dashboard(name: str, page: str) -> Json:
+    if name == "as delivered":
+        return read_set(REPOSITORY / "deploy" / "grafana" / "graphite")[f"{page}.json"]
+    context = SETS[name]
+    made = dashboards(context, "" if context.prefix == "direct" else "stats.gauges.")[f"{page}.json"]
+    dashboard: Json = json.loads(json.dumps(made))
+    return dashboard
+
+
+def _open(show: Show, name: str, page: str, **chosen: str) -> OpenDashboard:
+    return OpenDashboard(_dashboard(name, page), show.source(SETS[name].source), chosen)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_query_of_every_panel_has_data(show: Show, name: str, page: str) -> None:
+    """Opened as it is delivered, a dashboard has no empty panel, and where one value is shown, there is a newest."""
+    assert_full(_open(show, name, page))
+
+
+def assert_full(opened: OpenDashboard) -> None:
+    """Fails the test where a query of a dashboard has no data, or a number, bar or row no newest value."""
+    values = opened.values()
+    for panel in panels(opened.dashboard):
+        wait_for(panel["title"], partial(_is_full, opened, panel, values), _PANEL_SECONDS)
+
+
+def _is_full(opened: OpenDashboard, panel: Json, values: dict[str, str]) -> bool:
+    queries = opened.ask(panel, values)
+    assert len(queries) == len(panel["targets"])
+    is_line = panel["type"] == "timeseries"
+    return all(
+        any(answer.known if is_line else answer.values[-1] is not None for answer in answers) for answers in queries
+    )
+
+
+_LINK = re.compile(r'"/d/([^?]+)[?]([^"]+)"')
+_CHOICE = re.compile(r"var-(\w+)=(\$\{(?:__data\.fields\.(\w+))?[^}]*\})")
+
+
+def _follow(show: Show, name: str, opened: OpenDashboard, title: str) -> OpenDashboard:
+    """Returns the dashboard that a click leads to: on the first series, or row, of a panel."""
+    panel = opened.panel(title)
+    url = _LINK.search(json.dumps(panel["fieldConfig"]))
+    assert url, title
+    first = next(answer for answer in opened.ask(panel)[0] if answer.known)
+    values = opened.values() | {"__field": first.name}
+    row = _row(panel, first)
+    chosen = {
+        variable: row[column] if column else fill(template, values)
+        for variable, template, column in _CHOICE.findall(url[2])
+    }
+    page = next(page for page in PAGES if _dashboard(name, page)["uid"] == url[1])
+    return _open(show, name, page, **chosen)
+
+
+def _row(panel: Json, answer: Answer) -> dict[str, str]:
+    """Returns the keys of a table's row, by their columns, as its transformations make them of a series."""
+    if panel["type"] != "table":
+        return {}
+    if answer.labels:
+        renamed = panel["transformations"][-1]["options"]["renameByName"]
+        return {renamed[label]: value for label, value in answer.labels.items() if label in renamed}
+    for transformation in panel["transformations"]:
+        if transformation["id"] == "extractFields":
+            match = re.fullmatch(transformation["options"]["regExp"][1:-1].replace("(?<", "(?P<"), answer.name)
+            assert match, answer.name
+            return match.groupdict()
+    return {"Host": answer.name}
+
+
+@pytest.mark.parametrize("name", ["as delivered", "by command", "Prometheus", "Prometheus by command"])
+def test_clicks_lead_from_the_fleet_to_a_process(show: Show, name: str) -> None:
+    """From a bar, a line or a row of a table one gets to what it is about, and finds data there."""
+    fleet = _open(show, name, "fleet")
+    host = _follow(show, name, fleet, "Biggest hosts")
+    first = host.values()["host"]
+    assert first.replace(".", "_") in {"127_0_1_1", "127_0_1_2"}
+    process = _follow(show, name, host, "Biggest processes")
+    assert process.values()["host"] == first
+    pid = process.chosen["pid"]
+    assert pid == "*" if name.endswith("by command") else pid.isdigit()
+    sibling = _follow(show, name, process, "Hosts")
+    assert sibling.values()["command"] == process.values()["command"]
+    for opened in (host, process, sibling, _follow(show, name, fleet, "Biggest processes")):
+        assert_full(opened)
+
+
+def _newest(opened: OpenDashboard, title: str) -> dict[str, float]:
+    """Returns the newest values of a panel's series that have not ended, by their names."""
+    panel = opened.panel(title)
+
+    def ask() -> dict[str, float]:
+        answers = [answer for answers in opened.ask(panel) for answer in answers]
+        assert len({answer.name for answer in answers}) == len(answers)
+        return {answer.name: answer.values[-1] for answer in answers if answer.values[-1] is not None}
+
+    return wait_for(title, ask, _PANEL_SECONDS)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_numbers_are_those_of_the_hosts(show: Show, name: str) -> None:
+    """What is known of the lab is what the dashboards show, at every level of detail and from every data source."""
+    fleet, host = _open(show, name, "fleet"), _open(show, name, "host")
+    (up,), (down,) = _newest(fleet, "Hosts that answer").values(), _newest(fleet, "Hosts down").values()
+    assert (up, down) == (2, name == "without StatsD")
+    commands = _newest(fleet, "Biggest commands")
+    assert 2 * 20 * MIB < commands["steady"] < 2 * 60 * MIB
+    grown = _newest(fleet, "Fastest growing commands")
+    if show.state.is_isolated and name not in _BY_COMMAND:  # where a command grows with each process that it has more
+        assert max(grown, key=lambda command: grown[command]) == "leaky"
+    assert grown.get("steady", 0) < MIB < grown["leaky"]
+    (process,) = _newest(_open(show, name, "process", command="steady"), "Memory").values()
+    assert process == pytest.approx(commands["steady"] / 2, rel=0.1)
+    assert _newest(host, "Memory by command")["steady"] == process
+    (percent,) = _newest(_open(show, name, "process", command="steady"), "Share of the host").values()
+    (total,) = _newest(host, "Memory in all").values()
+    assert percent == pytest.approx(100 * process / total, rel=0.01)
+
+
+def test_some_hosts_of_the_fleet(show: Show) -> None:
+    """The fleet can be looked at in part: hosts that are picked, which Grafana puts in braces, and a pattern typed."""
+    for hosts, number in (("{127_0_1_1,127_0_1_2}", 2), ("127_0_1_2", 1), ("127_0_1_*", 2)):
+        fleet = _open(show, "as delivered", "fleet", hosts=hosts)
+        assert_full(fleet)
+        assert [*_newest(fleet, "Hosts that answer").values()] == [number]
+        assert len(_newest(fleet, "Biggest hosts")) == number
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_rest_makes_layers_add_up(show: Show, name: str) -> None:
+    """With fewer layers the others are in the rest: the sum is the same."""
+    all_layers = _open(show, name, "host")
+    two_layers = _open(show, name, "host")
+    panel = two_layers.panel("Memory by command")
+    panel["targets"] = json.loads(re.sub(r", 12\)|topk\(12,", _two, json.dumps(panel["targets"])))
+
+    def is_same() -> bool:
+        many, few = (_newest(opened, "Memory by command") for opened in (all_layers, two_layers))
+        assert len(few) == 3 < len(many)
+        return sum(few.values()) == pytest.approx(sum(many.values()), rel=0.01)
+
+    wait_for("the same sum", is_same, _SECONDS)
+
+
+def _two(match: re.Match[str]) -> str:
+    return match[0].replace("12", "2")
+
+
+def test_a_host_that_is_down_comes_first(show: Show) -> None:
+    """The list of hosts begins with what is wrong."""
+    fleet = _open(show, "without StatsD", "fleet")
+    (answers,) = fleet.ask(fleet.panel("Hosts that are down, then the others"))
+    assert answers[0].name == AWAY.replace(".", "_")
+    assert [answer.values[-1] for answer in answers] == [0, 1, 1]
