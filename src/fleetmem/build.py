@@ -1,12 +1,14 @@
 """The composition root: the one place that turns configuration into objects. Nothing below reads configuration."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleetmem.build_hosts import HostSettings, settings_by_host
-from fleetmem.build_sinks import Spec, build_sinks
+from fleetmem.build_sinks import Spec, build_sinks, build_sites, ports_of
 from fleetmem.collector import Collector
 from fleetmem.config import Probe, Settings
 from fleetmem.connect.keys import AskPassphrase
@@ -15,6 +17,7 @@ from fleetmem.connect.reach import Reach
 from fleetmem.connect.settings import ReachSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import ConfigError
+from fleetmem.health import Health
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.listing import Means
 from fleetmem.inventory.programs import Programs
@@ -26,12 +29,15 @@ from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.naming import FleetNames, make_tags
-from fleetmem.sinks.sink import Sink
+from fleetmem.sinks.sink import Service, Sink
+
+if TYPE_CHECKING:
+    from fleetmem.sinks.http_server import Site
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a command works with: hosts, their names in metrics, and the collector that samples them.
+    """What a command works with: hosts, their names in metrics, the collector that samples them, and how it is.
 
     `make_link` makes the connection to a host; nothing is connected before it is asked something.
     """
@@ -49,6 +55,18 @@ class Fleet:
     latest: dict[Host, Host]
     """each host as the inventory has it now: groups and labels may have changed under one that is the same"""
     make_link: Callable[[Host], Link]
+    sites: "dict[Spec, Site]"
+    health: Health
+
+    @property
+    def services(self) -> list[Service]:
+        """What is to run beside the collector."""
+        return [*self.collector.sinks, *self.sites.values()]
+
+    @property
+    def longest_sample_seconds(self) -> float:
+        """What a sample may take at the host that may take longest."""
+        return max(target.longest_sample_seconds for target in self.targets.values())
 
     @property
     def files(self) -> int:
@@ -104,7 +122,12 @@ def build_fleet(
     series_room = _series_room(settings, len(hosts))
     has_same_shape = current and current.settings.shape == settings.shape
     series = current.series if current and has_same_shape else SeriesPool()
-    sinks = build_sinks(settings, names, current.sinks if current else {})
+    health = current.health if current else Health()
+    pages, ports = health.pages(), ports_of([*current.sinks, *current.sites]) if current else set()
+    with ExitStack() as undo:
+        sites = build_sites(settings, current.sites if current else {}, pages, ports, undo)
+        sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports)
+        undo.pop_all()
     make_link = partial(_make_link, reach=reach, by_host=by_host)
     collector = Collector(
         make_link=make_link,
@@ -125,7 +148,20 @@ def build_fleet(
     series.room = series_room
     latest = {host: host for host in hosts}
     return Fleet(
-        settings, inventory, hosts, names, reach, by_host, targets, collector, series, sinks, latest, make_link
+        settings,
+        inventory,
+        hosts,
+        names,
+        reach,
+        by_host,
+        targets,
+        collector,
+        series,
+        sinks,
+        latest,
+        make_link,
+        sites,
+        health,
     )
 
 

@@ -1,10 +1,11 @@
-"""The composition root's other half: from configuration to sinks."""
+"""The composition root's other half: from configuration to sinks, and to the site of the health pages."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd
 from fleetmem.rendezvous import owner
@@ -20,17 +21,27 @@ from fleetmem.sinks.spool import Spool
 from fleetmem.sinks.udp import UdpTransport
 from fleetmem.sinks.unix import UnixTransport
 
+if TYPE_CHECKING:
+    from fleetmem.sinks.http_server import Page, Site
+
+_ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - what others may have asked for
+
+Pages = Mapping[str, "Page"]
 Spec = tuple[object, ...]
 """What a sink is made from; equal ones make the same sink."""
 
 
-def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]) -> dict[Spec, Sink]:
+def build_sinks(
+    settings: Settings, names: FleetNames, current: dict[Spec, Sink], pages: Pages, ports_in_use: set[object]
+) -> dict[Spec, Sink]:
     """Returns the sinks that a configuration names, each with what it is made from.
 
     Args:
         settings: the configuration.
         names: of the fleet.
         current: sinks that are there already; those that are made from the same stay.
+        pages: what Prometheus's address shows beside the metrics.
+        ports_in_use: see `ports_of`.
 
     Raises:
         UsageError: a port cannot be listened on, a package is missing.
@@ -50,11 +61,9 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
         )
     listen = settings.prometheus.address()
     if listen:
-        host, port = listen
-        has_port = any(spec[:2] == ("prometheus", port) for spec in current)  # whatever the address: 0.0.0.0 is all
         tags = settings.inventory.tags
-        wanted["prometheus", port, host, settings.prefix, tags] = partial(
-            _prometheus, host, port, settings.prefix, tags, has_port=has_port
+        wanted["prometheus", *listen, settings.prefix, tags] = partial(
+            _prometheus, *listen, settings.prefix, tags, pages, has_port=listen[1] in ports_in_use
         )
     if settings.file.path:
         wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
@@ -63,6 +72,33 @@ def build_sinks(settings: Settings, names: FleetNames, current: dict[Spec, Sink]
         undo.pop_all()
     _share_out(servers, [sink for spec, sink in made.items() if spec[0] == "statsd"])
     return made
+
+
+def build_sites(
+    settings: Settings, current: dict[Spec, "Site"], pages: Pages, ports_in_use: set[object], undo: ExitStack
+) -> dict[Spec, "Site"]:
+    """Returns the site of the health pages, where they are to have one of their own; made and kept as sinks are.
+
+    Raises:
+        UsageError: the port cannot be listened on.
+    """
+    listen, other = settings.run.health_address(), settings.prometheus.address()
+    if listen is None or (other and other[1] == listen[1] and other[0] in (listen[0], *_ALL_ADDRESSES)):
+        return {}
+    spec: Spec = ("health", *listen)
+    if spec in current:
+        return {spec: current[spec]}
+    # Imported here: a start without pages does without.
+    from fleetmem.sinks.http_server import Site
+
+    site = Site("run.health_listen", *listen, pages)
+    _listen(site, undo, has_port=listen[1] in ports_in_use)
+    return {spec: site}
+
+
+def ports_of(specs: Iterable[Spec]) -> set[object]:
+    """Returns the ports that pages are served at, whatever the address: 0.0.0.0 is all of them."""
+    return {spec[2] for spec in specs if spec[0] in ("prometheus", "health")}
 
 
 def _share_out(servers: Sequence[Server], sinks: Sequence[Sink]) -> None:
@@ -128,15 +164,21 @@ def _state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
 
 
-def _prometheus(host: str, port: int, prefix: str, tags: Sequence[str], undo: ExitStack, *, has_port: bool) -> Sink:
+def _prometheus(
+    host: str, port: int, prefix: str, tags: Sequence[str], pages: Pages, undo: ExitStack, *, has_port: bool
+) -> Sink:
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.prometheus import PrometheusSink
 
-    sink = PrometheusSink(host, port, prefix, tags)
-    if not has_port:  # else it is our own until the sink before has ended, and `run` takes it then
-        sink.listen()
-        undo.callback(sink.stop_listening)
+    sink = PrometheusSink(host, port, prefix, tags, pages)
+    _listen(sink, undo, has_port=has_port)
     return sink
+
+
+def _listen(site: "Site", undo: ExitStack, *, has_port: bool) -> None:
+    if not has_port:  # else it is our own until the site before has ended, and `run` takes it then
+        site.listen()
+        undo.callback(site.stop_listening)
 
 
 def _file(settings: File, path: Path, names: FleetNames, _undo: ExitStack) -> Sink:

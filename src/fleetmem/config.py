@@ -45,6 +45,7 @@ _ENV_PREFIX = "FLEETMEM_"
 _SSH_CONFIGS = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 _STATSD_PORT = 8125
 _PROMETHEUS_PORT = 9877
+_HEALTH_PORT = 9878
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -398,29 +399,34 @@ class Graphite(_Section):
         return split_address(self.server, _CARBON_PORTS[self.protocol]) if self.server else None
 
 
+def _check_listen(value: object) -> object:
+    if value is None:
+        return None
+    text = str(value)
+    try:
+        _listen_address(text, _PROMETHEUS_PORT)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not PORT or HOST:PORT; 0.0.0.0:PORT is all addresses") from error
+    return text
+
+
+def _listen_address(text: str, default_port: int) -> tuple[str, int]:
+    return split_address(f"127.0.0.1:{text}" if text.isdigit() else text, default_port)
+
+
+_Listen = Annotated[str | None, BeforeValidator(_check_listen)]
+"""Where pages are served: PORT, of 127.0.0.1, or HOST:PORT."""
+
+
 class Prometheus(_Section):
     """A page for Prometheus to scrape (in run)."""
 
-    listen: str | None = Field(default=None, examples=["127.0.0.1:9877"])
+    listen: _Listen = Field(default=None, examples=["127.0.0.1:9877"])
     """PORT (of 127.0.0.1) or HOST:PORT, 0.0.0.0:PORT for all addresses; everyone who can connect reads the fleet"""
-
-    @field_validator("listen", mode="before")
-    @classmethod
-    def _check_listen(cls, value: object) -> object:
-        if value is None:
-            return None
-        text = str(value)
-        try:
-            split_address(f"127.0.0.1:{text}" if text.isdigit() else text, _PROMETHEUS_PORT)
-        except ValueError as error:
-            raise ValueError(f"{text!r} is not PORT or HOST:PORT; 0.0.0.0:PORT is all addresses") from error
-        return text
 
     def address(self) -> tuple[str, int] | None:
         """Returns address and port to listen on, None where there is to be no page."""
-        if self.listen is None:
-            return None
-        return split_address(f"127.0.0.1:{self.listen}" if self.listen.isdigit() else self.listen, _PROMETHEUS_PORT)
+        return _listen_address(self.listen, _PROMETHEUS_PORT) if self.listen else None
 
 
 class File(_Section):
@@ -445,6 +451,12 @@ class Run(_Section):
 
     interval_seconds: float = Field(default=10.0, ge=0.1)
     """time between two samples of a host; make it the StatsD flush interval and the finest whisper step"""
+    health_listen: _Listen = Field(default=None, examples=["127.0.0.1:9878"])
+    """PORT (of 127.0.0.1) or HOST:PORT for /healthz and /readyz; Prometheus's address has them, too"""
+
+    def health_address(self) -> tuple[str, int] | None:
+        """Returns address and port of the health pages, None where there are to be none of their own."""
+        return _listen_address(self.health_listen, _HEALTH_PORT) if self.health_listen else None
 
 
 _MANAGEMENT_PORT = 8126
@@ -524,15 +536,18 @@ class Settings(BaseSettings):
     doctor: Doctor = Doctor()
 
     def for_one_cycle(self) -> Self:
-        """Returns the same for a command that samples once: without budget, spool and page, which are about time."""
+        """Returns the same for a command that samples once: without budget, spool and pages, which are about time."""
         graphite = self.graphite.model_copy(update={"spool": False})
-        changes = {"shape": self.shape.without_budget(), "graphite": graphite, "prometheus": Prometheus()}
+        changes = {"shape": self.shape.without_budget(), "graphite": graphite, **self._without_pages()}
         return self.model_copy(update=changes)
 
     def without_sinks(self) -> Self:
         """Returns the same with nowhere to send to."""
-        nowhere = {"statsd": Statsd(), "graphite": Graphite(), "prometheus": Prometheus(), "file": File()}
+        nowhere = {"statsd": Statsd(), "graphite": Graphite(), "file": File(), **self._without_pages()}
         return self.model_copy(update=nowhere)
+
+    def _without_pages(self) -> dict[str, _Section]:
+        return {"prometheus": Prometheus(), "run": self.run.model_copy(update={"health_listen": None})}
 
     @field_validator("prefix")
     @classmethod

@@ -4,6 +4,8 @@ start ──> one task per host: wait for its slot, sample, next slot ──> st
              ^                                                          ^
              SIGHUP: new configuration                                  SIGTERM, SIGINT; a second one forces
              inventory read again: hosts come and go
+
+What it comes to is kept in the fleet's `Health`, which its pages show, and told to systemd where that has started it.
 """
 
 import asyncio
@@ -26,12 +28,12 @@ from fleetmem.model import Failure, Host, Outcome
 from fleetmem.schedule import Schedule, Slot
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.side_thread import SideThread
-from fleetmem.sinks.sink import Sink
+from fleetmem.sinks.sink import Service
+from fleetmem.systemd import ServiceManager
 
 log = logging.getLogger("fleetmem.daemon")
 
 _T = TypeVar("_T")
-_NOT_TAKEN = "configuration not taken, the old one stays: %s"
 
 _DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
 _DISCONNECT_SECONDS = 4.0
@@ -48,9 +50,14 @@ def _on_one_line(error: Exception) -> str:
     return " ".join([first, "; ".join(problems)]).rstrip()
 
 
+def _plan(fleet: Fleet) -> str:
+    return f"{len(fleet.hosts)} hosts every {fleet.settings.run.interval_seconds:g} s"
+
+
 def _destinations(fleet: Fleet) -> str:
     sinks = ", ".join(f"{sink.name} {sink.address}" for sink in fleet.collector.sinks)
-    return f", to {sinks}" if sinks else ""
+    sites = "".join(f"; health: {site.address}" for site in fleet.sites.values())
+    return (f", to {sinks}" if sinks else "") + sites
 
 
 async def _aside(work: Callable[[], _T]) -> _T:
@@ -70,10 +77,10 @@ class Change(NamedTuple):
 
 
 class Running(NamedTuple):
-    """What runs beside the sampling: the sinks' tasks, and the group that they are in."""
+    """What runs beside the sampling: the tasks of sinks and pages, and the group that they are in."""
 
     group: asyncio.TaskGroup
-    tasks: dict[Sink, asyncio.Task[None]]
+    tasks: dict[Service, asyncio.Task[None]]
 
 
 class FailureLog:
@@ -109,6 +116,7 @@ class Daemon:
         fleet: what to sample.
         load_settings: reads the configuration again, for SIGHUP.
         on_outcome: called with each outcome.
+        manager: who wants to know how it is.
     """
 
     def __init__(
@@ -116,11 +124,14 @@ class Daemon:
         fleet: Fleet,
         load_settings: Callable[[], Settings],
         on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.stats = SelfStats()
         self._fleet = fleet
         self._load_settings = load_settings
         self._on_outcome = on_outcome
+        self._manager = manager or ServiceManager({})
+        self._health = fleet.health
         self._failures = FailureLog()
         self._cycle_stats = CycleStats()
         self._cycle_begun = 0.0
@@ -135,22 +146,26 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_or_force)
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
-        interval = self._fleet.settings.run.interval_seconds
-        log.info("sampling %d hosts every %g s%s", len(self._fleet.hosts), interval, _destinations(self._fleet))
+        log.info("sampling %s%s", _plan(self._fleet), _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
-            running = Running(group, {sink: group.create_task(sink.run()) for sink in self._fleet.collector.sinks})
+            running = Running(group, {service: group.create_task(service.run()) for service in self._fleet.services})
+            watchdog = group.create_task(self._manager.feed_watchdog(lambda: self._health.is_alive))
+            self._manager.started(_plan(self._fleet))
             try:
                 while not self._stopping.is_set():
                     change = await self._sample_until_change(running)
                     if change:
                         await self._reload(change, running)
             finally:
+                watchdog.cancel()
                 self._fleet.inventory.close()
                 await self._shut_down(running)
 
     def stop(self) -> None:
         """Ends `run`, as SIGTERM does."""
         log.info("stopping")
+        self._health.stop()
+        self._manager.stopping()
         self._stop_seconds = time.monotonic()
         self._stopping.set()
 
@@ -165,6 +180,7 @@ class Daemon:
     async def _sample_until_change(self, running: Running) -> Change | None:
         """Samples all hosts until it is time to stop, or there is a new configuration, which is returned."""
         start, interval = time.monotonic(), self._fleet.settings.run.interval_seconds
+        self._health.begin(interval, self._fleet.longest_sample_seconds)
         missed, self._cycle_stats = self._cycle_stats.missed, CycleStats()  # hosts sampled anew must not count twice
         self._cycle_stats.missed = missed
         async with asyncio.TaskGroup() as group:
@@ -222,6 +238,8 @@ class Daemon:
             stats, self._cycle_stats = self._cycle_stats, CycleStats()
             log.info("%s", stats.line(), extra=stats.facts())
             collector = self._fleet.collector
+            self._health.add(stats, collector.sinks)
+            self._manager.show(self._health.line)
             shipped = self.stats.add(
                 stats,
                 collector.sinks,
@@ -239,22 +257,27 @@ class Daemon:
         while True:
             await self._reloading.wait()
             self._reloading.clear()
+            self._manager.reloading()
             try:
                 settings = self._load_settings()
                 return Change(settings, await _aside(partial(read_inventory, settings, self._fleet.inventory)))
             except UsageError as error:
-                log.error(_NOT_TAKEN, _on_one_line(error))
+                self._keep_old(error)
 
     async def _reload(self, change: Change, running: Running) -> None:
         """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
         try:
             new = build_fleet(change.settings, _ask_nobody, self._fleet, change.inventory)
         except (UsageError, SinkError) as error:
-            log.error(_NOT_TAKEN, _on_one_line(error))
+            self._keep_old(error)
             return
         await self._replace_fleet(new, running)
-        interval = new.settings.run.interval_seconds
-        log.info("configuration taken: %d hosts every %g s%s", len(new.hosts), interval, _destinations(new))
+        log.info("configuration taken: %s%s", _plan(new), _destinations(new))
+        self._manager.started(_plan(new))
+
+    def _keep_old(self, error: Exception) -> None:
+        log.error("configuration not taken, the old one stays: %s", _on_one_line(error))
+        self._manager.started("configuration not taken, the old one stays; the log says why")
 
     async def _replace_fleet(self, new: Fleet, running: Running) -> None:
         """Puts a fleet in the place of the one before: its sinks begin, those that are no longer there end."""
@@ -266,18 +289,20 @@ class Daemon:
                     sink.replace_hosts(new.names, set(new.hosts), time.time())
                 else:
                     sink.replace_hosts(new.names, set(), time.time())  # their series end there
-                    ending.create_task(self._end_sink(sink, running.tasks.pop(sink)))
-        for sink in new.collector.sinks:
-            if sink not in running.tasks:
-                running.tasks[sink] = running.group.create_task(sink.run())
+            for service in old.services:
+                if service not in new.services:
+                    ending.create_task(self._end(service, running.tasks.pop(service)))
+        for service in new.services:
+            if service not in running.tasks:
+                running.tasks[service] = running.group.create_task(service.run())
         await old.collector.close()  # what the new one did not adopt
         if old.reach is not new.reach:
             await old.reach.close()
 
     async def _shut_down(self, running: Running) -> None:
         async with asyncio.TaskGroup() as group:  # side by side: 5 s are all there is
-            for sink, task in running.tasks.items():
-                group.create_task(self._end_sink(sink, task))
+            for service, task in running.tasks.items():
+                group.create_task(self._end(service, task))
             group.create_task(self._disconnect())
         log.info("stopped")
 
@@ -287,15 +312,15 @@ class Daemon:
                 await self._fleet.collector.close()
                 await self._fleet.reach.close()
 
-    async def _end_sink(self, sink: Sink, task: asyncio.Task[None]) -> None:
+    async def _end(self, service: Service, task: asyncio.Task[None]) -> None:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                await sink.drain()
+                await service.drain()
         except (SinkError, TimeoutError) as error:
             log.warning(
                 "%s: not everything was delivered: %s",
-                sink.address,
+                service.address,
                 error if isinstance(error, SinkError) else "no time left",
             )
         task.cancel()
-        await sink.close()
+        await service.close()

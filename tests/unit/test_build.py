@@ -187,3 +187,92 @@ def test_an_ssh_configuration_that_names_hosts_also_says_how_to_reach_them(tmp_p
         built(one, other)
     fleet = built(one, other, config_file=str(one))
     assert [fleet.reach.target(host).address for host in fleet.hosts] == ["10.0.0.1", "db01"]
+
+
+def _pages(settings: Settings, current: Fleet | None = None) -> list[str]:
+    """Returns where health pages are, and where Prometheus's."""
+    fleet = build_fleet(settings, lambda _path: None, current)
+    addresses = [service.address for service in reversed(fleet.services)]
+    for service in fleet.services:
+        asyncio.run(service.close())
+    return addresses
+
+
+def test_health_pages_of_their_own() -> None:
+    """At the address that they are given, of this machine alone where that is a port."""
+    port, other = _free_port(), _free_port()
+    assert _pages(_load(run={"health_listen": str(port)})) == [f"http://127.0.0.1:{port}"]
+    assert _pages(_load(run={"health_listen": f"0.0.0.0:{port}"}, prometheus={"listen": str(other)})) == [
+        f"http://0.0.0.0:{port}",
+        f"http://127.0.0.1:{other}/metrics",
+    ]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - of a page that is closed at once
+def test_health_pages_beside_the_metrics(host: str) -> None:
+    """Where Prometheus's address is theirs, or all addresses, they have no port of their own."""
+    port = _free_port()
+    prometheus = {"listen": f"{host}:{port}"}
+    assert _pages(_load(run={"health_listen": str(port)}, prometheus=prometheus)) == [f"http://{host}:{port}/metrics"]
+
+
+def test_health_pages_at_a_port_in_use() -> None:
+    """The message names the key; what Prometheus would have had is free again."""
+    port = _free_port()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = _load(run={"health_listen": str(other.getsockname()[1])}, prometheus={"listen": str(port)})
+        with pytest.raises(UsageError, match=r"run\.health_listen: cannot listen on .* the port is in use"):
+            build_fleet(settings, lambda _path: None)
+        socket.create_server(("127.0.0.1", port)).close()
+        settings = _load(run={"health_listen": str(port)}, prometheus={"listen": str(other.getsockname()[1])})
+        with pytest.raises(UsageError, match=r"prometheus: cannot listen on .* the port is in use"):
+            build_fleet(settings, lambda _path: None)
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_a_single_cycle_has_no_health_pages() -> None:
+    """Nor has a dry run."""
+    settings = _load(run={"health_listen": str(_free_port()), "interval_seconds": 3.0})
+    for changed in (settings.for_one_cycle(), settings.without_sinks()):
+        assert _pages(changed) == []
+        assert changed.run.interval_seconds == 3.0
+
+
+def test_a_reload_keeps_the_health_pages() -> None:
+    """The site stays, and so does what is known of the cycles; a reload without them takes them away."""
+    settings = _load(run={"health_listen": str(_free_port())})
+    old = build_fleet(settings, lambda _path: None)
+    new = _reload(old, settings)
+    assert new.services == old.services
+    assert new.health is old.health
+    assert _reload(new, _load()).services == []
+    asyncio.run(old.services[0].close())
+
+
+def test_a_reload_that_swaps_the_ports_of_pages() -> None:
+    """Each new site has the port that the other one has until then."""
+
+    async def scenario() -> None:
+        ports = [str(_free_port()), str(_free_port())]
+        old = build_fleet(_load(run={"health_listen": ports[0]}, prometheus={"listen": ports[1]}), lambda _path: None)
+        new = _reload(old, _load(run={"health_listen": ports[1]}, prometheus={"listen": ports[0]}))
+        for service in old.services:
+            await service.close()
+        running = [asyncio.create_task(service.run()) for service in new.services]
+        await asyncio.sleep(0)
+        for port in ports:
+            socket.create_connection(("127.0.0.1", int(port))).close()
+        for task, service in zip(running, new.services, strict=True):
+            task.cancel()
+            await service.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_sample_may_take() -> None:
+    """All limits on the way, a jump host's as well: health goes by the longest."""
+    seconds = {"connect_timeout_seconds": 1.0, "login_timeout_seconds": 2.0, "command_timeout_seconds": 4.0}
+    for jump, expected in (("none", 7.0), ("bastion", 10.0), ("b1,b2", 13.0)):
+        ssh = seconds | {"jump": jump}
+        fleet = build_fleet(load(None, {"inventory": {"hosts": ["a,b"]}, "ssh": ssh}), lambda _path: None)
+        assert fleet.longest_sample_seconds == expected

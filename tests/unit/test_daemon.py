@@ -1,13 +1,21 @@
+import asyncio
 import logging
+import socket
+from pathlib import Path
 
 import pytest
 
-from fleetmem.daemon import FailureLog, _on_one_line
+from fleetmem.build import build_fleet
+from fleetmem.collector import Collector
+from fleetmem.config import load
+from fleetmem.daemon import Daemon, FailureLog, _on_one_line
 from fleetmem.errors import ConfigError, Kind, Stage
 from fleetmem.model import Host, Outcome
+from fleetmem.systemd import ServiceManager
 from unit.builders import WEB, failure, sample
 
 _DB = Host("db1", "10.0.0.2")
+_LINE = "1 hosts ok, 0 failed, 0 processes, 500 B"
 
 
 def _logged(caplog: pytest.LogCaptureFixture, *outcomes: Outcome) -> list[tuple[str, str]]:
@@ -80,3 +88,42 @@ def test_an_error_of_several_lines_is_one_line_of_log() -> None:
     error = ConfigError("configuration (c.toml):\n  prefix: one\n  run.interval_seconds: two")
     assert _on_one_line(error) == "configuration (c.toml): prefix: one; run.interval_seconds: two"
     assert _on_one_line(ConfigError("no such file")) == "no such file"
+
+
+def test_a_sample_that_never_ends_lets_the_watchdog_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the event loop turns, but no host has an outcome any more, systemd hears nothing: it is to start anew."""
+    limits = dict.fromkeys(("connect_timeout_seconds", "login_timeout_seconds", "command_timeout_seconds"), 0.1)
+    settings = load(None, {"inventory": {"hosts": ["a"]}, "ssh": limits, "run": {"interval_seconds": 0.1}})
+    is_stuck = asyncio.Event()
+
+    async def sample_until_stuck(_collector: Collector, _host: Host) -> Outcome:
+        if is_stuck.is_set():
+            await asyncio.get_running_loop().create_future()
+        return sample()
+
+    monkeypatch.setattr(Collector, "sample", sample_until_stuck)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        fleet = build_fleet(settings, lambda _path: None)
+        environment = {"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "100000"}
+        daemon = Daemon(fleet, lambda: settings, manager=ServiceManager(environment))
+        told: list[bytes] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().add_reader(systemd, lambda: told.append(systemd.recv(1000)))
+            running = asyncio.create_task(daemon.run())
+            async with asyncio.timeout(20):
+                while not {b"WATCHDOG=1", f"STATUS={_LINE}".encode()} <= set(told):  # noqa: ASYNC110 - a list tells nobody
+                    await asyncio.sleep(0.01)
+                is_stuck.set()
+                while fleet.health.is_alive:  # noqa: ASYNC110 - nor does this
+                    await asyncio.sleep(0.01)
+                told.clear()
+                while len(told) < 3:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                daemon.stop()
+                await running
+            assert told[0] == f"STATUS=stalled; before that: {_LINE}".encode()
+            assert b"WATCHDOG=1" not in told
+
+        asyncio.run(main())

@@ -172,6 +172,14 @@ _FLAGS = {
         panel=_SINKS,
         metavar="[HOST:]PORT",
     ),
+    "health": _flag(
+        str,
+        "run.health_listen",
+        "--health",
+        help_="Serve /healthz and /readyz there (for run). [default host: 127.0.0.1]",
+        panel=_SINKS,
+        metavar="[HOST:]PORT",
+    ),
     "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default fleetmem)", panel=_SINKS),
     "interval": _flag(
         float,

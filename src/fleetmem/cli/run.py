@@ -19,6 +19,7 @@ from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.model import Outcome
 from fleetmem.sinks.whisper import parse_retention
+from fleetmem.systemd import ServiceManager
 
 log = logging.getLogger("fleetmem.run")
 
@@ -72,13 +73,14 @@ def run(
             "run would send nothing: give a StatsD server (-g HOST), --graphite HOST, --prometheus PORT "
             "or a file (-o FILE); --dry-run shows what would be sent"
         )
+    manager = ServiceManager(os.environ)
     if output is None:
-        run_async(Daemon(fleet, given.reload).run())
+        run_async(Daemon(fleet, given.reload, manager=manager).run())
         return
     with open_output(output, is_appending=True) as file:  # what was written before a restart stays
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
         writer = BackgroundWriter(guard, _MAX_WAITING)
-        run_async(Daemon(fleet, given.reload, writer.write).run())
+        run_async(Daemon(fleet, given.reload, writer.write, manager).run())
         is_stalled = writer.is_stalled(_WRITE_SECONDS)
         if writer.lost or is_stalled:
             log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)

@@ -130,6 +130,13 @@ class Target:
         """Who is logged in, and where: what makes a jump host the same one."""
         return self.user, self.address, self.port
 
+    @property
+    def longest_sample_seconds(self) -> float:
+        """What a sample may take, with logins at the jump hosts and at the host itself."""
+        hops = [hop.access for hop in (*self.jumps, self)]
+        logins_seconds = sum(hop.connect_timeout_seconds + hop.login_timeout_seconds for hop in hops)
+        return logins_seconds + self.access.command_timeout_seconds
+
     def __str__(self) -> str:
         return self.written
 

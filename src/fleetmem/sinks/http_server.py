@@ -5,17 +5,18 @@ So the loop has nothing to write or to compress, and no thread has to be waited 
 
 import asyncio
 import errno
+import json
 import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, NamedTuple
 
-from fleetmem.errors import UsageError, reason_of
+from fleetmem.errors import SinkError, UsageError, reason_of
 from fleetmem.sinks.addresses import host_port
 
 log = logging.getLogger("fleetmem.sinks")
@@ -23,8 +24,13 @@ log = logging.getLogger("fleetmem.sinks")
 _MAX_CONNECTIONS = 16
 _CLIENT_TIMEOUT_SECONDS = 10.0
 _ACCEPT_AGAIN_SECONDS = 1.0
+_LISTEN_AGAIN_SECONDS = 2.0
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BLOCK_BYTES = 256 * 1024
+
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+_JSON = {"Content-Type": "application/json"}
+_HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 class Answer(NamedTuple):
@@ -37,6 +43,91 @@ class Answer(NamedTuple):
 
 AnswerTo = Callable[[str, str], Answer]
 """From the path that is asked for, and the `Accept-Encoding` of the client, to what it gets. Called in threads."""
+
+Page = Callable[[str], Answer]
+"""From the `Accept-Encoding` of the client to what it gets. Called in threads."""
+
+
+class Site:
+    """Pages at one address, for as long as the daemon that they tell about.
+
+    Call `listen` before the first cycle: a port that is in use is said in time then. Otherwise `run` does it, again and
+    again where needed: in a reload the port may be the predecessor's for a moment.
+
+    Args:
+        name: what messages begin with.
+        host: an address of this machine, or a name of it; `::` is all of them.
+        port: 0 takes any that is free.
+        pages: by path; `/` lists them.
+
+    Attributes:
+        problem: why nothing is served now.
+    """
+
+    def __init__(self, name: str, host: str, port: int, pages: Mapping[str, Page]) -> None:
+        self.problem: SinkError | None = None
+        self.name = name
+        self._host = host
+        self._port = port
+        self._pages = pages
+        self._server: HttpServer | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the pages are."""
+        return f"http://{host_port(self._host, self._server.port if self._server else self._port)}"
+
+    def listen(self) -> None:
+        """Takes the port; clients that come before `run` wait.
+
+        Raises:
+            UsageError: the port is in use, or the address is none of this machine.
+        """
+        if self._server is None:
+            try:
+                self._server = HttpServer(self._host, self._port, self._answer_to)
+            except UsageError as error:
+                raise UsageError(f"{self.name}: {error}") from error
+
+    async def run(self) -> None:
+        """Serves until cancelled."""
+        server = await self._listening()
+        self.problem = None
+        server.start()
+        await asyncio.get_running_loop().create_future()
+
+    async def drain(self) -> None:
+        """Nothing waits: whoever wants a page comes for it, or does not."""
+
+    async def close(self) -> None:
+        """Frees the port."""
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Frees the port."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    async def _listening(self) -> "HttpServer":
+        while self._server is None:
+            try:
+                self.listen()
+            except UsageError as error:
+                if self.problem is None:
+                    log.error("%s; trying again", error)
+                self.problem = SinkError(str(error))
+                await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+        return self._server
+
+    def _answer_to(self, path: str, accepted_encodings: str) -> Answer:
+        if path in self._pages:
+            return self._pages[path](accepted_encodings)
+        if path == "/":
+            links = "".join(f'<li><a href="{page}">{page}</a>\n' for page in self._pages)
+            text = f"<!doctype html><title>fleetmem</title><h1>fleetmem</h1>\n<ul>\n{links}</ul>\n"
+            return Answer(HTTPStatus.OK, _HTML, [text.encode()])
+        return Answer(HTTPStatus.NOT_FOUND, _TEXT, [f"no such page; there is {', '.join(self._pages)}\n".encode()])
 
 
 class HttpServer:
@@ -157,6 +248,12 @@ class _Server(ThreadingMixIn, HTTPServer):
         """Says what went wrong; a client that went away is nobody's bug."""
         is_bug = not isinstance(sys.exception(), OSError)
         log.log(logging.ERROR if is_bug else logging.DEBUG, "answer to %s", client_address[0], exc_info=True)
+
+
+def json_answer(report: dict[str, object], *, is_good: bool) -> Answer:
+    """Returns an answer that machines know by its status, 200 or 503, and people can read."""
+    status = HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Answer(status, _JSON, [json.dumps(report).encode() + b"\n"])
 
 
 def blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -3,30 +3,25 @@
 put ──> states, one immutable value per host ──> a scrape copies the references and writes them, in a thread of its own
 """
 
-import asyncio
-import logging
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
-from fleetmem.sinks.addresses import host_port
 from fleetmem.sinks.exposition import COLLECTOR_FAMILY, CONTENT_TYPE, FAMILIES, Exposition, HostState, metric_name
-from fleetmem.sinks.http_server import Answer, HttpServer, blocks
+from fleetmem.sinks.http_server import Answer, Page, Site, blocks
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
-log = logging.getLogger("fleetmem.sinks")
-
-_LISTEN_AGAIN_SECONDS = 2.0
+_PATH = "/metrics"
 
 # A thread that only computes gives the interpreter away every 5 ms (sys.getswitchinterval), and the event loop would
 # wait as long for each of its turns. So a scrape rests by itself, sooner.
@@ -35,47 +30,38 @@ _REST_SECONDS = 0.0001
 
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_LEVEL = 3
-_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
-_HTML = {"Content-Type": "text/html; charset=utf-8"}
-_PAGE = (
-    b"<!doctype html><title>fleetmem</title><h1>fleetmem</h1>\n"
-    b'<p>The memory of a fleet, for Prometheus: <a href="/metrics">/metrics</a></p>\n'
-)
 
 
-class PrometheusSink:
-    """Serves `/metrics`.
-
-    Call `listen` before the first cycle: a port that is in use is said in time then. Otherwise `run` does it, again and
-    again where needed: after a reload that changes the prefix alone, the port is the predecessor's for a moment.
+class PrometheusSink(Site):
+    """A site with `/metrics`, made from what is put into it.
 
     Args:
-        listen_host: an address of this machine, or a name of it; `::` is all of them.
-        listen_port: 0 takes any that is free.
+        host: an address of this machine, or a name of it; `::` is all of them.
+        port: 0 takes any that is free.
         prefix: of metric names; dots become `_`.
         tags: labels of hosts in the inventory that become labels here.
-
-    Attributes:
-        problem: why nothing is served now.
+        other_pages: at the same address.
     """
 
-    def __init__(self, listen_host: str, listen_port: int, prefix: str, tags: Sequence[str] = ()) -> None:
-        self.problem: SinkError | None = None
-        self.name = "prometheus"
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        prefix: str,
+        tags: Sequence[str] = (),
+        other_pages: Mapping[str, Page] = MappingProxyType({}),
+    ) -> None:
+        super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages})
         self.takes: Takes = take_all
-        self._listen_host = listen_host
-        self._listen_port = listen_port
         self._exposition = Exposition(prefix, tags)
         self._own = _OwnCounters(self._exposition.prefix, CollectorStats("", 0.0, ()))
         self._states: dict[Host, HostState] = {}
         self._scrapes = _Scrapes()
-        self._server: HttpServer | None = None
 
     @property
     def address(self) -> str:
         """Where the metrics are."""
-        port = self._server.port if self._server else self._listen_port
-        return f"http://{host_port(self._listen_host, port)}/metrics"
+        return super().address + _PATH
 
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome of a host: the next scrape shows it."""
@@ -101,61 +87,8 @@ class PrometheusSink:
             failing=int(self.problem is not None),
         )
 
-    def listen(self) -> None:
-        """Takes the port; scrapes that come before `run` wait.
-
-        Raises:
-            UsageError: the port is in use, or the address is none of this machine.
-        """
-        if self._server is None:
-            try:
-                self._server = HttpServer(self._listen_host, self._listen_port, self._answer_to)
-            except UsageError as error:
-                raise UsageError(f"prometheus: {error}") from error
-
-    async def run(self) -> None:
-        """Serves until cancelled."""
-        server = await self._listening()
-        self.problem = None
-        server.start()
-        await asyncio.get_running_loop().create_future()
-
-    async def drain(self) -> None:
-        """Nothing waits: Prometheus comes for it, or does not."""
-
-    async def close(self) -> None:
-        """Frees the port."""
-        self.stop_listening()
-
-    def stop_listening(self) -> None:
-        """Frees the port."""
-        if self._server:
-            self._server.close()
-            self._server = None
-
-    async def _listening(self) -> HttpServer:
-        while self._server is None:
-            try:
-                self.listen()
-            except UsageError as error:
-                if self.problem is None:
-                    log.error("%s; trying again", error)
-                self.problem = SinkError(str(error))
-                await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
-        return self._server
-
-    def _answer_to(self, path: str, accepted_encodings: str) -> Answer:
-        match path:
-            case "/metrics":
-                return self._metrics(is_gzip=gzip_accepted(accepted_encodings))
-            case "/-/healthy":
-                return Answer(HTTPStatus.OK, _TEXT, [b"fleetmem is up\n"])
-            case "/":
-                return Answer(HTTPStatus.OK, _HTML, [_PAGE])
-            case _:
-                return Answer(HTTPStatus.NOT_FOUND, _TEXT, [b"no such page; there is /metrics\n"])
-
-    def _metrics(self, *, is_gzip: bool) -> Answer:
+    def _metrics(self, accepted_encodings: str) -> Answer:
+        is_gzip = gzip_accepted(accepted_encodings)
         with self._scrapes.lock:  # one after the other: two at once would not be done sooner
             own = self._own
             texts, samples = _write(self._exposition, self._states.copy())

@@ -60,7 +60,24 @@ def take_all(_name: str) -> bool:
     return True
 
 
-class Sink(Protocol):
+class Service(Protocol):
+    """Works beside the collector."""
+
+    @property
+    def address(self) -> str:
+        """Where to, or where it is found."""
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+
+    async def drain(self) -> None:
+        """Waits until all is delivered, given up or safe on disk. Raises SinkError when points were given up."""
+
+    async def close(self) -> None:
+        """Lets go of sockets and files."""
+
+
+class Sink(Service, Protocol):
     """Takes outcomes and the collector's own counters somewhere. `put` and `put_stats` return at once."""
 
     name: str
@@ -69,10 +86,6 @@ class Sink(Protocol):
     """changes when servers are added or removed; `replace_hosts` then ends what is another's now"""
     problem: SinkError | None
     """what is wrong with the backend now"""
-
-    @property
-    def address(self) -> str:
-        """Where to."""
 
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome of a host."""
@@ -85,12 +98,3 @@ class Sink(Protocol):
 
     def stats(self) -> SinkStats:
         """Returns its counters."""
-
-    async def run(self) -> None:
-        """Works until cancelled."""
-
-    async def drain(self) -> None:
-        """Waits until all is delivered, given up or safe on disk. Raises SinkError when points were given up."""
-
-    async def close(self) -> None:
-        """Lets go of sockets and files."""

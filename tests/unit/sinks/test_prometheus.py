@@ -1,9 +1,11 @@
 import asyncio
 import gzip
 import http.client
+import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleetmem.errors import UsageError
 from fleetmem.model import CollectorStats, Counter, Host, Sample
 from fleetmem.shape.limits import Limits
-from fleetmem.sinks import prometheus
+from fleetmem.sinks import http_server
 from fleetmem.sinks.exposition import Exposition, HostState
+from fleetmem.sinks.http_server import Answer, Page
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.prometheus import PrometheusSink
 from unit.builders import failure, process, sample
@@ -70,11 +73,11 @@ def scrape(url: str, encodings: str = "identity") -> Scrape:
         connection.close()
 
 
-def serve(test: Callable[[PrometheusSink], Awaitable[None]]) -> None:
+def serve(test: Callable[[PrometheusSink], Awaitable[None]], other_pages: Mapping[str, Page] | None = None) -> None:
     """Runs a test against a sink that serves."""
 
     async def main() -> None:
-        sink = PrometheusSink("127.0.0.1", 0, "fleetmem")
+        sink = PrometheusSink("127.0.0.1", 0, "fleetmem", other_pages=other_pages or {})
         sink.listen()
         running = asyncio.create_task(sink.run())
         try:
@@ -130,15 +133,17 @@ def test_gzip() -> None:
 
 
 def test_other_pages() -> None:
-    """A page for people, one for health checks, and nothing else."""
+    """A page that lists what there is, what the sink was given beside the metrics, and nothing else."""
 
     async def test(sink: PrometheusSink) -> None:
         base = sink.address.removesuffix("/metrics")
-        assert '<a href="/metrics">' in (await asyncio.to_thread(scrape, f"{base}/")).text
-        assert (await asyncio.to_thread(scrape, f"{base}/-/healthy")).text == "fleetmem is up\n"
-        assert (await asyncio.to_thread(scrape, f"{base}/metric")).status == 404
+        listed = re.findall('<a href="(.*?)">', (await asyncio.to_thread(scrape, f"{base}/")).text)
+        assert listed == ["/metrics", "/other"]
+        assert (await asyncio.to_thread(scrape, f"{base}/other")).text == "here"
+        unknown = await asyncio.to_thread(scrape, f"{base}/metric")
+        assert (unknown.status, unknown.text) == (404, "no such page; there is /metrics, /other\n")
 
-    serve(test)
+    serve(test, {"/other": lambda _encodings: Answer(HTTPStatus.OK, {}, [b"here"])})
 
 
 def test_own_counters() -> None:
@@ -289,7 +294,7 @@ def test_a_sink_takes_over_the_port_of_another(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reload makes the new sink first: it says that it has no port, and serves as soon as the old one has closed."""
-    monkeypatch.setattr(prometheus, "_LISTEN_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(http_server, "_LISTEN_AGAIN_SECONDS", 0.01)
 
     async def test(old: PrometheusSink) -> None:
         port = int(old.address.split(":")[2].split("/")[0])
