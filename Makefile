@@ -60,6 +60,15 @@ dashboards: $(INSTALLED) ## Write deploy/grafana anew, as `fleetmem dashboards` 
 	@$(BIN)/fleetmem dashboards --datasource graphite -o deploy/grafana/graphite
 	@$(BIN)/fleetmem dashboards --datasource prometheus -o deploy/grafana/prometheus
 
+.PHONY: man
+man: $(INSTALLED) ## Write the man page: dist/fleetmem.1, for `man -l`
+	@mkdir -p dist
+	$(BIN)/python scripts/man_page.py >dist/fleetmem.1
+
+.PHONY: dist
+dist: $(INSTALLED) ## Make what is released: sdist, wheel, man page, release notes
+	@PYTHON=$(CURDIR)/$(BIN)/python scripts/dist dist
+
 .PHONY: bench
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
 	@$(BIN)/python bench/compare.py

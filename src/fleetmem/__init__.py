@@ -3,5 +3,3 @@
 Agentless: it logs in over SSH, in parallel, reads the process table and ships RSS, VSZ and memory percent of every
 process to StatsD and Graphite. The main path is `collector.py`; the folders follow the data flow.
 """
-
-__version__ = "0.1.0"

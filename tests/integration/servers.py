@@ -51,7 +51,7 @@ def missing(what: str) -> NoReturn:
 def find_tool(name: str) -> str:
     """Returns the path of a program, from PATH, the system's folders or the folder of test tools."""
     folders = [os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
-    folders += [str(TOOLS / "root" / part) for part in ("usr/sbin", "usr/bin", "bin")]
+    folders += [str(TOOLS / part) for part in ("root/usr/sbin", "root/usr/bin", "root/bin", "python-tools/bin")]
     return shutil.which(name, path=os.pathsep.join(folders)) or missing(name)
 
 

@@ -4,7 +4,6 @@ import sys
 
 import typer
 
-from fleetmem import __version__
 from fleetmem.cli import collect, config, dashboards, doctor, hosts, lab, probe, run
 from fleetmem.cli.messages import print_message
 from fleetmem.errors import SinkError, UsageError
@@ -34,7 +33,9 @@ app.add_typer(lab.app, name="lab")
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        print(f"fleetmem {__version__}")
+        from importlib.metadata import version  # here: no other start has a use for it
+
+        print(f"fleetmem {version('fleetmem')}")
         raise typer.Exit
 
 

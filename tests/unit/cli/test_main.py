@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ import asyncssh
 import pytest
 import typer
 
-from fleetmem import __version__
 from fleetmem.cli import app, main
 from fleetmem.config import load
 from fleetmem.probe import script
@@ -83,7 +83,7 @@ def test_help(run: Run, path: tuple[str, ...], flag: str) -> None:
 
 def test_version(run: Run) -> None:
     """The version is one line."""
-    assert run("--version") == Ended(0, f"fleetmem {__version__}\n", "")
+    assert run("--version") == Ended(0, f"fleetmem {version('fleetmem')}\n", "")
 
 
 @pytest.mark.parametrize(

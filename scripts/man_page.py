@@ -1,0 +1,87 @@
+"""Prints fleetmem's man page, fleetmem(1), made from what the commands themselves say with --help."""
+
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import typer
+
+from fleetmem.cli import app
+from fleetmem.config import DEFAULT_PATHS
+
+_SHARED_BY = ("collect", "run")  # what both have is shown once
+_SIGNS = {"\\": r"\e", "-": r"\-", "~": r"\(ti", "^": r"\(ha", "`": r"\(ga", "'": r"\(aq"}
+
+Option = tuple[str, str]
+"""How it is written, and what it does."""
+
+
+def _escape(text: str) -> str:
+    """Returns text that roff prints as it is: no sign becomes a prettier one, no line is taken for a request."""
+    text = "".join(_SIGNS.get(sign, sign) for sign in text)
+    return re.sub(r"^\.", r"\\&.", text, flags=re.MULTILINE)
+
+
+def _paragraphs(help_: str) -> Iterator[str]:
+    """Yields the paragraphs of a help text; indented lines, which are examples, as they are."""
+    for paragraph in re.split(r"\n\s*\n", help_.strip("\n")):
+        lines = paragraph.split("\n")
+        examples = [line for line in lines if line.startswith("  ")]
+        prose = " ".join(line for line in lines if line not in examples)
+        yield ".PP\n" + _escape(prose) if prose else ".PP"
+        if examples:
+            yield "\n".join([".nf", *map(_escape, examples), ".fi"])
+
+
+def _options(command: Any, path: str) -> list[Option]:
+    context = command.context_class(command, info_name=path)
+    records = (parameter.get_help_record(context) for parameter in command.params)
+    return [record for record in records if record]
+
+
+def _list(options: list[Option]) -> Iterator[str]:
+    for names, meaning in options:
+        yield f".TP\n.B {_escape(names)}\n{_escape(' '.join(meaning.split()))}"
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        elif not command.hidden:
+            yield " ".join((*path, name)), command
+
+
+def man_page() -> str:
+    """Returns the page."""
+    group = typer.main.get_command(app)
+    commands = dict(_commands(group))
+    one, other = (_options(commands[name], name) for name in _SHARED_BY)
+    shared = [option for option in one if option in other]
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    parts = [
+        f'.TH FLEETMEM 1 "{day}" "fleetmem {_escape(version("fleetmem"))}" "User Commands"',
+        f".SH NAME\nfleetmem \\- {_escape((group.help or '').strip())}",
+        ".SH SYNOPSIS\n.B fleetmem\nCOMMAND [OPTION]...",
+        ".SH COMMANDS",
+    ]
+    for name, command in commands.items():
+        own = _options(command, name)
+        has_shared = set(shared) <= set(own)
+        parts += [f".SS fleetmem {_escape(name)}", *_paragraphs(command.help or "")]
+        parts += _list([option for option in own if not (has_shared and option in shared)])
+        if has_shared:
+            parts.append(".PP\nTakes the shared options, too.")
+    parts += [".SH SHARED OPTIONS\nEach sets one key of the configuration.", *_list(shared)]
+    parts += [".SH OTHER OPTIONS", *_list(_options(group, "fleetmem"))]
+    parts += [".SH ENVIRONMENT", *_list([("FLEETMEM_SECTION__KEY", "Sets a key of the configuration; flags win.")])]
+    files = [(str(path), "The configuration; `fleetmem config sample` shows every key.") for path in DEFAULT_PATHS]
+    parts += [".SH FILES", *_list(files), ".SH SEE ALSO\n.BR ssh (1),\n.BR ssh_config (5)"]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(man_page())
