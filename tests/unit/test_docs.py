@@ -101,6 +101,19 @@ def test_the_records_of_counters_are_documented() -> None:
     assert "`{}`, `{}` and `{}`".format(*columns) in section
 
 
+def test_what_the_deployment_guide_names_is_there() -> None:
+    """deploy.md can be followed: its files exist, and so do the settings and flags that it mentions."""
+    guide = (DOCS / "deploy.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"\bdeploy/[\w.@*/-]*[\w*]", guide))
+    assert {"deploy/systemd/*.service", "deploy/kubernetes/config.toml", "deploy/Dockerfile"} <= paths
+    for path in paths:
+        assert list(DOCS.parent.glob(path)), path
+    sections = {name: field.default for name, field in config.Settings.model_fields.items()}
+    keys = re.findall(rf"\b({'|'.join(sections)})\.(?!md\b)(\w+)", guide)
+    assert ("run", "health_listen") in keys
+    assert all(key in type(sections[section]).model_fields for section, key in keys)
+
+
 def test_every_kind_of_inventory_is_documented() -> None:
     """inventory.md has a row for each, and no others."""
     section = INVENTORY.split("## Kinds", 1)[1].split("\n### ", 1)[0]
