@@ -15,7 +15,7 @@ export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fleetmem needs Python 3.11 or later; set PYTHON=python3.12, say" >&2; exit 1; }
@@ -73,14 +73,14 @@ dist: $(INSTALLED) ## Make what is released: sdist, wheel, man page, release not
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
 	@$(BIN)/python bench/compare.py
 
-.PHONY: key deploy dashboards remote-test destroy
+.PHONY: key deploy remote-dashboards remote-test destroy
 key: ## Make the key for the hosts on AWS
 	@scripts/aws key
 
 deploy: ## Raise test hosts and a Graphite host on AWS; shows the plan and asks (docs/aws.md)
 	@scripts/aws deploy
 
-dashboards: ## Copy Grafana's dashboards to the Graphite host
+remote-dashboards: ## Copy Grafana's dashboards to the Graphite host
 	@scripts/aws dashboards
 
 remote-test: $(INSTALLED) ## Collect from the hosts on AWS, and read everything back from Graphite

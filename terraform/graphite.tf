@@ -1,6 +1,6 @@
 # One host with Graphite, StatsD and Grafana in containers, behind a TLS proxy. Its files are those in deploy/ and in
 # files/, unchanged; bootstrap.sh makes secrets and certificate on the host, so that neither is here nor in the state.
-# The dashboards come later, over SSH (`make dashboards`): they would not fit into the user data, and a changed one must
+# The dashboards come later, over SSH (`make remote-dashboards`): they would not fit into the user data, and a changed one must
 # not replace the host.
 locals {
   graphite_home = "/srv/fleetmem"

@@ -23,7 +23,7 @@ fi
 # Public, for `make remote-test`, which trusts this certificate and no other.
 cp tls/certificate.pem certificate.pem
 chmod 644 certificate.pem
-# `make dashboards` writes here as the login user; Grafana reads it as a user of its own.
+# `make remote-dashboards` writes here as the login user; Grafana reads it as a user of its own.
 mkdir -p dashboards
 chmod 755 dashboards
 chown "${LOGIN_USER:-ubuntu}" dashboards
