@@ -120,13 +120,14 @@ def test_what_takes_long_is_taken_in_turns() -> None:
 
 def test_a_host_over_its_allowance_is_cut_off() -> None:
     """Nothing more of it is taken."""
-    guard, connection, _ = guarded(seconds_per_portion=0.01, allowance_seconds=0.035)
+    # Far from the edge: what a busy machine makes of the time in between is forgiven, at 2 %.
+    guard, connection, _ = guarded(seconds_per_portion=0.1, allowance_seconds=0.35)
     for _ in range(9):
         guard.data_received(b"x")
     assert len(connection.taken) == 4
     (error,) = connection.lost
     assert isinstance(error, Flood)
-    assert error.reason.startswith("took 0.0 s of our time")
+    assert error.reason.startswith("took 0.4 s of our time")
 
 
 def test_a_jump_host_has_no_allowance() -> None:
