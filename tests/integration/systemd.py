@@ -32,7 +32,8 @@ mount --bind "$3" /opt/packages
 mount --bind "$4/src" /opt/src
 cat >/opt/fleetmem/bin/fleetmem <<'EOF'
 #!/bin/sh
-PYTHONPATH=/opt/src:/opt/packages exec /opt/python/bin/python3 -m fleetmem "$@"
+# Its own library, as where it was built may be out of sight here: another Python's has the same name.
+LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/src:/opt/packages exec /opt/python/bin/python3 -m fleetmem "$@"
 EOF
 chmod 755 /opt/fleetmem/bin/fleetmem
 mount --bind "$1/units" /usr/lib/systemd/system
