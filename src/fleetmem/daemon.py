@@ -53,6 +53,12 @@ def _destinations(fleet: Fleet) -> str:
     return f", to {sinks}" if sinks else ""
 
 
+def _sent(sink: Sink) -> list[tuple[str, int]]:
+    """Returns what a sink has sent in all, for logs."""
+    stats = sink.stats()
+    return [("points_sent", stats.points_sent_total), ("datagrams_sent", stats.datagrams_sent_total)]
+
+
 async def _aside(work: Callable[[], _T]) -> _T:
     """Returns the result of a call that blocks, without waiting for it here, nor at the end of the process."""
     thread = SideThread("inventory")
@@ -186,12 +192,15 @@ class Daemon:
         while True:
             await asyncio.sleep(slot.at_seconds - time.monotonic())
             late_seconds = time.monotonic() - slot.at_seconds
-            outcome = await self._fleet.collector.sample(self._fleet.latest.get(host, host))
-            self._cycle_stats.add(outcome, late_seconds, time.monotonic() - self._cycle_begun)
-            self._failures.add(outcome)
-            self._on_outcome(outcome)
+            self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
             slot, missed = schedule.next_slot(slot, time.monotonic())
             self._cycle_stats.missed += missed
+
+    def _add(self, outcome: Outcome, late_seconds: float) -> None:
+        """Counts an outcome. It is not kept: thousands of hosts sleep until their next one."""
+        self._cycle_stats.add(outcome, late_seconds, time.monotonic() - self._cycle_begun)
+        self._failures.add(outcome)
+        self._on_outcome(outcome)
 
     async def _follow_inventory(self, tasks: HostTasks, running: Running) -> None:
         """Reads the inventory again and again, beside the sampling, and takes the hosts that come, go or change."""
@@ -279,7 +288,7 @@ class Daemon:
             for sink, task in running.tasks.items():
                 group.create_task(self._end_sink(sink, task))
             group.create_task(self._disconnect())
-        log.info("stopped")
+        log.info("stopped", extra={f"{sink.name}_{what}": count for sink in running.tasks for what, count in _sent(sink)})
 
     async def _disconnect(self) -> None:
         with suppress(TimeoutError):
