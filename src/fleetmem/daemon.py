@@ -288,7 +288,8 @@ class Daemon:
             for sink, task in running.tasks.items():
                 group.create_task(self._end_sink(sink, task))
             group.create_task(self._disconnect())
-        log.info("stopped", extra={f"{sink.name}_{what}": count for sink in running.tasks for what, count in _sent(sink)})
+        sent = [(f"{sink.name}_{what}", count) for sink in running.tasks for what, count in _sent(sink)]
+        log.info("stopped", extra=dict(sent))
 
     async def _disconnect(self) -> None:
         with suppress(TimeoutError):

@@ -15,6 +15,7 @@ _FIRST_NEW_PID = 100_000
 _MOST_RSS_KIB = 512 * 1024
 _LEAK_KIB = 64
 _STEP_KIB = 512
+_GOLDEN_RATIO = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly, however many there are
 _KINDS = 10  # one row of so many leaks, one comes and goes; the others grow and shrink
 _LEAKS, _COMES_AND_GOES = 0, 1
 _NAMES = (
@@ -63,7 +64,7 @@ class Plan:
 
     def fault_of(self, number: int) -> Fault | None:
         """Returns what is wrong with a host, None for a good one. Faults are spread over the fleet."""
-        place = _mixed(self.seed, number) % 1_000_000 / 1_000_000
+        place = (number * _GOLDEN_RATIO + _mixed(self.seed, 0) / 2**64) % 1
         for fault, share in self.faults.items():
             if place < share:
                 return fault
@@ -124,7 +125,14 @@ class SimulatedHost:
 @cache
 def _first_rows(processes: int) -> Sequence[bytes]:
     return tuple(
-        _row(_FIRST_PID + index, index % 3 * 1000, 200_000 + 40 * index, 4096 + 52 * index, 0, _NAMES[index % len(_NAMES)])
+        _row(
+            _FIRST_PID + index,
+            index % 3 * 1000,
+            200_000 + 40 * index,
+            4096 + 52 * index,
+            0,
+            _NAMES[index % len(_NAMES)],
+        )
         for index in range(processes)
     )
 

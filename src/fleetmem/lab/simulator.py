@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import asyncssh
 
+from fleetmem.connect.login import send_no_decoys
 from fleetmem.errors import LabError
 from fleetmem.lab.access import host_key_line, make_keys
 from fleetmem.lab.directory import Directory, write_private
@@ -55,6 +56,8 @@ class Simulator:
 
     Attributes:
         port: where it listens.
+        hosts: how many it answers as.
+        connections: that are open with a probe in them.
         frames_total: sent so far.
         logins_total: so far.
         doubles_total: requests that came while the host was at work on another: must stay 0.
@@ -62,6 +65,8 @@ class Simulator:
 
     def __init__(self, directory: Directory, plan: Plan, port: int = 0) -> None:
         self.port = port
+        self.hosts = plan.hosts
+        self.connections = 0
         self.frames_total = self.logins_total = self.doubles_total = 0
         self._directory = directory
         self._plan = plan
@@ -174,6 +179,8 @@ class _Session(asyncssh.SSHServerSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """The channel is open."""
         self._channel = chan
+        self._simulator.connections += 1
+        send_no_decoys(chan.get_connection())  # as OpenSSH
 
     def exec_requested(self, command: str) -> bool:
         """Takes the probe and nothing else."""
@@ -188,6 +195,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel is closed."""
         self._channel = None
+        self._simulator.connections -= 1
         if self._pending:
             self._pending.cancel()
 
