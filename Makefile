@@ -59,6 +59,10 @@ format: $(INSTALLED) ## Format the code and mend what lint can mend
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
 	@$(BIN)/python bench/compare.py
 
+.PHONY: bench-scale
+bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000)
+	@$(BIN)/python bench/scale.py $(SCALE)
+
 .PHONY: clean
 clean: ## Stop the lab, remove what make made
 	@if [ -x $(BIN)/fleetmem ]; then $(BIN)/fleetmem lab down --dir .lab; fi

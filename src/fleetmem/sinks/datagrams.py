@@ -70,13 +70,16 @@ class DatagramTransport(ABC):
         datagrams = cut_lines(text, self._max_datagram_bytes)
         waiting = len(datagrams) + backlog_bytes / self._max_datagram_bytes
         try:
-            for datagram in datagrams:
-                wait_seconds = self._pace.wait_seconds(time.monotonic(), waiting) if self._pace else 0
+            while datagrams:
+                group = datagrams[: self._pace.at_once] if self._pace else datagrams
+                wait_seconds = self._pace.wait_seconds(time.monotonic(), waiting, len(group)) if self._pace else 0
                 if wait_seconds:
                     await asyncio.sleep(wait_seconds)
-                await _put(sock, datagram)
-                self.datagrams_total += 1
-                self.bytes_total += len(datagram)
+                for datagram in group:
+                    await _put(sock, datagram)
+                    self.datagrams_total += 1
+                    self.bytes_total += len(datagram)
+                datagrams = datagrams[len(group) :]
         except OSError as error:
             raise self._failed(error) from error
 

@@ -19,6 +19,7 @@ _SAFE_DATAGRAMS_PER_SECOND = _STALL_DATAGRAMS / _STALL_SECONDS
 _LOAD_SECONDS = 10.0  # over which the usual load is averaged
 _LOAD_HEADROOM = 1.25  # or a load above the steady pace would keep a backlog of CATCH_UP_SECONDS for ever
 _SHORTEST_WAIT_SECONDS = 0.01  # at high rates: fewer and longer sleeps
+_GROUP_SECONDS = 0.001  # at rates that no default buffer holds: that much may leave without asking for each datagram
 
 
 class Pace:
@@ -37,16 +38,22 @@ class Pace:
         self._recent = 0.0  # datagrams sent, each forgotten at the pace of _LOAD_SECONDS
         self._sent_at = deque([-math.inf] * _STALL_DATAGRAMS, maxlen=_STALL_DATAGRAMS)
 
-    def wait_seconds(self, now_seconds: float, backlog_datagrams: float) -> float:
-        """Returns how long to wait before the next datagram, 0 for not at all; then the datagram counts as sent.
+    @property
+    def at_once(self) -> int:
+        """How many datagrams to ask for at a time: one, but for thousands a second."""
+        return max(1, int(self._rate * _GROUP_SECONDS)) if self._rate > _SAFE_DATAGRAMS_PER_SECOND else 1
+
+    def wait_seconds(self, now_seconds: float, backlog_datagrams: float, count: int = 1) -> float:
+        """Returns how long to wait before the next datagrams, 0 for not at all; then they count as sent.
 
         Args:
             now_seconds: a monotonic clock.
             backlog_datagrams: about how many are waiting.
+            count: how many are asked for, `at_once` or less.
         """
         elapsed = now_seconds - self._at
         self._at = now_seconds
-        self._recent = self._recent * math.exp(-elapsed / _LOAD_SECONDS) + 1
+        self._recent = self._recent * math.exp(-elapsed / _LOAD_SECONDS) + count
         load = self._recent / _LOAD_SECONDS
         # A backlog that is being cleared counts as load: headroom alone must not take the pace over what is safe.
         most = _SAFE_DATAGRAMS_PER_SECOND if load < _SAFE_DATAGRAMS_PER_SECOND else math.inf
@@ -55,9 +62,9 @@ class Pace:
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
         burst = max(BURST_DATAGRAMS, rate * _SHORTEST_WAIT_SECONDS)
-        self._tokens = min(burst, self._tokens + elapsed * rate) - 1
+        self._tokens = min(burst, self._tokens + elapsed * rate) - count
         wait_seconds = 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
         if rate <= _SAFE_DATAGRAMS_PER_SECOND:
             wait_seconds = max(wait_seconds, self._sent_at[0] + _STALL_SECONDS - now_seconds)
-        self._sent_at.append(now_seconds + wait_seconds)
+        self._sent_at.extend([now_seconds + wait_seconds] * count)
         return wait_seconds

@@ -137,3 +137,19 @@ def test_a_load_above_the_steady_pace_leaves_no_backlog_behind(load: float) -> N
         now += pace.wait_seconds(now, waiting)
         sent += 1
     assert now * load - sent <= load / 4
+
+
+def test_thousands_a_second_are_asked_for_together() -> None:
+    """At a rate that no default buffer holds, a millisecond's worth at a time, at the same rate; below that, each."""
+    pace = Pace(0.0)
+    assert pace.at_once == 1
+    now_seconds, sent = 0.0, 0
+    while now_seconds < 3.0:
+        count = pace.at_once
+        now_seconds += pace.wait_seconds(now_seconds, 40_000, count)
+        sent += count
+    assert 5 <= pace.at_once <= 20
+    assert sent / now_seconds == pytest.approx(40_000 / CATCH_UP_SECONDS, rel=0.05)
+    while now_seconds < 100.0:
+        now_seconds += 0.1 + pace.wait_seconds(now_seconds + 0.1, 0)
+    assert pace.at_once == 1
