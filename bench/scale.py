@@ -154,6 +154,12 @@ class Run:
             Line("delay of a sample, highest of the last cycle, s", counters["late_highest_seconds"]),
             Line("answer of a host, p99 of the last cycle, s", counters["host_p99_seconds"]),
             Line("datagrams a second", (after_received.datagrams - before_received.datagrams) / seconds),
+            Line("age of what waits to be sent, s", counters["statsd.queue_age_seconds"], 1),
+            Line(
+                "points dropped",
+                counters["statsd.points_dropped_full_total"] + counters["statsd.points_dropped_late_total"],
+                0,
+            ),
             Line("datagrams sent", sent),
             Line("datagrams sent and not received", sent - received, 0),
         ]

@@ -234,6 +234,12 @@ class ProcessTable(Sequence[ProcessMemory]):
     def __iter__(self) -> Iterator[ProcessMemory]:
         return iter(self.rows)
 
+    def __eq__(self, other: object) -> bool:
+        return self.rows == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.rows)
+
     @overload
     def __getitem__(self, place: int) -> ProcessMemory: ...
 

@@ -18,7 +18,8 @@ _STALL_DATAGRAMS = 90  # of 92: our own timers are late, too
 _SAFE_DATAGRAMS_PER_SECOND = _STALL_DATAGRAMS / _STALL_SECONDS
 _LOAD_SECONDS = 10.0  # over which the usual load is averaged
 _LOAD_HEADROOM = 1.25  # or a load above the steady pace would keep a backlog of CATCH_UP_SECONDS for ever
-_SHORTEST_WAIT_SECONDS = 0.01  # at high rates: fewer and longer sleeps
+# At high rates that much may leave at once: sleeps are half as long, and a busy event loop may wake us as late as that.
+_LATEST_WAKE_SECONDS = 0.05
 _GROUP_SECONDS = 0.001  # at rates that no default buffer holds: that much may leave without asking for each datagram
 
 
@@ -57,11 +58,11 @@ class Pace:
         load = self._recent / _LOAD_SECONDS
         # A backlog that is being cleared counts as load: headroom alone must not take the pace over what is safe.
         most = _SAFE_DATAGRAMS_PER_SECOND if load < _SAFE_DATAGRAMS_PER_SECOND else math.inf
-        catching_up = backlog_datagrams / (CATCH_UP_SECONDS - 2 * _SHORTEST_WAIT_SECONDS)
+        catching_up = backlog_datagrams / (CATCH_UP_SECONDS - _LATEST_WAKE_SECONDS)
         wanted = max(self._steady_rate, min(load * _LOAD_HEADROOM, most), catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
-        burst = max(BURST_DATAGRAMS, rate * _SHORTEST_WAIT_SECONDS)
+        burst = max(BURST_DATAGRAMS, rate * _LATEST_WAKE_SECONDS)
         self._tokens = min(burst, self._tokens + elapsed * rate) - count
         wait_seconds = 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
         if rate <= _SAFE_DATAGRAMS_PER_SECOND:
