@@ -82,6 +82,7 @@ class DatagramTransport(ABC):
                     self.datagrams_total += 1
                     self.bytes_total += len(datagram)
                 datagrams = datagrams[len(group) :]
+                waiting -= len(group)
         except OSError as error:
             raise self._failed(error) from error
 

@@ -13,6 +13,9 @@ STEADY_DATAGRAMS_PER_SECOND = 250.0
 CATCH_UP_SECONDS = 4.0
 """A backlog that steady pace would not clear in this time is cleared in it, at whatever pace that takes."""
 
+LARGE_BACKLOG_DATAGRAMS = 4000
+"""More than this is that of a fleet whose queue would be full in four seconds: the rest is cleared in one."""
+
 _STALL_SECONDS = 0.21  # 200 ms, and a moment to wake up
 _STALL_DATAGRAMS = 90  # of 92: our own timers are late, too
 _SAFE_DATAGRAMS_PER_SECOND = _STALL_DATAGRAMS / _STALL_SECONDS
@@ -36,7 +39,8 @@ class Pace:
         self._tokens = float(BURST_DATAGRAMS)
         self._at = now_seconds
         self._rate = steady_rate
-        self._recent = 0.0  # datagrams sent, each forgotten at the pace of _LOAD_SECONDS
+        self._sent = self._came = 0.0  # datagrams, each forgotten at the pace of _LOAD_SECONDS
+        self._left = 0.0  # behind the last that were sent
         self._sent_at = deque([-math.inf] * _STALL_DATAGRAMS, maxlen=_STALL_DATAGRAMS)
 
     @property
@@ -49,16 +53,21 @@ class Pace:
 
         Args:
             now_seconds: a monotonic clock.
-            backlog_datagrams: about how many are waiting.
+            backlog_datagrams: about how many are waiting, these included.
             count: how many are asked for, `at_once` or less.
         """
         elapsed = now_seconds - self._at
         self._at = now_seconds
-        self._recent = self._recent * math.exp(-elapsed / _LOAD_SECONDS) + count
-        load = self._recent / _LOAD_SECONDS
+        kept = math.exp(-elapsed / _LOAD_SECONDS)
+        self._sent = self._sent * kept + count
+        self._came = self._came * kept + max(0.0, backlog_datagrams - self._left)
+        self._left = max(0.0, backlog_datagrams - count)
+        # A load that grows faster than its average must not wait until a backlog tells of it.
+        load = max(self._sent, self._came) / _LOAD_SECONDS
         # A backlog that is being cleared counts as load: headroom alone must not take the pace over what is safe.
         most = _SAFE_DATAGRAMS_PER_SECOND if load < _SAFE_DATAGRAMS_PER_SECOND else math.inf
         catching_up = backlog_datagrams / (CATCH_UP_SECONDS - _LATEST_WAKE_SECONDS)
+        catching_up = max(catching_up, backlog_datagrams - LARGE_BACKLOG_DATAGRAMS)
         wanted = max(self._steady_rate, min(load * _LOAD_HEADROOM, most), catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
