@@ -73,6 +73,10 @@ dist: $(INSTALLED) ## Make what is released: sdist, wheel, man page, release not
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
 	@$(BIN)/python bench/compare.py
 
+.PHONY: bench-scale
+bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000)
+	@$(BIN)/python bench/scale.py $(SCALE)
+
 .PHONY: key deploy remote-dashboards remote-test destroy
 key: ## Make the key for the hosts on AWS
 	@scripts/aws key

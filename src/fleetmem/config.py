@@ -184,7 +184,7 @@ class Ssh(_HostSsh):
     """ssh client configuration, or none; by default ~/.ssh/config, then /etc/ssh/ssh_config"""
     concurrency: int = Field(default=64, ge=1)
     """logins at the same time, over all hosts"""
-    handshakes_per_second: float = Field(default=100.0, ge=0)
+    handshakes_per_second: float = Field(default=150.0, ge=0)
     """logins begun in a second, over all hosts; 0 is no limit"""
     jump_handshakes: int = Field(default=8, ge=1)
     """logins at the same time through one jump host; behind it may be one sshd, which lets 10 wait (MaxStartups)"""

@@ -202,12 +202,15 @@ class Daemon:
         while True:
             await asyncio.sleep(slot.at_seconds - time.monotonic())
             late_seconds = time.monotonic() - slot.at_seconds
-            outcome = await self._fleet.collector.sample(self._fleet.latest.get(host, host))
-            self._cycle_stats.add(outcome, late_seconds, time.monotonic() - self._cycle_begun)
-            self._failures.add(outcome)
-            self._on_outcome(outcome)
+            self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
             slot, missed = schedule.next_slot(slot, time.monotonic())
             self._cycle_stats.missed += missed
+
+    def _add(self, outcome: Outcome, late_seconds: float) -> None:
+        """Counts an outcome. It is not kept: thousands of hosts sleep until their next one."""
+        self._cycle_stats.add(outcome, late_seconds, time.monotonic() - self._cycle_begun)
+        self._failures.add(outcome)
+        self._on_outcome(outcome)
 
     async def _follow_inventory(self, tasks: HostTasks, running: Running) -> None:
         """Reads the inventory again and again, beside the sampling, and takes the hosts that come, go or change."""
@@ -304,7 +307,10 @@ class Daemon:
             for service, task in running.tasks.items():
                 group.create_task(self._end(service, task))
             group.create_task(self._disconnect())
-        log.info("stopped")
+        totals = {sink.name: sink.stats() for sink in self._fleet.collector.sinks}
+        points = {f"{name}_points_sent": stats.points_sent_total for name, stats in totals.items()}
+        datagrams = {f"{name}_datagrams_sent": stats.datagrams_sent_total for name, stats in totals.items()}
+        log.info("stopped", extra=points | datagrams)
 
     async def _disconnect(self) -> None:
         with suppress(TimeoutError):

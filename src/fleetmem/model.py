@@ -1,9 +1,10 @@
 """The nouns that stages hand to each other: plain, immutable, in bytes and seconds."""
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from fleetmem.errors import Kind, Stage
 
@@ -86,7 +87,7 @@ class Host:
 
 
 class ProcessMemory(NamedTuple):
-    """One process in one sample. A tuple: thousands are made each cycle, and equal rows are shared between cycles.
+    """One process in one sample. A tuple: thousands are made each cycle.
 
     Attributes:
         pid: process id on its host.
@@ -114,6 +115,175 @@ class ProcessMemory(NamedTuple):
     def procs(self) -> int:
         """A process counts as one of its command."""
         return 1
+
+
+def name_print(pid: int, command: str) -> int:
+    """Returns 64 bits that stand for the name of a process' series."""
+    return hash((pid, command))
+
+
+class Run(NamedTuple):
+    """Rows of a sample that were in the one before, the same and in the same order; or one that was not.
+
+    Attributes:
+        begin: place of the first in the sample before, NEW for a row that is new or has changed.
+        end: behind the last one there; of a new row its place in this sample.
+    """
+
+    begin: int
+    end: int
+
+
+NEW = -1
+
+
+class Changes(NamedTuple):
+    """What is different from the sample before.
+
+    Attributes:
+        runs: all rows of this sample, in their order.
+        new: places of rows whose names were not there before.
+        gone: places, in the sample before, of rows whose names are there no more.
+    """
+
+    runs: list[Run]
+    new: list[int]
+    gone: list[int]
+
+
+class RowKeys(NamedTuple):
+    """Two numbers for each row of a sample: all that has to be remembered of it to see what is new in the next one.
+
+    Nine of ten rows are what they were. Python's hash of text is keyed by a secret of this run: no host can make two
+    rows alike, and by chance two are in 1 of 2**64 comparisons.
+
+    Attributes:
+        prints: 64 bits that stand for all of a row.
+        names: 64 bits that stand for what its series are called by.
+        scale: what else the rows depend on: those of two samples with different ones are all different.
+    """
+
+    prints: "array[int]" = array("q")
+    names: "array[int]" = array("q")
+    scale: int = 0
+
+    def runs_of(self, prints: "array[int]", scale: int) -> list[Run]:
+        """Returns the rows of the next sample by where they are in this one."""
+        places = dict(zip(self.prints, range(len(self.prints)), strict=True)) if scale == self.scale else {}
+        runs: list[Run] = []
+        begin = end = 0
+        for place, old in enumerate(map(places.get, prints)):
+            if old == end:
+                end += 1
+                continue
+            if begin < end:
+                runs.append(Run(begin, end))
+            if old is None:
+                runs.append(Run(NEW, place))
+                begin = end = NEW
+            else:
+                begin, end = old, old + 1
+        if begin < end:
+            runs.append(Run(begin, end))
+        return runs
+
+    def changes_to(self, after: "RowKeys", runs: list[Run] | None = None) -> Changes:
+        """Returns what is different in the next sample.
+
+        Args:
+            after: its keys.
+            runs: its rows, where they are known already.
+        """
+        if runs is None:
+            runs = self.runs_of(after.prints, after.scale)
+        if after.names == self.names:
+            return Changes(runs, [], [])
+        fresh = [end for begin, end in runs if begin == NEW]
+        left: list[int] = []  # those that have changed or are gone
+        at = 0
+        for begin, end in sorted(runs):
+            if begin != NEW:
+                left += range(at, begin)
+                at = end
+        left += range(at, len(self.names))
+        before, now = {self.names[place] for place in left}, {after.names[place] for place in fresh}
+        new = [place for place in fresh if after.names[place] not in before]
+        return Changes(runs, new, [place for place in left if self.names[place] not in now])
+
+
+class ProcessTable(Sequence[ProcessMemory]):
+    """The processes of one sample: keys, what has changed, and rows where somebody looks.
+
+    Args:
+        keys: see below.
+        before: the keys of the sample before.
+        changes: from there to here.
+        new: rows by place that are made already.
+        make: makes all rows.
+
+    Attributes:
+        keys: of the rows.
+    """
+
+    __slots__ = ("_before", "_changes", "_make", "_new", "_rows", "keys")
+
+    def __init__(
+        self,
+        keys: RowKeys,
+        before: RowKeys,
+        changes: Changes,
+        new: Mapping[int, ProcessMemory],
+        make: Callable[[], tuple[ProcessMemory, ...]],
+    ) -> None:
+        self.keys = keys
+        self._before = before
+        self._changes = changes
+        self._new = new
+        self._make = make
+        self._rows: tuple[ProcessMemory, ...] | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[ProcessMemory]) -> "ProcessTable":
+        """Returns the table of rows that are there already."""
+        if isinstance(rows, ProcessTable):
+            return rows
+        names = array("q", [name_print(row.pid, row.command) for row in rows])
+        keys = RowKeys(array("q", map(hash, rows)), names)
+        return cls(keys, keys, Changes([], [], []), {}, lambda: tuple(rows))
+
+    def changes_since(self, before: RowKeys) -> Changes:
+        """Returns what is different from another sample of the host: mostly the one before, for which it is known."""
+        return self._changes if before is self._before else before.changes_to(self.keys)
+
+    @property
+    def rows(self) -> tuple[ProcessMemory, ...]:
+        """All of them."""
+        if self._rows is None:
+            self._rows = self._make()
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self.keys.prints)
+
+    def __iter__(self) -> Iterator[ProcessMemory]:
+        return iter(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        return self.rows == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> ProcessMemory: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[ProcessMemory, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> ProcessMemory | tuple[ProcessMemory, ...]:
+        if isinstance(place, int) and (row := self._new.get(place)):
+            return row
+        return self.rows[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +314,7 @@ class Snapshot:
     """What one frame means: the host's memory and its processes, in the order of the frame."""
 
     memory: HostMemory
-    processes: tuple[ProcessMemory, ...]
+    processes: Sequence[ProcessMemory]
 
 
 class Detail(StrEnum):
@@ -173,8 +343,8 @@ class Shaped:
     memory: HostMemory
     process_count: int
     details: frozenset[Detail]
-    processes: tuple[ProcessMemory, ...]
-    commands: tuple[CommandMemory, ...]
+    processes: Sequence[ProcessMemory]
+    commands: Sequence[CommandMemory]
     other_processes: CommandMemory | None
     other_commands: CommandMemory | None
     left_out: Mapping[LeftOut, int]

@@ -625,6 +625,11 @@ class Running:
         return self._process.pid
 
     @property
+    def stdout(self) -> str:
+        """What it wrote there so far."""
+        return "".join(self._lines["stdout"])
+
+    @property
     def stderr(self) -> str:
         """What it wrote there so far."""
         return "".join(self._lines["stderr"])

@@ -7,7 +7,7 @@ import pytest
 from fleetmem.collector import Collector
 from fleetmem.connect.link import Answer, Link
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import Failure, Host, Outcome, Sample, Shaped, Snapshot
+from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample, Shaped, Snapshot
 from fleetmem.probe import script
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
@@ -141,16 +141,19 @@ def test_a_frame_that_cannot_be_parsed_is_a_failure() -> None:
 
 
 def test_links_and_parsers_are_kept() -> None:
-    """A second sample uses the same connection, and unchanged rows are the same objects."""
+    """A second sample uses the same connection, and unchanged rows that were looked at are the same objects."""
 
-    async def main() -> tuple[Outcome, Outcome]:
-        return await fleet.collector.sample(_HOSTS[0]), await fleet.collector.sample(_HOSTS[0])
+    async def sample() -> tuple[ProcessMemory, ...]:
+        outcome = await fleet.collector.sample(_HOSTS[0])
+        assert isinstance(outcome, Sample)
+        return tuple(outcome.shaped.processes)
+
+    async def main() -> tuple[tuple[ProcessMemory, ...], tuple[ProcessMemory, ...]]:
+        return await sample(), await sample()
 
     fleet = Fleet()
     first, second = asyncio.run(main())
-    assert isinstance(first, Sample)
-    assert isinstance(second, Sample)
-    assert second.shaped.processes[0] is first.shaped.processes[0]
+    assert second[0] is first[0]
     assert fleet.links[_HOSTS[0]].requests == [b"sample 1 status user\n", b"sample 2 status user\n"]
     assert fleet.collector.handshakes_total == 2
 

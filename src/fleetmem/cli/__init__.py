@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fleetmem.cli import collect, config, dashboards, doctor, hosts, lab, probe, run
+from fleetmem.cli import collect, config, dashboards, doctor, hosts, lab, probe, run, simulate
 from fleetmem.cli.messages import print_message
 from fleetmem.errors import SinkError, UsageError
 
@@ -28,6 +28,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.command("probe")(probe.probe)
 app.command("dashboards")(dashboards.dashboards)
+lab.app.command("simulate")(simulate.simulate)
 app.add_typer(lab.app, name="lab")
 
 

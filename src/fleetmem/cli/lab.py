@@ -72,7 +72,7 @@ def up(
     """Start the lab in the background, and print how to use it."""
     limit = Limit(max_hours * _SECONDS_PER_HOUR, os.getpid() if foreground else None)
     lab = Lab(Directory(path), Plan(hosts, interval, limit, hosts_only), _report)
-    with _told_clearly():
+    with told_clearly():
         if foreground:
             _stay(lab, path)
         else:
@@ -84,7 +84,7 @@ def up(
 def down(path: Dir = DEFAULT_DIRECTORY) -> None:
     """Stop the lab; nothing of it is left running."""
     directory = Directory(path)
-    with _told_clearly():
+    with told_clearly():
         was_there = take_down(directory)
     print(f"lab in {directory.path} stopped" if was_there else f"no lab runs in {directory.path}")
 
@@ -93,7 +93,7 @@ def down(path: Dir = DEFAULT_DIRECTORY) -> None:
 def status(path: Dir = DEFAULT_DIRECTORY) -> None:
     """Show what runs. Exit status 0 when all of it does, 1 otherwise."""
     directory = Directory(path)
-    with _told_clearly():
+    with told_clearly():
         state = read_state(directory.state)
     if state is None:
         print(f"no lab runs in {directory.path}")
@@ -120,7 +120,7 @@ def demo(path: Dir = DEFAULT_DIRECTORY, hosts: Hosts = 5, interval: Interval = 2
         console = Console(width=_PIPE_COLUMNS)
     limit = Limit(_MAX_HOURS * _SECONDS_PER_HOUR, os.getpid())
     lab = Lab(Directory(path), Plan(hosts, interval, limit), _report)
-    with _told_clearly(), _ended_by_sigterm(), lab:
+    with told_clearly(), _ended_by_sigterm(), lab:
         verdict = _Demo(lab, console).run(seconds)
     _report("lab stopped; `fleetmem lab up` starts one that stays")
     if not verdict.is_good:
@@ -244,7 +244,7 @@ def _report(text: str) -> None:
 
 
 @contextmanager
-def _told_clearly() -> Iterator[None]:
+def told_clearly() -> Iterator[None]:
     """Ends the command with one clear message when the lab does not work."""
     try:
         yield

@@ -1,5 +1,6 @@
 """`fleetmem run`: every interval, until stopped."""
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -68,6 +69,7 @@ def run(
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
     fleet = build_fleet(given.settings, ask_passphrase)
     raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
+    gc.freeze()  # what there is now stays: no collection has to look at it again, of which 10,000 logins cause many
     if not fleet.collector.sinks and output is None:
         raise UsageError(
             "run would send nothing: give a StatsD server (-g HOST), --graphite HOST, --prometheus PORT "

@@ -18,6 +18,7 @@ import asyncssh
 
 from fleetmem.connect.backoff import MENDED_BY_HAND, Backoff, NotTriedError, backoff_for
 from fleetmem.connect.guard import Flood
+from fleetmem.connect.login import lighten
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.translate import translate, within
 from fleetmem.errors import HostError, Kind, Stage
@@ -74,7 +75,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._asked_at: float | None = None
-        self._is_idle = asyncio.Event()
+        self._idle: asyncio.Event | None = None  # where somebody waits for it
         self._stderr = b""
         self._exit_status: int | None = None
         self.ended: HostError | None = None
@@ -100,15 +101,18 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._reader.expect(request_id)
         self._answer = asyncio.get_running_loop().create_future()
         self._asked_at, asked_unix_seconds = time.monotonic(), time.time()
-        self._is_idle.clear()
         with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
             self._channel.write(line)
-        return Answer(asked_unix_seconds, await self._answer)
+        try:
+            return Answer(asked_unix_seconds, await self._answer)
+        finally:
+            self._answer = None  # thousands would keep their last frame
 
     async def until_idle(self) -> None:
         """Waits until the host has answered the last request, or the channel has ended."""
         if self._asked_at is not None:
-            await self._is_idle.wait()
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
 
     # asyncssh calls the methods below.
 
@@ -186,7 +190,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
 
     def _settle(self) -> None:
         self._asked_at = None
-        self._is_idle.set()
+        if self._idle:
+            self._idle.set()
+            self._idle = None
 
 
 class Link:
@@ -328,6 +334,7 @@ class Link:
             channel = ProbeChannel(self._make_reader(), first_input=self._first_input, runs_by_sudo=self._runs_by_sudo)
             starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
             await within(self.target.access.command_timeout_seconds, Stage.COMMAND, starting)
+            lighten(self._connection)
             return channel
 
     async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:

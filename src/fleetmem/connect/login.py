@@ -4,9 +4,12 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import asyncssh
+from asyncssh.connection import SSHConnection
+from asyncssh.constants import MSG_IGNORE
 
 from fleetmem.connect.breaker import Attempt
 from fleetmem.connect.guard import ALLOWANCE_SECONDS, GuardedTunnel
@@ -19,6 +22,7 @@ from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way
 from fleetmem.errors import HostError, Kind, Stage
 
+_NO_OPTIONS: Any = None
 _COMPRESSION = ["zlib@openssh.com", "zlib", "none"]
 _NO_COMPRESSION = ["none"]  # a host may choose any that is offered: 200 KB become 200 MB
 
@@ -88,6 +92,31 @@ class Client(asyncssh.SSHClient):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         self._on_closed()
+
+
+def lighten(connection: asyncssh.SSHClientConnection) -> None:
+    """Lets go of what the login and the start of a channel needed: 9 of the 24 KB of a connection.
+
+    What a new key exchange needs, it makes anew. There can be no other channel after this.
+    """
+    connection._options = _NO_OPTIONS
+    connection._client_kexinit = connection._server_kexinit = b""
+    connection._server_sig_algs = set()
+    send_no_decoys(connection)
+
+
+def send_no_decoys(connection: SSHConnection) -> None:
+    """Keeps asyncssh from sending an empty packet ahead of each other one, which is half of all packets.
+
+    They are against an attack on CBC that other ciphers do not know (RFC 4251, 9.3.1); OpenSSH sends none.
+    """
+    if not connection._enc_alg_cs.endswith(b"-cbc") and not connection._enc_alg_sc.endswith(b"-cbc"):
+        connection.__dict__["send_packet"] = partial(_send_packet, connection, type(connection).send_packet)
+
+
+def _send_packet(connection: SSHConnection, send: Any, type_: int, *args: Any, **kwargs: Any) -> None:
+    if type_ != MSG_IGNORE:
+        send(connection, type_, *args, **kwargs)
 
 
 class Login:

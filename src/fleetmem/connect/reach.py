@@ -104,24 +104,30 @@ class Reach:
     async def _log_in(self, target: Target, stack: AsyncExitStack) -> asyncssh.SSHClientConnection:
         jump = self._jumps.of(target.jumps)
         with self._breakers.attempt(target) as attempt:
-            way = await self._open_way(target, jump)
+            way = await self._open_way(target, jump, stack)
             try:
-                await stack.enter_async_context(self._handshake_slots)
                 async with jump.slots if jump else nullcontext():
                     return await self._login.connect(target, way, attempt)
             except BaseException:
                 way.abandon()
                 raise
 
-    async def _open_way(self, target: Target, jump: Jump | None) -> Way:
+    async def _open_way(self, target: Target, jump: Jump | None, stack: AsyncExitStack) -> Way:
+        """Returns a way to the host, with a place for its login."""
         if jump:
             jump.check()
         await self._turns.wait()
         if jump:
             await jump.turns.wait()
-            return await jump.way_to(target)
-        async with self._connect_slots:
-            return await open_way(target)
+        # A connection that waits for its login keeps its place here: with thousands waiting, hosts would hang up.
+        async with nullcontext() if jump else self._connect_slots:
+            way = await (jump.way_to(target) if jump else open_way(target))
+            try:
+                await stack.enter_async_context(self._handshake_slots)
+            except BaseException:
+                way.abandon()
+                raise
+            return way
 
     async def close(self) -> None:
         """Closes the connections to jump hosts and agents."""

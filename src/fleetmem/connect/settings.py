@@ -82,7 +82,7 @@ class LoginLimits:
 
     max_handshakes: int = 64
     max_connects: int = 512
-    handshakes_per_second: float = 100.0
+    handshakes_per_second: float = 150.0
     jump_handshakes: int = 8
     jump_handshakes_per_second: float = 50.0
     most_refusals: int = 5

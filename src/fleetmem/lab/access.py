@@ -37,6 +37,11 @@ def _make_key(path: Path) -> bytes:
         raise LabError(f"{path}: {error}; delete it, and the lab makes a new one") from error
 
 
+def host_key_line(directory: Directory) -> str:
+    """Returns the public half of the first host's key, as known_hosts has it: type and key."""
+    return " ".join(_make_key(directory.host_keys / "1").decode().split()[:2])
+
+
 def write_files(directory: Directory, state: State, addresses: list[tuple[str, int]]) -> None:
     """Writes known_hosts, an ssh configuration, a hosts file and a configuration of fleetmem.
 

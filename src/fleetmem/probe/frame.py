@@ -13,6 +13,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 _END_REST_MAX_BYTES = 64  # of the END line, behind the request id: status and count are short
 
+_KEPT_BYTES = 64 * 1024  # of what comes before a frame: more than `unfinished` tells and a BEGIN line takes
+
 _AGAIN = re.compile(rb"\nAGAIN fleetmem/1 (\d{1,3})\n")
 _AGAIN_MAX_BYTES = len(b"\nAGAIN fleetmem/1 255\n")
 _COMMAND_MISSING = (126, 127)  # the shell's exit statuses for it, POSIX XCU 2.8.2
@@ -31,7 +33,7 @@ class FrameReader:
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
         self._begin = self._end = b""
-        self._searched = self._refused = 0
+        self._searched = self._refused = self._ignored_bytes = 0
         self.broke_off: HostError | None = None
 
     def expect(self, request_id: int) -> None:
@@ -39,7 +41,7 @@ class FrameReader:
         self._begin = b"BEGIN fleetmem/1 %d\n" % request_id
         self._end = b"\nEND %d " % request_id
         self._buffer.clear()
-        self._searched = self._refused = 0
+        self._searched = self._refused = self._ignored_bytes = 0
         self.broke_off = None
 
     def feed(self, data: bytes) -> bytes | None:
@@ -70,11 +72,20 @@ class FrameReader:
             buffer.clear()
             kind = Kind.COMMAND_MISSING if status in _COMMAND_MISSING else Kind.COMMAND_FAILED
             self.broke_off = HostError(Stage.COMMAND, kind, f"awk ended with status {status}")
-        if len(buffer) > self._max_frame_bytes:
-            size = len(buffer)
+        if len(buffer) > _KEPT_BYTES and not self.is_in_frame:
+            self._ignore(len(buffer) - _KEPT_BYTES)
+        if self.pending_bytes > self._max_frame_bytes:
+            size, self._ignored_bytes = self.pending_bytes, 0
             buffer.clear()
             raise HostError(Stage.COMMAND, Kind.BAD_FRAME, f"sent {size} bytes without completing a frame")
         return None
+
+    def _ignore(self, size: int) -> None:
+        """Drops what is no part of a frame and never will be: thousands of hosts may talk a lot before they begin."""
+        del self._buffer[:size]
+        self._ignored_bytes += size
+        self._searched = max(0, self._searched - size)
+        self._refused = max(0, self._refused - size)
 
     def unfinished(self) -> str:
         """Returns what has come so far and is no frame, as printable text: for the message when a host breaks off."""
@@ -85,7 +96,7 @@ class FrameReader:
     @property
     def pending_bytes(self) -> int:
         """Bytes received since `expect` that are not part of a complete frame."""
-        return len(self._buffer)
+        return self._ignored_bytes + len(self._buffer)
 
     @property
     def is_in_frame(self) -> bool:

@@ -1,9 +1,10 @@
 """From the lines of a frame to a snapshot, in bytes. The format is described on top of `probe.sh`."""
 
 import re
+from array import array
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import HostMemory, ProcessMemory, Snapshot
+from fleetmem.model import NEW, HostMemory, ProcessMemory, ProcessTable, RowKeys, Snapshot, name_print
 from fleetmem.probe.script import ProbeKind
 from fleetmem.units import kib_to_bytes, percent_of
 
@@ -17,19 +18,23 @@ _COMMAND_NOT_EXECUTABLE = 126
 
 # A pid has at most 7 digits (PID_MAX_LIMIT is 2^22), a size in KiB at most 16; more is not from a kernel.
 _ROW = re.compile(
-    rb"P (\d{1,10}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-)(?: (.*))?", re.DOTALL
+    rb"P (0|[1-9]\d{0,9}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-)(?: (.*))?",
+    re.DOTALL,
 )
 _NUMBER = re.compile(rb"\d{1,16}")
 _ESCAPED = re.compile(r"\\([n\\])")
 
 
 class SnapshotParser:
-    """Parses the frames of one host. Keeps the rows of the last one: a row that did not change is not parsed again."""
+    """Parses the frames of one host. A row that was in the last one was checked then: it is parsed where one looks.
+
+    Rows of the last frame are remembered as numbers, and as such where somebody looked at all of them.
+    """
 
     def __init__(self, kind: ProbeKind) -> None:
         self._is_escaped = kind is ProbeKind.STATUS
-        self._rows: dict[bytes, ProcessMemory] = {}
-        self._total_bytes = 0
+        self._keys = RowKeys()
+        self._made: dict[int, ProcessMemory] = {}
 
     def parse(self, frame: bytes) -> Snapshot:
         """Returns what a frame means.
@@ -42,47 +47,67 @@ class SnapshotParser:
                 command_failed) the probe says that a tool is missing on the host or failed.
         """
         if frame.count(b"\n") > MAX_PROCESSES + _HEAD_AND_END_LINES:
-            message = f"frame has more than {MAX_PROCESSES} rows"
-            raise HostError(Stage.PARSE, Kind.BAD_FRAME, message)
+            raise _bad_frame(f"frame has more than {MAX_PROCESSES} rows")
         lines = frame.split(b"\n")
         try:
             count = take_end(lines)
             _begin, memory_line, counters_line, *rows = lines
             memory = _parse_memory(memory_line, counters_line)
+            if len(rows) != count:
+                raise _bad_frame(f"frame has {len(rows)} rows, its end says {count}")
             processes = self._parse_rows(rows, memory.total_bytes)
         except (ValueError, IndexError) as error:
-            raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"frame is not of protocol 1: {error}") from error
-        if len(processes) != count:
-            raise HostError(Stage.PARSE, Kind.BAD_FRAME, f"frame has {len(processes)} rows, its end says {count}")
-        if len({process.pid for process in processes}) != count:
-            raise HostError(Stage.PARSE, Kind.BAD_FRAME, "frame has two rows for one pid")
+            raise _bad_frame(f"frame is not of protocol 1: {error}") from error
         return Snapshot(memory=memory, processes=processes)
 
-    def _parse_rows(self, rows: list[bytes], total_bytes: int) -> tuple[ProcessMemory, ...]:
-        if total_bytes != self._total_bytes:  # every percent changes
-            self._rows = {}
-            self._total_bytes = total_bytes
-        known = self._rows.get
-        self._rows = current = {row: known(row) or self._parse_row(row) for row in rows}
-        return tuple(current.values())
+    def _parse_rows(self, rows: list[bytes], total_bytes: int) -> ProcessTable:
+        before, prints = self._keys, array("q", map(hash, rows))
+        runs = before.runs_of(prints, total_bytes)  # with another total every percent is another
+        new = {run.end: self._parse_row(rows[run.end], total_bytes) for run in runs if run.begin == NEW}
+        if len({row.split(b" ", 2)[1] for row in rows}) != len(rows):
+            raise _bad_frame("frame has two rows for one pid")
+        names = array("q")
+        for begin, end in runs:
+            if begin == NEW:
+                names.append(name_print(new[end].pid, new[end].command))
+            else:
+                names += before.names[begin:end]
+        self._keys = keys = RowKeys(prints, names, total_bytes)
+        known, self._made = self._made, {}
 
-    def _parse_row(self, row: bytes) -> ProcessMemory:
+        def make() -> tuple[ProcessMemory, ...]:
+            made = {
+                print_: new.get(place) or known.get(print_) or self._parse_row(row, total_bytes)
+                for place, (print_, row) in enumerate(zip(prints, rows, strict=True))
+            }
+            self._made = made
+            return tuple(made.values())
+
+        return ProcessTable(keys, before, before.changes_to(keys, runs), new, make)
+
+    def _parse_row(self, row: bytes, total_bytes: int) -> ProcessMemory:
         match = _ROW.fullmatch(row)
         if not match:
             raise ValueError(f"row {row[:80]!r}")
         pid, uid, vsz, rss, peak, anon, swap, name = match.groups()
         rss_bytes = kib_to_bytes(int(rss))
-        return ProcessMemory(
-            pid=int(pid),
-            uid=None if uid == b"-" else int(uid),
-            command=_decode_command(name or b"", is_escaped=self._is_escaped),
-            rss_bytes=rss_bytes,
-            vsz_bytes=kib_to_bytes(int(vsz)),
-            mem_percent=percent_of(rss_bytes, self._total_bytes),
-            peak_rss_bytes=None if peak == b"-" else kib_to_bytes(int(peak)),
-            anon_bytes=None if anon == b"-" else kib_to_bytes(int(anon)),
-            swap_bytes=None if swap == b"-" else kib_to_bytes(int(swap)),
+        return ProcessMemory._make(  # in a third of the time that its constructor takes
+            (
+                int(pid),
+                None if uid == b"-" else int(uid),
+                _decode_command(name or b"", is_escaped=self._is_escaped),
+                rss_bytes,
+                kib_to_bytes(int(vsz)),
+                percent_of(rss_bytes, total_bytes),
+                None if peak == b"-" else kib_to_bytes(int(peak)),
+                None if anon == b"-" else kib_to_bytes(int(anon)),
+                None if swap == b"-" else kib_to_bytes(int(swap)),
+            )
         )
+
+
+def _bad_frame(message: str) -> HostError:
+    return HostError(Stage.PARSE, Kind.BAD_FRAME, message)
 
 
 def take_end(lines: list[bytes]) -> int:

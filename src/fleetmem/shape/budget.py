@@ -4,7 +4,6 @@ A budget bounds what a storage sees, not what is alive: whisper keeps a file for
 counts from its first point until an hour after its last one.
 """
 
-from collections import deque
 from collections.abc import Collection
 
 from fleetmem.model import COMMAND_MEASURES, HOST_MEASURES, PROCESS_MEASURES, Detail
@@ -62,7 +61,7 @@ class HostBudget:
     def __init__(self, room: int | None, fleet: SeriesPool) -> None:
         self._own = SeriesPool(room)
         self._fleet = fleet
-        self._ended: deque[tuple[int, int]] = deque()  # minute and series; oldest first
+        self._ended: list[tuple[int, int]] = []  # minute and series; oldest first; 61 at most
 
     @property
     def used(self) -> int:
@@ -90,6 +89,8 @@ class HostBudget:
 
     def end(self, series: int, clock_seconds: float) -> None:
         """Notes that series have ended: an hour from now they count no more."""
+        if not series:
+            return
         minute = int(clock_seconds // _TICK_SECONDS)
         if self._ended and self._ended[-1][0] == minute:
             series += self._ended.pop()[1]
@@ -98,7 +99,7 @@ class HostBudget:
     def forget_ended(self, clock_seconds: float) -> None:
         """Gives back the room of what ended an hour ago."""
         while self._ended and (self._ended[0][0] + 1) * _TICK_SECONDS + REMEMBER_SECONDS <= clock_seconds:
-            self.give_back(self._ended.popleft()[1])
+            self.give_back(self._ended.pop(0)[1])
 
     def close(self) -> None:
         """Gives everything back."""

@@ -5,12 +5,12 @@ they count as a tenth bigger than they are (hysteresis), and their place in the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence, Set
 from math import exp
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from fleetmem.model import CommandMemory, LeftOut, ProcessMemory
+from fleetmem.model import CommandMemory, LeftOut, ProcessMemory, ProcessTable, RowKeys, name_print
 from fleetmem.shape.budget import REMEMBER_SECONDS, SERIES_PER_COMMAND, SERIES_PER_PROCESS, HostBudget
 from fleetmem.shape.limits import Limits, TopBy
 from fleetmem.units import percent_of
@@ -47,15 +47,16 @@ class Level(ABC, Generic[_Row]):
         self._top_by = limits.top_by
         self._budget = budget
         self._is_first = True
-        self._rows: tuple[_Row, ...] = ()  # of the sample before
-        self._kept: tuple[_Row, ...] = ()  # of them; the same object where that is all
+        self._names: Collection[Hashable] = ()  # of the rows kept in the sample before, where there is a budget
+        self._has_all = True  # no row of that sample was left out
+        self._rows: dict[Hashable, _Row] = {}  # of that sample, where one took a closer look at it
         self._ended: dict[Hashable, float] = {}  # names that may come back, and when they ended; oldest first
         self._averages: dict[Hashable, tuple[_Row, float]] = {}
         self._averaged_at = 0.0
 
     def keep(
-        self, rows: tuple[_Row, ...], clock_seconds: float, *, is_same_boot: bool
-    ) -> tuple[tuple[_Row, ...], dict[LeftOut, list[_Row]]]:
+        self, rows: Sequence[_Row], clock_seconds: float, *, is_same_boot: bool
+    ) -> tuple[Sequence[_Row], dict[LeftOut, list[_Row]]]:
         """Returns the rows to keep and the others by reason.
 
         Args:
@@ -65,22 +66,32 @@ class Level(ABC, Generic[_Row]):
         """
         self._forget_ended(clock_seconds)
         if self._top is None and not self._min_rss_bytes and self._all_fit(rows, clock_seconds):
-            self._rows = self._kept = rows
-            self._is_first = False
+            self._rows, self._has_all, self._is_first = {}, True, False
             return rows, {}
-        known = dict(zip(map(self._key, self._kept), self._kept, strict=True))
-        incumbents = known if is_same_boot else {}
+        rows = tuple(rows)
         if self._top_by is TopBy.GROWTH:
             self._average(rows, clock_seconds, is_same_boot=is_same_boot)
-        large, small = self._by_size(rows, incumbents)
-        settled = {self._key(row): row for row in self._rows} if is_same_boot and self._budget else {}
-        kept, unranked, refused = self._choose(large, known, incumbents, settled)
-        if self._budget:
-            self._book(self._budget, rows, kept, known, clock_seconds)
-        self._rows, self._kept = rows, rows if len(kept) == len(rows) else kept
-        self._is_first = False
-        left_out = {LeftOut.SMALL: small, LeftOut.TOP: unranked, LeftOut.BUDGET: refused}
+        kept, left_out = self._look_closer(rows, self._rows if is_same_boot else {}, clock_seconds)
+        self._rows = {self._key(row): row for row in rows}
+        self._has_all, self._is_first = len(kept) == len(rows), False
         return kept, {reason: members for reason, members in left_out.items() if members}
+
+    def _look_closer(
+        self, rows: tuple[_Row, ...], before: dict[Hashable, _Row], clock_seconds: float
+    ) -> tuple[tuple[_Row, ...], dict[LeftOut, list[_Row]]]:
+        """Does what `keep` does, row by row.
+
+        Where the sample before had no such look there are no rows of it, only the names of all of them. That is enough:
+        all of them had series then, and what has series keeps them whatever its size.
+        """
+        known = frozenset(self._names)
+        incumbents = {key: row for key, row in before.items() if self._name(row) in known}
+        large, small = self._by_size(rows, incumbents)
+        kept, unranked, refused = self._choose(large, known, incumbents, before)
+        self._names = [self._name(row) for row in kept]
+        if self._budget:
+            self._book(self._budget, rows, known, clock_seconds)
+        return kept, {LeftOut.SMALL: small, LeftOut.TOP: unranked, LeftOut.BUDGET: refused}
 
     @abstractmethod
     def _is_same(self, before: _Row, row: _Row) -> bool:
@@ -90,19 +101,12 @@ class Level(ABC, Generic[_Row]):
     def _swap_bytes(self, row: _Row) -> int: ...
 
     @abstractmethod
-    def _end(self, budget: HostBudget, gone: Iterable[_Row], rows: Sequence[_Row], clock_seconds: float) -> None:
-        """Notes that the series of these rows have ended."""
+    def _end(self, budget: HostBudget, gone: Set[Hashable], alive: Set[Hashable], clock_seconds: float) -> None:
+        """Notes that the series of these names have ended; the rows of some are alive and may be kept again."""
 
-    def _all_fit(self, rows: tuple[_Row, ...], _clock_seconds: float) -> bool:
+    def _all_fit(self, rows: Sequence[_Row], _clock_seconds: float) -> bool:
         """Whether all rows are kept, without a closer look; what there is to book is booked then."""
-        return self._budget is None or (self._kept is self._rows and self._has_same_names(rows))
-
-    def _has_same_names(self, rows: tuple[_Row, ...]) -> bool:
-        """Whether the sample before had the same series, in the same order. Most rows are the very same objects."""
-        if len(rows) != len(self._rows):
-            return False
-        changed = [(row, old) for row, old in zip(rows, self._rows, strict=True) if row is not old]
-        return all(self._name(row) == self._name(old) for row, old in changed)
+        return self._budget is None or (self._has_all and list(map(self._name, rows)) == self._names)
 
     def _by_size(self, rows: tuple[_Row, ...], incumbents: dict[Hashable, _Row]) -> tuple[Sequence[_Row], list[_Row]]:
         at_least = self._min_rss_bytes
@@ -124,7 +128,7 @@ class Level(ABC, Generic[_Row]):
     def _choose(
         self,
         rows: Sequence[_Row],
-        known: dict[Hashable, _Row],
+        known: Set[Hashable],
         incumbents: dict[Hashable, _Row],
         settled: dict[Hashable, _Row],
     ) -> tuple[tuple[_Row, ...], list[_Row], list[_Row]]:
@@ -143,8 +147,7 @@ class Level(ABC, Generic[_Row]):
         for place, row in enumerate(ranked):
             if len(kept) == top:
                 return self._in_order(kept), ranked[place:], refused
-            before = known.get(self._key(row))
-            has_series = (before is not None and before.command == row.command) or self._name(row) in self._ended
+            has_series = (name := self._name(row)) in known or name in self._ended
             (kept if has_series or self._admits(self._budget, row, settled) else refused).append(row)
         if self._top is None:  # in the order of the frame
             refused_keys = {self._key(row) for row in refused}
@@ -199,21 +202,13 @@ class Level(ABC, Generic[_Row]):
                 average = before + (average - before) * weight
             self._averages[key] = row, average
 
-    def _book(
-        self,
-        budget: HostBudget,
-        rows: Sequence[_Row],
-        kept: Sequence[_Row],
-        known: dict[Hashable, _Row],
-        clock_seconds: float,
-    ) -> None:
+    def _book(self, budget: HostBudget, rows: Sequence[_Row], known: Set[Hashable], clock_seconds: float) -> None:
         if self._ended:
-            for row in kept:
-                self._ended.pop(self._name(row), None)
-        names = {self._key(row): row.command for row in kept}
-        gone = [row for key, row in known.items() if names.get(key) != row.command]
+            for name in self._names:
+                self._ended.pop(name, None)
+        gone = known - set(self._names)
         if gone:
-            self._end(budget, gone, rows, clock_seconds)
+            self._end(budget, gone, set(map(self._name, rows)), clock_seconds)
 
     def _forget_ended(self, clock_seconds: float) -> None:
         while self._ended and self._budget:
@@ -237,7 +232,8 @@ class ProcessLevel(Level[ProcessMemory]):
     series_per_row = SERIES_PER_PROCESS
 
     def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
-        super().__init__(limits, budget, attrgetter("pid"), attrgetter("pid", "command"))
+        super().__init__(limits, budget, attrgetter("pid"), _print_of)
+        self._keys = RowKeys()  # of the sample before, where there is a budget
 
     def _is_same(self, before: ProcessMemory, row: ProcessMemory) -> bool:
         return before is row or (
@@ -249,34 +245,43 @@ class ProcessLevel(Level[ProcessMemory]):
     def _swap_bytes(self, row: ProcessMemory) -> int:
         return row.swap_bytes or 0
 
-    def _all_fit(self, rows: tuple[ProcessMemory, ...], clock_seconds: float) -> bool:
-        if super()._all_fit(rows, clock_seconds):
+    def keep(
+        self, rows: Sequence[ProcessMemory], clock_seconds: float, *, is_same_boot: bool
+    ) -> tuple[Sequence[ProcessMemory], dict[LeftOut, list[ProcessMemory]]]:
+        """See `Level.keep`."""
+        if self._budget is None:
+            return super().keep(rows, clock_seconds, is_same_boot=is_same_boot)
+        table = ProcessTable.of(rows)
+        kept, left_out = super().keep(table, clock_seconds, is_same_boot=is_same_boot)
+        self._keys = table.keys
+        return rows if kept is table else kept, left_out
+
+    def _all_fit(self, rows: Sequence[ProcessMemory], clock_seconds: float) -> bool:
+        if self._budget is None:
             return True
-        budget = self._budget
-        if not budget or self._kept is not self._rows or self._ended:
+        if not self._has_all:
             return False
-        known = {row.pid: row.command for row in self._rows}
-        new = sum([known.get(row.pid) != row.command for row in rows])
-        if not budget.take(new * SERIES_PER_PROCESS):
+        table = ProcessTable.of(rows)
+        _runs, new, gone = table.changes_since(self._keys)
+        if (new or gone) and not self._book_all(self._budget, len(new), len(gone), clock_seconds):
+            return False
+        self._names = table.keys.names
+        return True
+
+    def _book_all(self, budget: HostBudget, new: int, gone: int, clock_seconds: float) -> bool:
+        """Books new and ended rows where none of the new ones has to wait, or has been there before."""
+        if self._ended or not budget.take(new * SERIES_PER_PROCESS):
             return False
         if budget.is_tight and new and not self._is_first:
             budget.give_back(new * SERIES_PER_PROCESS)
             return False
-        ended = len(known) - (len(rows) - new)
-        if ended:
-            budget.end(ended * SERIES_PER_PROCESS, clock_seconds)
+        budget.end(gone * SERIES_PER_PROCESS, clock_seconds)
         return True
 
-    def _end(
-        self, budget: HostBudget, gone: Iterable[ProcessMemory], rows: Sequence[ProcessMemory], clock_seconds: float
-    ) -> None:
+    def _end(self, budget: HostBudget, gone: Set[Hashable], alive: Set[Hashable], clock_seconds: float) -> None:
         """Remembers the names of those that live on and may be kept again, and of the dead only how many they are."""
-        alive = {row.pid: row.command for row in rows}
-        for row in gone:
-            if alive.get(row.pid) == row.command:
-                self._ended[self._name(row)] = clock_seconds
-            else:
-                budget.end(SERIES_PER_PROCESS, clock_seconds)
+        self._ended |= dict.fromkeys(gone & alive, clock_seconds)
+        budget.end(len(gone - alive) * SERIES_PER_PROCESS, clock_seconds)
 
 
 class CommandLevel(Level[CommandMemory]):
@@ -309,11 +314,12 @@ class CommandLevel(Level[CommandMemory]):
     def _swap_bytes(self, row: CommandMemory) -> int:
         return sum(process.swap_bytes or 0 for process in self._sums[row.command][0])
 
-    def _end(
-        self, _budget: HostBudget, gone: Iterable[CommandMemory], _rows: Sequence[CommandMemory], clock_seconds: float
-    ) -> None:
-        for row in gone:
-            self._ended[row.command] = clock_seconds
+    def _end(self, _budget: HostBudget, gone: Set[Hashable], _alive: Set[Hashable], clock_seconds: float) -> None:
+        self._ended |= dict.fromkeys(gone, clock_seconds)
+
+
+def _print_of(row: ProcessMemory) -> int:
+    return name_print(row.pid, row.command)
 
 
 def sum_of(command: str, rows: Sequence[ProcessMemory | CommandMemory], procs: int, total_bytes: int) -> CommandMemory:

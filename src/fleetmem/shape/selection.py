@@ -1,5 +1,7 @@
 """Which processes of a host are looked at, and what they are called: filters and groups. Pure."""
 
+from collections.abc import Sequence
+
 from fleetmem.model import Host, ProcessMemory
 from fleetmem.shape.limits import Limits
 
@@ -22,7 +24,7 @@ class Selection:
         self._users_kept: dict[int | None, bool] = {}
         self._renamed: dict[int, tuple[ProcessMemory, ProcessMemory]] = {}
 
-    def split(self, rows: tuple[ProcessMemory, ...]) -> tuple[tuple[ProcessMemory, ...], tuple[ProcessMemory, ...]]:
+    def split(self, rows: Sequence[ProcessMemory]) -> tuple[Sequence[ProcessMemory], Sequence[ProcessMemory]]:
         """Returns the rows to look at, under their groups' names, and the excluded ones.
 
         A row that no group renames is passed on as it is; a renamed one that did not change since the sample before

@@ -49,8 +49,8 @@ class Shaper:
         total_bytes = snapshot.memory.total_bytes
         rows, excluded = self._selection.split(snapshot.processes)
         left_out = {LeftOut.EXCLUDED: len(excluded)} if excluded else {}
-        processes: tuple[ProcessMemory, ...] = ()
-        commands: tuple[CommandMemory, ...] = ()
+        processes: Sequence[ProcessMemory] = ()
+        commands: Sequence[CommandMemory] = ()
         other_processes = other_commands = None
         if self._commands:
             sums = self._commands.add_up(rows, total_bytes)

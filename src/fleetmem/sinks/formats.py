@@ -3,6 +3,7 @@
 A line is `head + measure + middle + value + tail`; head, middle and tail are the same for all measures of a place.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from fleetmem.sinks.naming import Place
 
 _TIME_PLACE = b"\0"  # no name and no number holds one
+_GAUGE_VALUE = re.compile(rb":[0-9.]+\|g")
 
 
 class Wrap(NamedTuple):
@@ -73,6 +75,11 @@ STATSD: dict[Dialect, Format] = {
     Dialect.INFLUX: statsd_influx,
     Dialect.GRAPHITE: statsd_graphite,
 }
+
+
+def statsd_zeros(text: bytes) -> bytes:
+    """Returns StatsD's lines with 0 for each value."""
+    return _GAUGE_VALUE.sub(b":0|g", text)
 
 
 def _path(prefix: str, place: Place) -> str:

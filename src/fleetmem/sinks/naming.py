@@ -248,7 +248,15 @@ class HostNames:
 
     def process(self, command: str, pid: int) -> Place:
         """Returns the place of a process."""
-        return self._place("process", ("command", self._commands.name(command)), ("pid", str(pid)))
+        return self.process_called(self.command_name(command), str(pid))
+
+    def command_name(self, command: str) -> str:
+        """Returns what a command is called."""
+        return self._commands.name(command)
+
+    def process_called(self, command_name: str, pid: str) -> Place:
+        """Returns the place of a process, of components that are legal already."""
+        return self._place("process", ("command", command_name), ("pid", pid))
 
     def command(self, command: str) -> Place:
         """Returns the place of a command."""
@@ -257,7 +265,7 @@ class HostNames:
     @property
     def other_processes(self) -> Place:
         """The place of processes without series of their own. No process has pid 0; a command `other` gets a hash."""
-        return self._place("process", ("command", "other"), ("pid", "0"))
+        return self.process_called("other", "0")
 
     @property
     def other_commands(self) -> Place:

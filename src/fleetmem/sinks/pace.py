@@ -13,12 +13,17 @@ STEADY_DATAGRAMS_PER_SECOND = 250.0
 CATCH_UP_SECONDS = 4.0
 """A backlog that steady pace would not clear in this time is cleared in it, at whatever pace that takes."""
 
+LARGE_BACKLOG_DATAGRAMS = 4000
+"""More than this is that of a fleet whose queue would be full in four seconds: the rest is cleared in one."""
+
 _STALL_SECONDS = 0.21  # 200 ms, and a moment to wake up
 _STALL_DATAGRAMS = 90  # of 92: our own timers are late, too
 _SAFE_DATAGRAMS_PER_SECOND = _STALL_DATAGRAMS / _STALL_SECONDS
 _LOAD_SECONDS = 10.0  # over which the usual load is averaged
 _LOAD_HEADROOM = 1.25  # or a load above the steady pace would keep a backlog of CATCH_UP_SECONDS for ever
-_SHORTEST_WAIT_SECONDS = 0.01  # at high rates: fewer and longer sleeps
+# At high rates that much may leave at once: sleeps are half as long, and a busy event loop may wake us as late as that.
+_LATEST_WAKE_SECONDS = 0.05
+_GROUP_SECONDS = 0.001  # at rates that no default buffer holds: that much may leave without asking for each datagram
 
 
 class Pace:
@@ -34,30 +39,42 @@ class Pace:
         self._tokens = float(BURST_DATAGRAMS)
         self._at = now_seconds
         self._rate = steady_rate
-        self._recent = 0.0  # datagrams sent, each forgotten at the pace of _LOAD_SECONDS
+        self._sent = self._came = 0.0  # datagrams, each forgotten at the pace of _LOAD_SECONDS
+        self._left = 0.0  # behind the last that were sent
         self._sent_at = deque([-math.inf] * _STALL_DATAGRAMS, maxlen=_STALL_DATAGRAMS)
 
-    def wait_seconds(self, now_seconds: float, backlog_datagrams: float) -> float:
-        """Returns how long to wait before the next datagram, 0 for not at all; then the datagram counts as sent.
+    @property
+    def at_once(self) -> int:
+        """How many datagrams to ask for at a time: one, but for thousands a second."""
+        return max(1, int(self._rate * _GROUP_SECONDS)) if self._rate > _SAFE_DATAGRAMS_PER_SECOND else 1
+
+    def wait_seconds(self, now_seconds: float, backlog_datagrams: float, count: int = 1) -> float:
+        """Returns how long to wait before the next datagrams, 0 for not at all; then they count as sent.
 
         Args:
             now_seconds: a monotonic clock.
-            backlog_datagrams: about how many are waiting.
+            backlog_datagrams: about how many are waiting, these included.
+            count: how many are asked for, `at_once` or less.
         """
         elapsed = now_seconds - self._at
         self._at = now_seconds
-        self._recent = self._recent * math.exp(-elapsed / _LOAD_SECONDS) + 1
-        load = self._recent / _LOAD_SECONDS
+        kept = math.exp(-elapsed / _LOAD_SECONDS)
+        self._sent = self._sent * kept + count
+        self._came = self._came * kept + max(0.0, backlog_datagrams - self._left)
+        self._left = max(0.0, backlog_datagrams - count)
+        # A load that grows faster than its average must not wait until a backlog tells of it.
+        load = max(self._sent, self._came) / _LOAD_SECONDS
         # A backlog that is being cleared counts as load: headroom alone must not take the pace over what is safe.
         most = _SAFE_DATAGRAMS_PER_SECOND if load < _SAFE_DATAGRAMS_PER_SECOND else math.inf
-        catching_up = backlog_datagrams / (CATCH_UP_SECONDS - 2 * _SHORTEST_WAIT_SECONDS)
+        catching_up = backlog_datagrams / (CATCH_UP_SECONDS - _LATEST_WAKE_SECONDS)
+        catching_up = max(catching_up, backlog_datagrams - LARGE_BACKLOG_DATAGRAMS)
         wanted = max(self._steady_rate, min(load * _LOAD_HEADROOM, most), catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
         self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
-        burst = max(BURST_DATAGRAMS, rate * _SHORTEST_WAIT_SECONDS)
-        self._tokens = min(burst, self._tokens + elapsed * rate) - 1
+        burst = max(BURST_DATAGRAMS, rate * _LATEST_WAKE_SECONDS)
+        self._tokens = min(burst, self._tokens + elapsed * rate) - count
         wait_seconds = 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
         if rate <= _SAFE_DATAGRAMS_PER_SECOND:
             wait_seconds = max(wait_seconds, self._sent_at[0] + _STALL_SECONDS - now_seconds)
-        self._sent_at.append(now_seconds + wait_seconds)
+        self._sent_at.extend([now_seconds + wait_seconds] * count)
         return wait_seconds

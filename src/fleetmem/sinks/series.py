@@ -1,6 +1,7 @@
 """The series of one host in one sink: which exist, what their text is, which have ended. Pure."""
 
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -16,17 +17,18 @@ from fleetmem.model import (
     Host,
     Outcome,
     ProcessMemory,
+    ProcessTable,
+    RowKeys,
     Sample,
     Shaped,
 )
-from fleetmem.sinks.formats import Format, Wrap, without_time
+from fleetmem.sinks.formats import Format, Wrap, statsd_zeros, without_time
+from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
 from fleetmem.units import format_number
 
 RETIRE_AFTER_FAILURES = 3
 """Cycles without an answer after which a host's series end: a receiver that repeats them shows a dead host alive."""
-
-_OTHER_PROCESSES, _OTHER_COMMANDS = -1, -2  # beside pids and command names, neither of which they can be
 
 
 class Retire(StrEnum):
@@ -34,14 +36,6 @@ class Retire(StrEnum):
 
     ZERO = "zero"
     NONE = "none"
-
-
-class _Series(NamedTuple):
-    row: ProcessMemory | CommandMemory
-    place: Place
-    measures: tuple[str, ...]
-    template: str
-    text: bytes
 
 
 class Text(NamedTuple):
@@ -69,9 +63,11 @@ class HostSeries:
         self._names = names
         self._wrap = wrap
         self._is_retiring = retire is Retire.ZERO
-        self._live: dict[int | str, _Series] = {}
+        self._processes = RowLines()
+        self._sums = RowLines()  # commands, and what has no series of its own
         self._generation = names.generation
         self._failures = 0
+        self._rows = ProcessLines(names.process_called, wrap)
         self._host = wrap(names.host)
         self._host_template = ""
         self._host_measures: tuple[str, ...] = ()
@@ -85,97 +81,94 @@ class HostSeries:
         """Returns the text of an outcome: its series, those that ended with it, and the host's own."""
         if isinstance(outcome, Failure):
             self._failures += 1
-            text, ended = self._host.template(["up"]) % 0, ""
-            points = 0
+            ended, points = b"", 0
             if self._failures == RETIRE_AFTER_FAILURES:
                 ended, points = self._retire()
-            return Text((text + ended).encode("ascii"), points + 1, points)
+            return Text(self._down() + ended, points + 1, points)
         self._failures = 0
-        current = self._current(outcome.shaped)
-        ended, ended_points = self._ended(current)
+        ended, ended_points = self._zeros(self._take(outcome.shaped))
         host, host_points = self._host_text(outcome)
-        self._live = current
-        parts = [series.text for series in current.values()]
-        parts.append((host + ended).encode("ascii"))
-        shaped = outcome.shaped
-        sums = len(current) - len(shaped.processes)
-        self.count = len(shaped.processes) * len(PROCESS_MEASURES) + sums * len(COMMAND_MEASURES) + host_points
-        return Text(b"".join(parts), self.count + ended_points, ended_points)
+        self.count = (
+            len(self._processes) * len(PROCESS_MEASURES) + len(self._sums) * len(COMMAND_MEASURES) + host_points
+        )
+        text = b"".join([self._rows.full(self._processes.text), self._sums.text, host.encode("ascii"), ended])
+        return Text(text, self.count + ended_points, ended_points)
 
     def retire(self) -> Text:
         """Returns the text that ends every series of a host that is sampled no more."""
         text, points = self._retire()
         if points:
-            text += self._host.template(["up"]) % 0
+            text += self._down()
             points += 1
-        return Text(text.encode("ascii"), points, points)
+        return Text(text, points, points)
 
-    def _retire(self) -> tuple[str, int]:
-        text, points = self._ended({})
+    def _down(self) -> bytes:
+        return (self._host.template(["up"]) % 0).encode("ascii")
+
+    def _retire(self) -> tuple[bytes, int]:
+        text, points = self._zeros(Ended(gone=self._text()))
         if self._is_retiring and self._host_template:
             others = [measure for measure in self._host_measures if measure != "up"]
-            text += self._host.template(others) % (("0",) * len(others))
+            text += (self._host.template(others) % (("0",) * len(others))).encode("ascii")
             points += len(others)
-        self._live, self._host_template = {}, ""
+        self._processes, self._sums = RowLines(), RowLines()
+        self._host_template = ""
         self.count = 1  # `up` stays
         return text, points
 
-    def _current(self, shaped: Shaped) -> dict[int | str, _Series]:
-        # Another sink's look-up, with the same names, may have changed them, too.
-        current = self._look_up(shaped, self._live if self._generation == self._names.generation else {})
+    def _take(self, shaped: Shaped) -> Ended:
+        """Takes the rows of a sample; returns what became of series."""
+        gone = self._text()
+        ended = self._write(shaped)
         if self._generation != self._names.generation:
-            # Two commands of this host fold to one name, seen just now: once more, with that known.
+            # Two commands of this host fold to one name, seen just now or by another sink: once more, with that known.
             self._generation = self._names.generation
-            current = self._look_up(shaped, {})
-        return current
+            self._processes, self._sums = RowLines(), RowLines()
+            ended = self._write(shaped)._replace(gone=gone)
+        return ended
 
-    def _look_up(self, shaped: Shaped, live: Mapping[int | str, _Series]) -> dict[int | str, _Series]:
-        names, known = self._names, live.get
-        current: dict[int | str, _Series] = {}
-        for process in shaped.processes:
-            pid = process.pid
-            series = known(pid)
-            if series is None or series.row is not process:
-                if series is None or series.row.command != process.command:
-                    place = names.process(process.command, pid)
-                    template = self._wrap(place).template(PROCESS_MEASURES)
-                else:
-                    place, template = series.place, series.template
-                text = template % (process.rss_bytes, process.vsz_bytes, format_number(process.mem_percent))
-                series = _Series(process, place, PROCESS_MEASURES, template, text.encode("ascii"))
-            current[pid] = series
-        for command in shaped.commands:
-            current[command.command] = self._sum(command, known(command.command), names.command(command.command))
+    def _text(self) -> bytes:
+        """Returns all lines of rows."""
+        return self._rows.full(self._processes.text) + self._sums.text
+
+    def _write(self, shaped: Shaped) -> Ended:
+        table, lines = ProcessTable.of(shaped.processes), self._processes
+        ended = lines.update(
+            table.keys, table.changes_since(lines.keys), lambda place: self._process_lines(table[place])
+        )
+        ended = Ended(self._rows.full(ended.gone), self._rows.full(ended.new))
+        sums, lines = self._places_of_sums(shaped), self._sums
+        if not sums and not lines:
+            return ended
+        keys = RowKeys(array("q", map(hash, sums)), array("q", [hash(place) for place, _row in sums]))
+        others = lines.update(keys, lines.keys.changes_to(keys), lambda place: self._sum_lines(*sums[place]))
+        return Ended(ended.gone + others.gone, ended.new + others.new)
+
+    def _places_of_sums(self, shaped: Shaped) -> list[tuple[Place, CommandMemory]]:
+        names = self._names
+        sums = [(names.command(row.command), row) for row in shaped.commands]
         if shaped.other_processes:
-            key = _OTHER_PROCESSES
-            current[key] = self._sum(shaped.other_processes, known(key), names.other_processes)
+            sums.append((names.other_processes, shaped.other_processes))
         if shaped.other_commands:
-            key = _OTHER_COMMANDS
-            current[key] = self._sum(shaped.other_commands, known(key), names.other_commands)
-        return current
+            sums.append((names.other_commands, shaped.other_commands))
+        return sums
 
-    def _sum(self, row: CommandMemory, before: _Series | None, place: Place) -> _Series:
-        if before and before.row == row:
-            return before
-        template = before.template if before else self._wrap(place).template(COMMAND_MEASURES)
-        text = template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)
-        return _Series(row, place, COMMAND_MEASURES, template, text.encode("ascii"))
+    def _process_lines(self, row: ProcessMemory) -> bytes:
+        values = row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent)
+        return self._rows.short(self._names.command_name(row.command), row.pid, values)
 
-    def _ended(self, current: Mapping[int | str, _Series]) -> tuple[str, int]:
-        if not self._is_retiring:
-            return "", 0
-        # The template stays the same object for as long as the name does.
-        changed = [
-            series
-            for key, series in self._live.items()
-            if (now := current.get(key)) is not series and (now is None or now.template is not series.template)
-        ]
-        if not changed:
-            return "", 0
-        places = {series.place for series in current.values()}
-        ended = [series for series in changed if series.place not in places]
-        text = "".join(series.template % (("0",) * len(series.measures)) for series in ended)
-        return text, sum(len(series.measures) for series in ended)
+    def _sum_lines(self, place: Place, row: CommandMemory) -> bytes:
+        template = self._wrap(place).template(COMMAND_MEASURES)
+        return (template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)).encode("ascii")
+
+    def _zeros(self, ended: Ended) -> tuple[bytes, int]:
+        """Returns the lines that end what is gone, and how many they are."""
+        if not self._is_retiring or not ended.gone:
+            return b"", 0
+        # A series that another row has taken over goes on.
+        new = frozenset(statsd_zeros(ended.new).splitlines(keepends=True))
+        lines = [line for line in statsd_zeros(ended.gone).splitlines(keepends=True) if line not in new]
+        return b"".join(lines), len(lines)
 
     def _host_text(self, sample: Sample) -> tuple[str, int]:
         memory = sample.shaped.memory

@@ -178,3 +178,27 @@ def test_unfinished_is_printable_and_short() -> None:
     assert said.endswith("[31m sh: caf\N{REPLACEMENT CHARACTER} not found")
     assert said.isprintable()
     assert len(said) == 300
+
+
+def test_what_comes_before_a_frame_is_not_kept() -> None:
+    """A host may say a megabyte before it begins; only the end of that is kept, and the frame behind it is whole."""
+    reader = _reader(max_frame_bytes=3_000_000)
+    reader.feed(b"no frame " * 100_000)
+    assert reader.pending_bytes == 900_000
+    assert len(reader._buffer) < 100_000
+    assert reader.unfinished().endswith("no frame no frame")
+    assert reader.feed(b"\nEND 7 \nBEGIN fleet") is None
+    assert reader.feed(b"metry\nBEGIN fleetmem/1 7\n") is None
+    assert reader.feed(b"x\nEND 7 0 0\n") == b"BEGIN fleetmem/1 7\nx\nEND 7 0 0\n"
+
+
+def test_a_flood_outside_of_frames_is_a_bad_frame() -> None:
+    """What is not kept counts all the same; the next request begins anew."""
+    reader = _reader(max_frame_bytes=300_000)
+    for _ in range(3):
+        reader.feed(b"spam" * 25_000)
+    with pytest.raises(HostError, match="sent 300001 bytes without completing a frame"):
+        reader.feed(b"!")
+    assert reader.pending_bytes == 0
+    reader.expect(8)
+    assert reader.feed(b"BEGIN fleetmem/1 8\nEND 8 0 0\n") == b"BEGIN fleetmem/1 8\nEND 8 0 0\n"

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import ProcessMemory, Snapshot
+from fleetmem.model import ProcessMemory, ProcessTable, Snapshot
 from fleetmem.probe.frame import MAX_FRAME_BYTES
 from fleetmem.probe.parse import MAX_PROCESSES, SnapshotParser
 from fleetmem.probe.script import ProbeKind
@@ -47,23 +47,64 @@ def test_an_unknown_user() -> None:
 
 
 def test_an_unchanged_row_gives_the_identical_object() -> None:
-    """Rows that did not change cost nothing: the very same tuple comes back, and only for those."""
+    """For who looks at all rows those that did not change are the very same tuples, and only those."""
     parser = _parser()
-    first = parser.parse(_frame())
+    first = tuple(parser.parse(_frame()).processes)
     changed = b"P 2 33 4096 1028 2048 - 16 nginx: worker"
-    second = parser.parse(_frame([changed, _ROWS[0]], request_id=2))
-    assert second.processes[1] is first.processes[0]
-    assert second.processes[0].rss_bytes == 1028 * 1024
+    second = tuple(parser.parse(_frame([changed, _ROWS[0]], request_id=2)).processes)
+    assert second[1] is first[0]
+    assert second[0].rss_bytes == 1028 * 1024
 
 
 def test_a_row_that_was_gone_is_forgotten() -> None:
     """Only the last frame's rows are kept, so that a parser does not grow."""
     parser = _parser()
+    first = tuple(parser.parse(_frame()).processes)
+    second = tuple(parser.parse(_frame(_ROWS[:1], request_id=2)).processes)
+    third = tuple(parser.parse(_frame(request_id=3)).processes)
+    assert third[0] is second[0] is first[0]
+    assert third[1] is not first[1]
+
+
+def test_nothing_is_made_of_rows_that_did_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is new is parsed: a row that was there before is known by its number, and was checked then."""
+    parser = _parser()
+    before = ProcessTable.of(parser.parse(_frame()).processes)
+    parsed: list[bytes] = []
+    parse_row = SnapshotParser._parse_row
+
+    def note(parser: SnapshotParser, row: bytes, total_bytes: int) -> ProcessMemory:
+        parsed.append(row)
+        return parse_row(parser, row, total_bytes)
+
+    monkeypatch.setattr(SnapshotParser, "_parse_row", note)
+    changed = b"P 2 33 4096 1028 2048 - 16 nginx: worker"
+    now = ProcessTable.of(parser.parse(_frame([changed, _ROWS[0]], request_id=2)).processes)
+    assert parsed == [changed]
+    assert [key[1] for key in now.keys[:2]] == [key[0] for key in before.keys[:2]]
+    assert (now.keys.names[0], now.keys.prints[0] in before.keys.prints) == (before.keys.names[1], False)
+    assert (now[0].rss_bytes, now[1], now[-1:]) == (1028 * 1024, before[0], (before[0],))
+
+
+def test_rows_of_a_sample_that_is_kept() -> None:
+    """Who looks late, after other frames have come, sees the rows of the frame that was asked for."""
+    parser = _parser()
     first = parser.parse(_frame())
-    parser.parse(_frame(_ROWS[:1], request_id=2))
-    third = parser.parse(_frame(request_id=3))
-    assert third.processes[0] is first.processes[0]
-    assert third.processes[1] is not first.processes[1]
+    parser.parse(_frame([b"P 2 33 4096 1028 2048 - 16 x"], total_kib=2_000_000, request_id=2))
+    assert [(row.pid, row.command, row.mem_percent) for row in first.processes] == [
+        (1, "systemd", 1.2868),
+        (2, "nginx: worker", 0.1024),
+    ]
+
+
+@pytest.mark.parametrize("row", [b"P 01 0 168124 12868 12868 3552 0 systemd", b"P 1 0 8 4 4 4 0 x"])
+def test_a_pid_twice_among_rows_that_were_there_before(row: bytes) -> None:
+    """A pid that is there already is refused, also where its row was not parsed again, and in whatever spelling."""
+    parser = _parser()
+    parser.parse(_frame())
+    with pytest.raises(HostError) as caught:
+        parser.parse(_frame([*_ROWS, row], request_id=2))
+    assert caught.value.kind is Kind.BAD_FRAME
 
 
 def test_another_total_changes_every_percent() -> None:

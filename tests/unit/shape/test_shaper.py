@@ -1,4 +1,5 @@
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -320,9 +321,9 @@ def snapshots() -> st.SearchStrategy[list[tuple[float, Snapshot]]]:
     return st.lists(st.tuples(st.sampled_from([10.0, 10.0, 900.0, 3700.0, -50.0]), one), max_size=12)
 
 
-def assert_adds_up(shaped: Shaped, rows: tuple[ProcessMemory, ...]) -> None:
+def assert_adds_up(shaped: Shaped, rows: Sequence[ProcessMemory]) -> None:
     """What is kept and `other` together are the host, at each level; what is left out is counted."""
-    levels: list[tuple[tuple[ProcessMemory | CommandMemory, ...], CommandMemory | None]] = []
+    levels: list[tuple[Sequence[ProcessMemory | CommandMemory], CommandMemory | None]] = []
     if Detail.PROCESS in shaped.details:
         levels.append((shaped.processes, shaped.other_processes))
     if Detail.COMMAND in shaped.details:

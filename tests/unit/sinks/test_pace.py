@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.sinks.pace import BURST_DATAGRAMS, CATCH_UP_SECONDS, STEADY_DATAGRAMS_PER_SECOND, Pace
+from fleetmem.sinks.pace import (
+    BURST_DATAGRAMS,
+    CATCH_UP_SECONDS,
+    LARGE_BACKLOG_DATAGRAMS,
+    STEADY_DATAGRAMS_PER_SECOND,
+    Pace,
+)
 
 _WINDOW_SECONDS = 0.2
 _BUFFER_DATAGRAMS = 92  # of 1432 bytes, in a Linux socket with the default receive buffer
@@ -101,7 +107,7 @@ def test_waits_are_few() -> None:
     assert len(set(times)) <= 1000 / (BURST_DATAGRAMS / 4) + 1
 
 
-@pytest.mark.parametrize("backlog", [1001, 5000, 100_000])
+@pytest.mark.parametrize("backlog", [1001, LARGE_BACKLOG_DATAGRAMS, 5000])
 def test_a_large_backlog_sets_the_pace(backlog: int) -> None:
     """While a backlog stays, so much leaves that it would be gone in the stated time."""
     times = _send_times(backlog, backlog)
@@ -137,3 +143,42 @@ def test_a_load_above_the_steady_pace_leaves_no_backlog_behind(load: float) -> N
         now += pace.wait_seconds(now, waiting)
         sent += 1
     assert now * load - sent <= load / 4
+
+
+def test_thousands_a_second_are_asked_for_together() -> None:
+    """At a rate that no default buffer holds, a millisecond's worth at a time, at the same rate; below that, each."""
+    pace = Pace(0.0)
+    assert pace.at_once == 1
+    now_seconds, sent = 0.0, 0
+    while now_seconds < 3.0:
+        count = pace.at_once
+        now_seconds += pace.wait_seconds(now_seconds, LARGE_BACKLOG_DATAGRAMS, count)
+        sent += count
+    assert pace.at_once == 1
+    while now_seconds < 6.0:
+        count = pace.at_once
+        now_seconds += pace.wait_seconds(now_seconds, LARGE_BACKLOG_DATAGRAMS + 10_000, count)
+        sent += count
+    assert pace.at_once == 10
+    assert sent == pytest.approx(3 * LARGE_BACKLOG_DATAGRAMS / CATCH_UP_SECONDS + 3 * 10_000, rel=0.05)
+    while now_seconds < 100.0:
+        now_seconds += 0.1 + pace.wait_seconds(now_seconds + 0.1, 0)
+    assert pace.at_once == 1
+
+
+def test_a_load_that_grows() -> None:
+    """10,000 hosts log in for a minute: what waits meanwhile fits the queue (45,000), and then nothing does."""
+    pace, now_seconds, sent = Pace(0.0), 0.0, 0
+    waited: dict[int, float] = {}
+    while now_seconds < 90:
+        came = 20_000 * (now_seconds**2 / 120 if now_seconds < 60 else now_seconds - 30)
+        waiting = came - sent
+        waited[int(now_seconds)] = max(waiting, waited.get(int(now_seconds), 0))
+        count = min(pace.at_once, int(waiting))
+        if count < 1:
+            now_seconds += 0.01
+            continue
+        now_seconds += pace.wait_seconds(now_seconds, waiting, count)
+        sent += count
+    assert max(waited.values()) < 30_000
+    assert waited[89] < 20_000 / 10

@@ -20,6 +20,7 @@ from fleetmem.sinks.formats import (
 from fleetmem.sinks.naming import MAX_TAGS, FleetNames, check_tags, make_tags
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, SeriesEncoding, Text
 from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
+from fleetmem.units import format_number
 from unit.builders import MEMORY, WEB, all_limits, command_names, failure, process, sample
 
 _NGINX, _REDIS = process(7, "nginx", 4096, 8192), process(8, "redis-server", 1024, 2048)
@@ -201,16 +202,24 @@ def test_retire_none() -> None:
 
 
 @pytest.mark.parametrize("detail", list(Detail))
-def test_an_unchanged_row_keeps_its_text(detail: Detail) -> None:
-    """The very same bytes object is used again for what did not change, and new ones for what did."""
-    series = _series()
-    limits = Limits(detail)
-    series.update(sample(_NGINX, _REDIS, limits=limits))
-    first = {entry.row.command: entry.text for entry in series._live.values()}
-    series.update(sample(_NGINX, process(8, "redis-server", 2048), limits=limits))
-    second = {entry.row.command: entry.text for entry in series._live.values()}
-    assert second["nginx"] is first["nginx"]
-    assert second["redis-server"] is not first["redis-server"]
+def test_an_unchanged_row_keeps_its_text(detail: Detail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value is formatted again that did not change."""
+    series, limits = _series(), Limits(detail)
+    first = _values(series.update(sample(_NGINX, _REDIS, limits=limits)))
+    formatted: list[float] = []
+
+    def note(value: float) -> str:
+        formatted.append(value)
+        return format_number(value)
+
+    monkeypatch.setattr("fleetmem.sinks.series.format_number", note)
+    grown = process(8, "redis-server", 2048)
+    second = _values(series.update(sample(grown, _NGINX, limits=limits)))
+    assert formatted[0] == grown.mem_percent
+    assert _NGINX.mem_percent not in formatted
+    changed = {name for name, value in second.items() if value != first[name]}
+    assert {name.split(".")[3] for name in changed} == {"redis_server"}
+    assert second.keys() == first.keys()
 
 
 def test_a_collision_within_one_sample() -> None:

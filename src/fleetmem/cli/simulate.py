@@ -1,0 +1,117 @@
+"""`fleetmem lab simulate`: any number of hosts in one process, to see how fleetmem does with them."""
+
+import asyncio
+import gc
+import shlex
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetmem.cli.event_loop import raise_file_limit, run_async
+from fleetmem.cli.lab import MaxHours, told_clearly
+from fleetmem.errors import UsageError
+from fleetmem.lab.directory import Directory
+from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulator import MAX_HOSTS, Simulator
+
+DEFAULT_DIRECTORY = Path("~/.cache/fleetmem/simulated")
+
+_MAX_HOURS = 4
+_MAX_PROCESSES = 20_000
+_SECONDS_PER_HOUR = 3600
+_REPORT_SECONDS = 10.0
+
+
+def _share(what: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        min=0, max=1, metavar="SHARE", help=f"Part of the hosts that {what}."
+    )
+    return option
+
+
+def simulate(
+    path: Annotated[Path, typer.Option("--dir", help="Where keys, hosts file and configuration go.")] = (
+        DEFAULT_DIRECTORY
+    ),
+    hosts: Annotated[int, typer.Option("--hosts", min=1, max=MAX_HOSTS, help="How many hosts.")] = 1000,
+    processes: Annotated[int, typer.Option("--processes", min=1, max=_MAX_PROCESSES, help="Of each host.")] = 150,
+    churn: Annotated[
+        float, typer.Option("--churn", min=0, max=1, metavar="SHARE", help="Part of the rows that change each time.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same one makes the same fleet.")] = 1,
+    slow: Annotated[float, _share("answers after 2 s")] = 0,
+    silent: Annotated[float, _share("never answers")] = 0,
+    refusing: Annotated[float, _share("takes no connection")] = 0,
+    dropping: Annotated[float, _share("drops the connection in the middle of each fourth frame")] = 0,
+    flooding: Annotated[float, _share("sends rows without end")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="TCP port; 0 for any that is free.")] = 0,
+    max_hours: MaxHours = _MAX_HOURS,
+) -> None:
+    """Answer as a fleet of hosts, at loopback addresses, until Ctrl-C: real SSH, made-up processes.
+
+    Example:
+      fleetmem lab simulate --hosts 10000 --silent 0.005 --dropping 0.005
+    """
+    faults = {
+        Fault.SLOW: slow,
+        Fault.SILENT: silent,
+        Fault.REFUSING: refusing,
+        Fault.DROPPING: dropping,
+        Fault.FLOODING: flooding,
+    }
+    if sum(faults.values()) > 1:
+        raise UsageError("a host has one fault at most: their shares are more than 1 together")
+    fits = raise_file_limit(hosts, hosts)
+    if fits < hosts:
+        raise UsageError(f"{hosts} hosts need as many open files, {fits} are allowed; see `ulimit -Hn`")
+    simulator = Simulator(Directory(path), Plan(hosts, processes, churn, seed, faults), port)
+    with told_clearly():
+        run_async(_serve(simulator, path, max_hours * _SECONDS_PER_HOUR))
+
+
+async def _serve(simulator: Simulator, path: Path, seconds: int) -> None:
+    """Answers until SIGTERM, Ctrl-C or that many seconds have passed; says how it goes."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    gc.freeze()
+    async with simulator:
+        print(_how_to_use(simulator, path), flush=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                reports = group.create_task(_report(simulator))
+                await stopping.wait()
+                reports.cancel()
+
+
+async def _report(simulator: Simulator) -> None:
+    while True:
+        before = simulator.frames_total
+        await asyncio.sleep(_REPORT_SECONDS)
+        rate = (simulator.frames_total - before) / _REPORT_SECONDS
+        print(
+            f"{simulator.connections} hosts connected, {rate:.0f} frames a second, {simulator.logins_total} logins, "
+            f"{simulator.doubles_total} requests while the one before was at work",
+            flush=True,
+        )
+
+
+def _how_to_use(simulator: Simulator, path: Path) -> str:
+    directory = Directory(path)
+    config = shlex.quote(str(directory.config))
+    return "\n".join(
+        [
+            f"hosts          {simulator.hosts}, port {simulator.port}",
+            f"hosts file     {directory.hosts_file}",
+            f"key            {directory.key}",
+            f"configuration  {directory.config}",
+            "",
+            "Once; every interval, to a StatsD server:",
+            f"    fleetmem collect -c {config}",
+            f"    fleetmem run -c {config} -g HOST",
+            "Ctrl-C ends it",
+        ]
+    )

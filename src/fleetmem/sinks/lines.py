@@ -1,0 +1,110 @@
+"""The lines of many rows in one piece: a row that did not change keeps its part of it. Pure.
+
+Thousands of hosts have each a hundred rows and more, and between two samples there is nothing but their text, a few
+numbers for each row, and no object for any of them.
+"""
+
+import re
+from array import array
+from collections.abc import Callable
+from itertools import accumulate
+from sys import intern
+from typing import NamedTuple
+
+from fleetmem.model import NEW, PROCESS_MEASURES, Changes, RowKeys
+from fleetmem.sinks.formats import Wrap
+from fleetmem.sinks.naming import Place
+
+# No name, number or format holds one of these.
+_COMMAND, _PID = "\1", "\2"
+_CODES = "".join(map(chr, range(0x0E, 0x20)))
+_VARIABLE = re.compile(rf"({_COMMAND}|{_PID}|%s)")
+
+
+class Ended(NamedTuple):
+    """What became of a host's series.
+
+    Attributes:
+        gone: lines of rows whose names are there no more, as they were written last.
+        new: lines of rows whose names were not there before.
+    """
+
+    gone: bytes = b""
+    new: bytes = b""
+
+
+class RowLines:
+    """The lines of the rows of one host and level.
+
+    Attributes:
+        text: all lines, in the order of the rows.
+        keys: of the rows.
+    """
+
+    __slots__ = ("_lengths", "keys", "text")
+
+    def __init__(self) -> None:
+        # It stays where it is in memory. New text each time left holes of its size: four tenths of all memory.
+        self.text = bytearray()
+        self.keys = RowKeys()
+        self._lengths = array("H")  # of the lines of each row, in bytes; each line fits a datagram
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def update(self, keys: RowKeys, changes: Changes, write: Callable[[int], bytes]) -> Ended:
+        """Takes the rows of the next sample; returns what became of the series.
+
+        Args:
+            keys: of its rows.
+            changes: from these rows to those.
+            write: makes the lines of the row at a place.
+        """
+        ends = [0, *accumulate(self._lengths)]
+        parts: list[bytes | bytearray] = []
+        lengths = array("H")
+        written: dict[int, bytes] = {}
+        for begin, end in changes.runs:
+            if begin == NEW:
+                written[end] = lines = write(end)
+                parts.append(lines)
+                lengths.append(len(lines))
+            else:
+                parts.append(self.text[ends[begin] : ends[end]])
+                lengths += self._lengths[begin:end]
+        gone = b"".join([self.text[ends[place] : ends[place + 1]] for place in changes.gone])
+        self.text[:] = b"".join(parts)
+        self.keys, self._lengths = keys, lengths
+        return Ended(gone, b"".join([written[place] for place in changes.new]))
+
+
+class ProcessLines:
+    """Writes the lines of processes, short: each text that is the same in all of them is one byte, until they are sent.
+
+    They are a third as long, whatever the host's name. With six such texts it takes 15 us for 150 processes to write
+    the lines in full.
+
+    Args:
+        place: of a process, by the name of its command and its pid.
+        wrap: the format.
+    """
+
+    __slots__ = ("_template", "_texts")
+
+    def __init__(self, place: Callable[[str, str], Place], wrap: Callable[[Place], Wrap]) -> None:
+        parts = _VARIABLE.split(wrap(place(_COMMAND, _PID)).template(PROCESS_MEASURES))
+        same = dict.fromkeys(part for part in parts if len(part) > 1 and not _VARIABLE.fullmatch(part))
+        codes = dict(zip(same, _CODES, strict=False))
+        self._template = intern("".join([codes.get(part, part) for part in parts]))
+        self._texts = tuple((code.encode("ascii"), text.encode("ascii")) for text, code in codes.items())
+
+    def short(self, command_name: str, pid: int, values: tuple[object, ...]) -> bytes:
+        """Returns the lines of a process, short."""
+        text = self._template % values
+        return text.replace(_COMMAND, command_name).replace(_PID, str(pid)).encode("ascii")
+
+    def full(self, lines: bytes | bytearray) -> bytes:
+        """Returns lines as they are to be sent."""
+        for code, text in self._texts:
+            lines = lines.replace(code, text)
+        return bytes(lines)
