@@ -248,6 +248,7 @@ class Daemon:
                 collector.sinks,
                 handshakes_total=collector.handshakes_total,
                 reconnects_total=collector.reconnects_total,
+                logins_withheld_total=self._fleet.reach.withheld_total,
                 names_kept_apart=self._fleet.names.kept_apart,
                 inventory=self._fleet.inventory.stats,
                 unix_seconds=time.time(),

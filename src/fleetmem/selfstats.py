@@ -90,6 +90,7 @@ class SelfStats:
         *,
         handshakes_total: int,
         reconnects_total: int,
+        logins_withheld_total: int,
         names_kept_apart: int,
         inventory: InventoryStats,
         unix_seconds: float,
@@ -109,6 +110,7 @@ class SelfStats:
             "cycles_missed_total": self._missed_total,
             "handshakes_total": handshakes_total,
             "reconnects_total": reconnects_total,
+            "logins_withheld_total": logins_withheld_total,
             "names_kept_apart": names_kept_apart,
             **inventory._asdict(),
         }

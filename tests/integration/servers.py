@@ -398,9 +398,9 @@ StrictModes no
 UsePAM no
 UseDNS no
 PrintMotd no
-LogLevel VERBOSE
 {options}
 MaxStartups 300
+LogLevel VERBOSE
 """
     )
     server = Sshd(folder, port, key, wrapper)

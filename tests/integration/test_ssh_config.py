@@ -11,7 +11,8 @@ from fleetmem.connect.target import Target
 from fleetmem.connect.targets import Targets
 from fleetmem.model import Host
 
-from .servers import find_tool
+from . import servers
+from .servers import Cli, Sshd, find_tool, wait_for
 
 # --- against ssh -----------------------------------------------------------------------------------------------------
 
@@ -123,6 +124,8 @@ _FILES = st.lists(st.one_of(_SETTINGS, _SETTINGS, _BLOCKS), max_size=14).map("\n
     port=st.sampled_from([None, None, 22]),
 )
 @example(text="Host db*\nUser a\nMatch user a\nPort 2222", host="db1", user=None, port=None)
+@example(text="Host db*\nUser a\nMatch final host 10.*", host="Db1", user=None, port=None)
+@example(text="Host web01\nHostName 10.0.0.7\nHost 10.*\nPort 2222\nMatch final", host="web01", user=None, port=None)
 @example(
     text="Match final host *.example.com\nPort 2222\nHost *\nHostName %h.example.com", host="db1", user=None, port=22
 )
@@ -138,9 +141,107 @@ def test_hosts_resolve_as_with_ssh(tmp_path: Path, text: str, host: str, user: s
     files = said.get("identityfile", [])
     named = [str(path) for path in target.access.identities.paths]
     assert named == [path.replace("%h", target.address) for path in files] or files[0].startswith("~/.ssh/id_")
-    jump = said.get("proxyjump")
-    assert [str(each) for each in target.jumps] == (jump if jump and jump != ["none"] else [])
+    jumps = [] if said.get("proxyjump") in (None, ["none"]) else said["proxyjump"]
+    if (
+        jumps and resolve(config, "bastion", None, None).server != target.server
+    ):  # through itself, it is reached directly
+        assert [str(each) for each in target.jumps] == jumps
+    else:
+        assert target.jumps == ()
     command = said.get("proxycommand")
     assert target.proxy_command == (
         command[0].replace("%h", target.address).replace("%p", str(target.port)) if command else None
     )
+
+
+# --- at work ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_command(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:
+    """`ssh -W` in a ProxyCommand is the way to each host, through a shell; it ends with its connection."""
+    config = tmp_path / "config"
+    ssh = f"{find_tool('ssh')} -F none -i {sshd.key} -p {sshd.port} -o StrictHostKeyChecking=no -o LogLevel=ERROR"
+    config.write_text(
+        f"""Host 127.0.1.*
+  ProxyCommand {ssh} -o UserKnownHostsFile=/dev/null -W %h:%p {servers.USER}@127.0.3.1 2>/dev/null # a shell reads it
+  Port {sshd.port}
+  IdentityFile {sshd.key}
+"""
+    )
+    result = cli("collect", "-i", "127.0.1.[1-5]", "-F", config, *servers.PATIENT, "--format", "jsonl")
+    assert result.status == 0, result.stderr
+    assert sshd.logins_total == 5 + 5
+    wait_for("no session is left", lambda: not sshd.probes())
+    shown = cli("hosts", "-i", "127.0.1.1", "-F", config).stdout
+    assert f"-W 127.0.1.1:{sshd.port} {servers.USER}@127.0.3.1" in shown
+
+
+def test_a_proxy_command_that_fails(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:
+    """Its words and its status are in the message."""
+    config = tmp_path / "config"
+    config.write_text("ProxyCommand sh -c 'echo %h is not to be had >&2; exit 9'\n")
+    options = ("-p", sshd.port, "-k", sshd.key, "-F", config, "--format", "jsonl")
+    error = cli("collect", "-i", "127.0.1.1", *options).by_host()["127.0.1.1"]["error"]
+    assert (error["stage"], error["kind"]) == ("connect", "unreachable")
+    assert error["message"] == "ProxyCommand ended with status 9: 127.0.1.1 is not to be had"
+
+
+def test_what_is_not_honoured_is_told_once_for_a_fleet(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:
+    """One line for a setting that would matter, with its place; none for what only concerns people's sessions."""
+    config = tmp_path / "config"
+    config.write_text(
+        f"""ControlMaster auto
+ControlPath ~/.ssh/%C
+VisualHostKey yes
+AddKeysToAgent yes
+ForwardAgent yes
+VerifyHostKeyDNS yes
+Frobnicate on
+Port {sshd.port}
+"""
+    )
+    options = ("-k", sshd.key, "-F", config, *servers.PATIENT, "--format", "jsonl")
+    result = cli("collect", "-i", "127.0.1.[1-5]", *options)
+    assert result.status == 0, result.stderr
+    warnings = [line for line in result.stderr.splitlines() if "ssh configuration" in line]
+    assert [line.partition("ssh configuration ")[2] for line in warnings] == [
+        f"{config} line 6: VerifyHostKeyDNS is not honoured",
+        f"{config} line 7: there is no setting Frobnicate",
+    ]
+
+
+def test_settings_of_the_connection(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:
+    """Cipher, key exchange, compression and source address are those of the configuration, by sshd's log."""
+    config = tmp_path / "config"
+    config.write_text(
+        f"""Include {tmp_path}/more
+Match host 127.0.1.1 exec "test %p = {sshd.port}"
+  Ciphers aes256-ctr
+  MACs hmac-sha2-512
+  KexAlgorithms ecdh-sha2-nistp256
+  BindAddress 127.0.0.77
+  Compression yes
+"""
+    )
+    (tmp_path / "more").write_text(f"Host 127.0.1.*\n Port {sshd.port}\n User {servers.USER}\n")
+    with servers.sshd(
+        tmp_path / "loud", options="LogLevel DEBUG1", public_keys=[sshd.key.with_suffix(".pub").read_text()]
+    ) as loud:
+        config.write_text(config.read_text().replace(str(sshd.port), str(loud.port)))
+        (tmp_path / "more").write_text((tmp_path / "more").read_text().replace(str(sshd.port), str(loud.port)))
+        result = cli("collect", "-i", "127.0.1.1", "-k", sshd.key, "-F", config, "--format", "jsonl")
+        assert result.status == 0, result.stderr
+        log = loud.log()
+    assert "Connection from 127.0.0.77 port" in log
+    assert "kex: algorithm: ecdh-sha2-nistp256" in log
+    assert "kex: client->server cipher: aes256-ctr MAC: hmac-sha2-512 compression: zlib@openssh.com" in log
+
+
+def test_a_configuration_that_ssh_would_refuse(tmp_path: Path, cli: Cli) -> None:
+    """Status 2, with file and line, before any host is connected to."""
+    config = tmp_path / "config"
+    config.write_text("Host web01\n  Port many\n")
+    result = cli("collect", "-i", "web01", "-F", config)
+    assert result.status == 2
+    assert result.stderr == f"fleetmem: ssh configuration {config} line 2: Port cannot be 'many'\n"
+    assert cli("hosts", "-i", "db01", "-F", config).status == 0, "it holds for another host"

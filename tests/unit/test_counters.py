@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.errors import Kind
+from fleetmem.connect.breaker import Breakers
+from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.sources import Source
 from fleetmem.model import PROCESS_MEASURES, Host
@@ -28,6 +29,7 @@ from fleetmem.sinks.sink import SinkStats
 from fleetmem.sinks.spool import Spool
 from fleetmem.sinks.udp import UdpTransport
 from unit.builders import WEB, failure, process, sample, snapshot
+from unit.connect.targets import resolve
 from unit.test_collector import Fleet
 
 _BIG, _SMALL = process(1, "big", 2**20), process(2, "small", 2**10)
@@ -39,6 +41,7 @@ class Scene:
     def __init__(self, folder: Path, receiver: socket.socket) -> None:
         self.cycle = CycleStats()
         self.fleet = Fleet()
+        self.breakers = Breakers(most_refusals=1)
         self.names = FleetNames("p", ["web01"])
         self.hosts_file = folder / "hosts"
         self.inventory = Inventory([Source("hosts", str(self.hosts_file))])
@@ -77,6 +80,7 @@ class Scene:
             [self.sink],
             handshakes_total=self.fleet.collector.handshakes_total,
             reconnects_total=self.fleet.collector.reconnects_total,
+            logins_withheld_total=self.breakers.withheld_total,
             names_kept_apart=self.names.kept_apart,
             inventory=self.inventory.stats,
             unix_seconds=0.0,
@@ -155,6 +159,12 @@ async def _be_away(scene: Scene) -> None:
     await scene.run_until(lambda stats: stats.retries_total > 0)
 
 
+async def _be_refused(scene: Scene) -> None:
+    for number in range(2):
+        with contextlib.suppress(HostError), scene.breakers.attempt(resolve(f"web{number}")):
+            raise HostError(Stage.LOGIN, Kind.AUTH_FAILED, "no")
+
+
 async def _spool(scene: Scene) -> None:
     scene.away(with_spool=True).put(sample(_BIG))
     await scene.run_until(lambda stats: stats.spool_points > 0)
@@ -175,6 +185,7 @@ MOVES: dict[str, Move] = {
     "cycles_missed_total": _miss,
     "handshakes_total": _connect,
     "reconnects_total": _connect,
+    "logins_withheld_total": _be_refused,
     "names_kept_apart": _meet_names_that_fold_to_one,
     "inventory_hosts": _read_the_inventory,
     "inventory_failures_total": _lose_the_inventory,

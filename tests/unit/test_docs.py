@@ -65,6 +65,7 @@ def test_every_counter_of_the_collector_is_documented() -> None:
         [],
         handshakes_total=0,
         reconnects_total=0,
+        logins_withheld_total=0,
         names_kept_apart=0,
         inventory=InventoryStats(),
         unix_seconds=0.0,

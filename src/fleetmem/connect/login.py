@@ -149,10 +149,13 @@ class Login:
         try:
             connecting = asyncssh.connect(**options)
             connection = await within(limit_seconds, Stage.LOGIN, connecting, take_limit=client.take_limit)
-        except BaseException as error:
+        except HostError as error:
+            try:
+                raise await way.explain(self._explain(error, target, client, offer)) from error
+            finally:
+                way.abandon()
+        except BaseException:
             way.abandon()
-            if isinstance(error, HostError):
-                raise way.explain(self._explain(error, target, client, offer)) from error
             raise
         self._keys.note_accepted(target, offer)
         return connection

@@ -30,8 +30,6 @@ _ALIASES = {
     "pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms",
     "challengeresponseauthentication": "kbdinteractiveauthentication",
 }
-# What takes the place of the other: the first of both counts.
-_RIVALS = {"proxyjump": "proxycommand", "proxycommand": "proxyjump"}
 _WITHOUT_ARGUMENT = frozenset({"all", "canonical", "final"})
 _WITH_ARGUMENT = frozenset(
     {"host", "originalhost", "user", "localuser", "exec", "tagged", "sessiontype", "localnetwork", "command", "version"}
@@ -86,6 +84,7 @@ class Answer:
         self.host = host
         self.port = port
         self._user = user
+        self._address: str | None = None
         self._settings: dict[str, list[Setting]] = {}
 
     def __iter__(self) -> Iterator[Setting]:
@@ -107,8 +106,19 @@ class Answer:
             known = self._settings[setting.keyword]
             if setting.keyword in _REPEATABLE and all(setting.arguments != one.arguments for one in known):
                 known.append(setting)
-        elif _RIVALS.get(setting.keyword) not in self._settings:
+        elif not self._is_rivalled(setting.keyword):
             self._settings[setting.keyword] = [setting]
+
+    def _is_rivalled(self, keyword: str) -> bool:
+        """Whether the other one of ProxyJump and ProxyCommand was there first; `ProxyJump none` is in nobody's way."""
+        if keyword == "proxyjump":
+            return "proxycommand" in self._settings
+        jump = self.get("proxyjump")
+        return keyword == "proxycommand" and jump is not None and jump.arguments[0].lower() != "none"
+
+    def settle_address(self) -> None:
+        """Takes the address for good: in the last round, HostName is no longer asked for."""
+        self._address = self.address
 
     @property
     def user(self) -> str:
@@ -119,6 +129,8 @@ class Answer:
     @property
     def address(self) -> str:
         """The HostName, as far as it is known, in lower case; but not the zone of an IPv6 address."""
+        if self._address is not None:
+            return self._address
         setting = self.get("hostname")
         text = _expand_percent(setting.arguments[0], {"h": self.host}, setting.place) if setting else self.host
         return text if "%" in text else text.lower()
@@ -154,6 +166,7 @@ class SshConfig:
         answer = Answer(host, user, port)
         self._apply(self._blocks, answer, is_final=False)
         if self._has_final:
+            answer.settle_address()
             self._apply(self._blocks, answer, is_final=True)
         return answer
 
@@ -173,11 +186,13 @@ class SshConfig:
     def _meets(self, criterion: _Criterion, answer: Answer, *, is_final: bool) -> bool:
         attribute, argument, is_negated = criterion
         match attribute:
-            case "host pattern":
-                return matches_words(answer.host, argument.split("\0"))
+            case "host pattern":  # in the last round ssh looks at where it will connect to
+                return matches_words(answer.address if is_final else answer.host, argument.split("\0"))
             case "all":
                 is_met = True
-            case "final":
+            case (
+                "final" | "canonical"
+            ):  # names are never canonicalized here, but ssh takes the last round for that, too
                 is_met = is_final
             case "host":
                 is_met = matches_list(answer.address.lower(), argument.lower())
@@ -193,7 +208,7 @@ class SshConfig:
                 is_met = matches_list("exec", argument)
             case "exec":
                 is_met = self._exec(argument, answer)
-            case _:  # canonical: names are never canonicalized here; and what is not asked here
+            case _:  # what is not asked here
                 is_met = False
         return is_met is not is_negated
 

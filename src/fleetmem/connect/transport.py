@@ -6,13 +6,15 @@ import os
 import signal
 import socket
 import time
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.errors import HostError, Kind, Stage
 
 _KEPT_BYTES = 500
+_LAST_WORDS_SECONDS = 0.5
 
 
 async def open_socket(target: Target) -> socket.socket:
@@ -68,24 +70,32 @@ def _bind(sock: socket.socket, target: Target) -> None:
         sock.bind((target.access.bind_address, 0))
 
 
-class ProxyCommand:
+class ProxyCommand(asyncio.SubprocessProtocol):
     """A ProxyCommand that runs (ssh_config(5)).
 
     asyncssh would take what it writes to stderr for a part of the connection, and drop its shell syntax.
+
+    Attributes:
+        ended: set once it has ended.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self._transport: asyncio.SubprocessTransport | None = None
         self._said = b""
-        self._listening = asyncio.create_task(self._listen())
 
     @classmethod
     async def start(cls, command: str) -> tuple["ProxyCommand", socket.socket]:
-        """Starts it; returns it and our end of the connection."""
+        """Starts it; returns it and our end of the connection.
+
+        Raises:
+            OSError: there is no shell, or no file left for it.
+        """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
-            process = await asyncio.create_subprocess_exec(
+            _transport, proxy = await asyncio.get_running_loop().subprocess_exec(
+                cls,
                 os.environ.get("SHELL") or "/bin/sh",
                 *("-c", f"exec {command}"),
                 stdin=theirs.fileno(),
@@ -98,23 +108,42 @@ class ProxyCommand:
             raise
         finally:
             theirs.close()
-        return cls(process), ours
+        return proxy, ours
 
-    async def _listen(self) -> None:
-        stderr = self._process.stderr
-        while stderr and (data := await stderr.read(4096)):
-            self._said = (self._said + data)[-_KEPT_BYTES:]
-        await self._process.wait()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It runs; asyncio calls this and the following three."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
 
-    def explain(self, error: HostError) -> HostError:
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """It has written something to stderr."""
+        self._said = (self._said + data)[-_KEPT_BYTES:]
+
+    def process_exited(self) -> None:
+        """It has ended; a child of it may keep stderr open for ever."""
+        if self._transport:
+            asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended, and all that it said has been read."""
+        self.ended.set()
+        if self._transport:
+            self._transport.close()
+
+    async def explain(self, error: HostError) -> HostError:
         """Returns why a login failed, with what the command had to say about it."""
+        if error.kind is Kind.DISCONNECTED:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                    await self.ended.wait()
         said = " ".join(self._said.decode("utf-8", "replace").split())
-        if error.kind is not Kind.DISCONNECTED or not (said or self._process.returncode):
+        status = self._transport.get_returncode() if self._transport else None
+        if error.kind is not Kind.DISCONNECTED or not (said or status):
             return error
-        status = f" ended with status {self._process.returncode}" if self._process.returncode else ""
-        return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"ProxyCommand{status}: {said or error.message}")
+        ended = f" ended with status {status}" if status else ""
+        return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"ProxyCommand{ended}: {said or error.message}")
 
     def close(self) -> None:
         """Ends it, as ssh does."""
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGHUP)
+        if self._transport and not self.ended.is_set():
+            with suppress(ProcessLookupError):
+                self._transport.send_signal(signal.SIGHUP)

@@ -1,7 +1,7 @@
 """The way to a host before there is SSH on it: a socket, a ProxyCommand, or a channel through a jump host."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ class Tunnel(Protocol):
         """Opens a channel that leads to the host."""
 
 
-def _as_it_is(error: HostError) -> HostError:
+async def _as_it_is(error: HostError) -> HostError:
     return error
 
 
@@ -37,7 +37,7 @@ class Way:
     sock: socket.socket | None = None
     tunnel: Tunnel | None = None
     open_seconds: float = 0.0
-    explain: Callable[[HostError], HostError] = _as_it_is
+    explain: Callable[[HostError], Awaitable[HostError]] = _as_it_is
     on_close: Callable[[], None] | None = None
 
     def close(self) -> None:

@@ -174,11 +174,16 @@ def test_what_is_never_asked_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_only_the_first_of_proxy_jump_and_proxy_command_counts(tmp_path: Path) -> None:
-    """They take each other's place."""
-    answer = _ask(tmp_path, "ProxyJump none\nProxyCommand nc %h %p\n")
-    assert (_value(answer, "proxyjump"), _value(answer, "proxycommand")) == (("none",), None)
-    answer = _ask(tmp_path, "ProxyCommand nc %h %p\nProxyJump bastion\n")
-    assert (_value(answer, "proxyjump"), _value(answer, "proxycommand")) == (None, ("nc %h %p",))
+    """They take each other's place; that there is no jump host says nothing against a command."""
+
+    def both(text: str) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+        answer = _ask(tmp_path, text)
+        return _value(answer, "proxyjump"), _value(answer, "proxycommand")
+
+    assert both("ProxyJump bastion\nProxyCommand nc %h %p\n") == (("bastion",), None)
+    assert both("ProxyCommand nc %h %p\nProxyJump bastion\n") == (None, ("nc %h %p",))
+    assert both("ProxyCommand none\nProxyJump bastion\n") == (None, ("none",))
+    assert both("ProxyJump none\nProxyCommand nc %h %p\n") == (("none",), ("nc %h %p",))
 
 
 def test_includes(home: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_a_proxy_command_is_a_connection() -> None:
         finally:
             sock.close()
             proxy.close()
+            await proxy.ended.wait()
 
     assert asyncio.run(talk()) == b"pong\n"
 
@@ -36,9 +37,9 @@ def test_what_a_proxy_command_says() -> None:
     async def fail() -> tuple[HostError, HostError]:
         proxy, sock = await ProxyCommand.start("sh -c 'echo no route to $0 >&2; exit 7' host")
         await asyncio.get_running_loop().sock_recv(sock, 100)
-        await proxy._listening
         sock.close()
-        return proxy.explain(_LOST), proxy.explain(HostError(Stage.LOGIN, Kind.AUTH_FAILED, "refused"))
+        refused = HostError(Stage.LOGIN, Kind.AUTH_FAILED, "refused")
+        return await proxy.explain(_LOST), await proxy.explain(refused)
 
     lost, other = asyncio.run(fail())
     assert (lost.stage, lost.kind) == (Stage.CONNECT, Kind.UNREACHABLE)
@@ -50,15 +51,14 @@ def test_a_proxy_command_ends_with_its_connection(tmp_path: Path) -> None:
     """One that does not care about its input is ended by a signal, as ssh ends it."""
     script = f"trap 'echo hangup > {tmp_path}/log; exit 1' HUP; echo ready; while :; do sleep 0.05; done"
 
-    async def close() -> int | None:
+    async def close() -> None:
         proxy, sock = await ProxyCommand.start(f'sh -c "{script}"')
         await asyncio.get_running_loop().sock_recv(sock, 100)
         sock.close()
         proxy.close()
-        await proxy._listening
-        return proxy._process.returncode
+        await proxy.ended.wait()
 
-    assert asyncio.run(close()) == 1
+    asyncio.run(close())
     assert (tmp_path / "log").read_text() == "hangup\n"
 
 
