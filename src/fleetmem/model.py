@@ -122,17 +122,9 @@ def name_print(pid: int, command: str) -> int:
     return hash((pid, command))
 
 
-class Run(NamedTuple):
-    """Rows of a sample that were in the one before, the same and in the same order; or one that was not.
-
-    Attributes:
-        begin: place of the first in the sample before, NEW for a row that is new or has changed.
-        end: behind the last one there; of a new row its place in this sample.
-    """
-
-    begin: int
-    end: int
-
+Run = tuple[int, int]
+"""Rows of a sample that were in the one before, the same and in the same order: places of the first there and behind
+the last; or a row that is new or has changed: NEW and its place in this sample."""
 
 NEW = -1
 
@@ -177,14 +169,14 @@ class RowKeys(NamedTuple):
                 end += 1
                 continue
             if begin < end:
-                runs.append(Run(begin, end))
+                runs.append((begin, end))
             if old is None:
-                runs.append(Run(NEW, place))
+                runs.append((NEW, place))
                 begin = end = NEW
             else:
                 begin, end = old, old + 1
         if begin < end:
-            runs.append(Run(begin, end))
+            runs.append((begin, end))
         return runs
 
     def changes_to(self, after: "RowKeys", runs: list[Run] | None = None) -> Changes:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import asyncssh
@@ -95,14 +95,23 @@ class Client(asyncssh.SSHClient):
 
 
 def lighten(connection: asyncssh.SSHClientConnection) -> None:
-    """Lets go of what the login and the start of a channel needed: 9 of the 24 KB of a connection.
+    """Lets go of what the login and the start of a channel needed: more than a third of a connection's 24 KB.
 
-    What a new key exchange needs, it makes anew. There can be no other channel after this.
+    What a new key exchange needs it makes anew, but for the algorithms, which all connections have in common. There can
+    be no other channel after this.
     """
     connection._options = _NO_OPTIONS
+    for name in ("_kex_algs", "_enc_algs", "_mac_algs", "_cmp_algs", "_sig_algs"):
+        setattr(connection, name, _shared(tuple(getattr(connection, name))))
     connection._client_kexinit = connection._server_kexinit = b""
     connection._server_sig_algs = set()
     send_no_decoys(connection)
+
+
+@lru_cache(maxsize=64)
+def _shared(names: tuple[bytes, ...]) -> list[bytes]:
+    """Returns the same list for the same names."""
+    return list(names)
 
 
 def send_no_decoys(connection: SSHConnection) -> None:

@@ -63,7 +63,7 @@ class SnapshotParser:
     def _parse_rows(self, rows: list[bytes], total_bytes: int) -> ProcessTable:
         before, prints = self._keys, array("q", map(hash, rows))
         runs = before.runs_of(prints, total_bytes)  # with another total every percent is another
-        new = {run.end: self._parse_row(rows[run.end], total_bytes) for run in runs if run.begin == NEW}
+        new = {end: self._parse_row(rows[end], total_bytes) for begin, end in runs if begin == NEW}
         if len({row.split(b" ", 2)[1] for row in rows}) != len(rows):
             raise _bad_frame("frame has two rows for one pid")
         names = array("q")

@@ -96,7 +96,8 @@ class ProcessLines:
         same = dict.fromkeys(part for part in parts if len(part) > 1 and not _VARIABLE.fullmatch(part))
         codes = dict(zip(same, _CODES, strict=False))
         self._template = intern("".join([codes.get(part, part) for part in parts]))
-        self._texts = tuple((code.encode("ascii"), text.encode("ascii")) for text, code in codes.items())
+        # The longest last, so that the others have less to go through.
+        self._texts = tuple((codes[text].encode("ascii"), text.encode("ascii")) for text in sorted(codes, key=len))
 
     def short(self, command_name: str, pid: int, values: tuple[object, ...]) -> bytes:
         """Returns the lines of a process, short."""

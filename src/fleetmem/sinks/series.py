@@ -106,7 +106,7 @@ class HostSeries:
         return (self._host.template(["up"]) % 0).encode("ascii")
 
     def _retire(self) -> tuple[bytes, int]:
-        text, points = self._zeros(Ended(gone=self._text()))
+        text, points = self._zeros(Ended(gone=self._rows.full(self._processes.text) + self._sums.text))
         if self._is_retiring and self._host_template:
             others = [measure for measure in self._host_measures if measure != "up"]
             text += (self._host.template(others) % (("0",) * len(others))).encode("ascii")
@@ -118,18 +118,15 @@ class HostSeries:
 
     def _take(self, shaped: Shaped) -> Ended:
         """Takes the rows of a sample; returns what became of series."""
-        gone = self._text()
+        before = self._processes.text[:], self._sums.text[:]
         ended = self._write(shaped)
         if self._generation != self._names.generation:
             # Two commands of this host fold to one name, seen just now or by another sink: once more, with that known.
             self._generation = self._names.generation
             self._processes, self._sums = RowLines(), RowLines()
-            ended = self._write(shaped)._replace(gone=gone)
+            processes, sums = before
+            ended = self._write(shaped)._replace(gone=self._rows.full(processes) + sums)
         return ended
-
-    def _text(self) -> bytes:
-        """Returns all lines of rows."""
-        return self._rows.full(self._processes.text) + self._sums.text
 
     def _write(self, shaped: Shaped) -> Ended:
         table, lines = ProcessTable.of(shaped.processes), self._processes
