@@ -183,7 +183,7 @@ def test_250_instances_in_3_regions(cli: Cli) -> None:
     regions = {"eu-west-1": 100, "us-east-1": 100, "ap-southeast-2": 50}
     with moto() as aws:
         instances = {region: aws.run(region, count, Fleet="large") for region, count in regions.items()}
-        aws.run("eu-west-1", 2, Fleet="other")
+        aws.run("eu-west-1", 2, Fleet="another")
         aws.run("eu-central-1", 2, Fleet="large")
         gone = [instance["InstanceId"] for instance in aws.run("us-east-1", 3, Fleet="large")]
         aws.client("us-east-1").stop_instances(InstanceIds=gone[:1])
