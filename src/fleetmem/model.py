@@ -52,6 +52,7 @@ COLLECTOR_MEASURES = (
     "cycles_missed_total",
     "handshakes_total",
     "reconnects_total",
+    "logins_withheld_total",
     "names_kept_apart",
     "inventory_hosts",
     "inventory_failures_total",
