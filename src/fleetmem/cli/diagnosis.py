@@ -66,23 +66,24 @@ async def _ask(
             async with asyncio.TaskGroup() as group:
                 answering = group.create_task(pipeline.check())
                 answering.add_done_callback(lambda _task: progress.update(servers, advance=1, text=""))
-                asking = group.create_task(_examine(fleet, settings, at_once, lambda: progress.advance(hosts)))
+                asking = group.create_task(_examine(fleet, at_once, lambda: progress.advance(hosts)))
         finally:
             await fleet.reach.close()
     return asking.result(), answering.result()
 
 
-async def _examine(fleet: Fleet, settings: Settings, at_once: int, on_done: Callable[[], None]) -> list[Examination]:
+async def _examine(fleet: Fleet, at_once: int, on_done: Callable[[], None]) -> list[Examination]:
     """Examines all hosts, so many at once."""
-    examiner = Examiner(
-        fleet.make_link,
-        lambda host: access_of(host, fleet.reach, runs_by_sudo=settings.probe.sudo),
-        settings.probe.kind,
-        settings.probe.processes,
-    )
     slots = asyncio.Semaphore(at_once)
 
     async def visit(host: Host) -> Examination:
+        probe = fleet.by_host[host].probe
+        examiner = Examiner(
+            fleet.make_link,
+            lambda host: access_of(host, fleet.reach, runs_by_sudo=probe.sudo),
+            probe.kind,
+            probe.processes,
+        )
         async with slots:
             examination = await examiner.examine(host)
             on_done()
