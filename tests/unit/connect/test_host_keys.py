@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import stat
 import subprocess
@@ -337,6 +338,28 @@ def test_another_collector_was_faster(file: Path) -> None:
     assert error
     assert error.kind is Kind.HOST_KEY_CHANGED
     assert file.read_text() == _line("web01") + _line("web02")
+
+
+def test_another_collector_is_just_being_faster(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is looked at once more under the lock: half a line is whole by then, and a key may be there."""
+    file.write_text("half a line")
+    locks: list[int] = []
+
+    def write_meanwhile(_file: object, operation: int) -> None:
+        locks.append(operation)
+        with file.open("a") as other:
+            other.write(" and the rest\n" + _line("web01"))
+
+    monkeypatch.setattr(fcntl, "flock", write_meanwhile)
+    assert not _refusal(known_in(file, _ACCEPT_NEW))
+    assert locks == [fcntl.LOCK_EX]
+    assert file.read_text() == "half a line and the rest\n" + _line("web01")
+    error = _refusal(known_in(file, _ACCEPT_NEW, "web02"), _KEYS[1])
+    assert error is None
+    file.write_text("")
+    error = _refusal(known_in(file, _ACCEPT_NEW), _KEYS[1])
+    assert error
+    assert error.kind is Kind.HOST_KEY_CHANGED, "the other one saw another key"
 
 
 def test_two_writers_keep_whole_lines(path: Path) -> None:
