@@ -11,6 +11,7 @@ import pytest
 from . import servers
 from .fido import fido_agent
 from .servers import Cli, Sshd, environment, find_tool, make_key, wait_for
+from .terminal import on_terminal
 
 PASSPHRASE = "correct horse"  # noqa: S105 - of a key that lives for one test
 HOSTS = "127.0.1.[1-10]"
@@ -122,6 +123,36 @@ def test_an_encrypted_key_that_the_agent_has(tmp_path: Path, agent: Agent, cli: 
         config.write_text(f"IdentityFile {key}.pub\nIdentitiesOnly yes\nIdentityAgent {agent.path}\n")
         public = cli(*options, "-F", config)
         assert public.status == 0, public.stderr
+
+
+def test_an_encrypted_key_of_the_ssh_configuration(tmp_path: Path, cli: Cli) -> None:
+    """As with ssh it is asked for, once for all hosts; where nobody is there it is skipped, with a word."""
+    key, other = make_key(tmp_path / "key", passphrase=PASSPHRASE), make_key(tmp_path / "other")
+    config = tmp_path / "config"
+    config.write_text(f"IdentityFile {key}\nIdentityFile {other}\n")
+    public_keys = [path.with_suffix(".pub").read_text() for path in (key, other)]
+    with servers.sshd(tmp_path / "sshd", public_keys=public_keys) as sshd:
+        options = (
+            "collect",
+            "-i",
+            "127.0.1.[1-5]",
+            "-p",
+            sshd.port,
+            "-F",
+            config,
+            *servers.PATIENT,
+            "--format",
+            "jsonl",
+        )
+        with on_terminal(cli, *options) as terminal:
+            terminal.expect(f"Passphrase for {key}: ")
+            terminal.type(PASSPHRASE)
+            terminal.finish()
+        assert terminal.status == 0, terminal.screen
+        assert terminal.screen.count("Passphrase for") == 1
+        alone = cli(*options)
+        assert alone.status == 0, alone.stderr
+        assert alone.stderr.count(f"key {key} is encrypted and nobody is there to type its passphrase") == 1
 
 
 def test_identities_only(tmp_path: Path, agent: Agent, cli: Cli) -> None:
