@@ -245,8 +245,9 @@ class _Session(asyncssh.SSHServerSession[bytes]):
     def _flood(self) -> None:
         """Writes for as long as it is read, a piece at a time: other hosts are to be answered, too."""
         if self._is_flooding and self._is_writable and self._channel:
-            self._channel.write(_FLOOD)
-            asyncio.get_running_loop().call_soon(self._flood)
+            with suppress(BrokenPipeError):  # the collector has had enough
+                self._channel.write(_FLOOD)
+                asyncio.get_running_loop().call_soon(self._flood)
 
 
 def _listen(port: int) -> socket.socket:
