@@ -111,6 +111,9 @@ def test_installed_with_pipx(installed: Path, dist: Path, fleet: Sshd, tmp_path:
     assert "collect" in run(installed, "--help", cwd=tmp_path)
     assert "health_listen" in run(installed, "config", "sample", cwd=tmp_path)
     assert run(installed, "probe", cwd=tmp_path) == (REPOSITORY / "src/fleetmem/probe/probe.sh").read_text()
+    run(installed, "dashboards", "-o", "dashboards", cwd=tmp_path)
+    delivered = {path.name: path.read_text() for path in (REPOSITORY / "deploy/grafana/graphite").glob("*.json")}
+    assert {path.name: path.read_text() for path in (tmp_path / "dashboards").iterdir()} == delivered
 
 
 @pytest.mark.slow
