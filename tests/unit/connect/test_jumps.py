@@ -18,11 +18,12 @@ from fleetmem.connect.settings import JumpSpec, LoginLimits, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.connect.way import Way
 from fleetmem.errors import HostError, Kind
+from unit.connect.ssh_server import OpenServer, listening
 from unit.connect.targets import resolve
 
 
-class Server(asyncssh.SSHServer):
-    """Lets everybody in, and forwards everything."""
+class Server(OpenServer):
+    """Counts logins."""
 
     logins = 0
 
@@ -30,10 +31,6 @@ class Server(asyncssh.SSHServer):
         """Counts; no authentication is needed."""
         Server.logins += 1
         return False
-
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-        """Forwards."""
-        return True
 
 
 class Site:
@@ -68,17 +65,11 @@ class Site:
 @asynccontextmanager
 async def site(folder: Path) -> AsyncIterator[Site]:
     """Starts a server."""
-    key = asyncssh.generate_private_key("ssh-ed25519")
     Server.logins = 0
-    listening = asyncssh.listen("0.0.0.0", 0, server_factory=Server, server_host_keys=[key])  # noqa: S104 - all of 127/8
-    acceptor = await listening
-    here = Site(acceptor, acceptor.get_port(), folder)
-    try:
+    async with listening(Server) as acceptor:
+        here = Site(acceptor, acceptor.get_port(), folder)
         yield here
-    finally:
         here.jumps.close()
-        acceptor.close()
-        await acceptor.wait_closed()
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -2,22 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncssh
 import pytest
 
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.settings import JumpSpec, LoginLimits, ReachSettings, SshSettings
 from fleetmem.model import Host
+from unit.connect.ssh_server import OpenServer, listening
 
 _LOGIN_SECONDS = 0.05
 
 
-class Server(asyncssh.SSHServer):
-    """Lets everybody in, after a while, and forwards everything; counts the hosts that are being logged in to."""
+class Server(OpenServer):
+    """Lets hosts in after a while, and counts those that are being logged in to."""
 
     at_work = most_at_work = logins = 0
 
@@ -31,28 +29,12 @@ class Server(asyncssh.SSHServer):
             Server.logins += 1
         return False
 
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-        """Forwards."""
-        return True
-
-
-@asynccontextmanager
-async def server() -> AsyncIterator[int]:
-    """Starts one on all loopback addresses; yields its port."""
-    Server.at_work = Server.most_at_work = Server.logins = 0
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    listening = asyncssh.listen("0.0.0.0", 0, server_factory=Server, server_host_keys=[key])  # noqa: S104 - all of 127/8
-    acceptor = await listening
-    try:
-        yield acceptor.get_port()
-    finally:
-        acceptor.close()
-        await acceptor.wait_closed()
-
 
 async def _log_in(folder: Path, hosts: int, limits: LoginLimits, *, has_jump: bool) -> float:
     """Logs in to many hosts at once; returns how long that took."""
-    async with server() as port:
+    Server.at_work = Server.most_at_work = Server.logins = 0
+    async with listening(Server) as acceptor:
+        port = acceptor.get_port()
         jumps = (JumpSpec("jump", "127.0.0.1", port),) if has_jump else None
         ssh = SshSettings(
             user="host", port=port, jumps=jumps, known_hosts_path=folder / "known", login_timeout_seconds=30
