@@ -37,14 +37,14 @@ test: $(INSTALLED) tools check ## Install the servers that the tests need, then 
 tools: ## Install the servers that the tests need: sshd, busybox, StatsD, carbon, collectd, Prometheus
 	@PYTHON=$(PYTHON) scripts/install-test-tools $(TOOLS)
 
-# Tests run two at a time, as most wait. Some have bounds on time: what fails beside another test is judged alone.
+# Tests run three at a time, as most wait. Some have bounds on time: what fails beside another test is judged alone.
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, layers, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term || { [ $$? -eq 1 ] && $(BIN)/pytest --last-failed --last-failed-no-failures none; }
+	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term || { [ $$? -eq 1 ] && $(BIN)/pytest --last-failed --last-failed-no-failures none; }
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Try mutated frames on the parser for FUZZ_SECONDS (300): Atheris where it installs, else Hypothesis
