@@ -123,7 +123,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
     def session_started(self) -> None:
         """The host has taken the command."""
         if self._channel and self._first_input:
-            self._channel.write(self._first_input)
+            with suppress(BrokenPipeError):  # it has ended already: `connection_lost` will say why
+                self._channel.write(self._first_input)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """The host printed something."""
