@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fleetmem.build_hosts import HostSettings, settings_by_host
 from fleetmem.build_sinks import Spec, build_sinks, build_sites, ports_of
 from fleetmem.collector import Collector
-from fleetmem.config import Probe, Settings
+from fleetmem.config import Probe, Settings, split_shard
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.link import Link
 from fleetmem.connect.reach import Reach
@@ -88,7 +88,8 @@ def read_inventory(settings: Settings, before: Inventory | None = None) -> Inven
     given = settings.inventory
     programs = before.means.programs if before else Programs()  # a stop ends them all
     means = Means(given.timeout_seconds, given.ansible_labels, programs)
-    inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before)
+    shard = split_shard(given.shard) if given.shard else None
+    inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before, shard)
     inventory.read()
     return inventory
 

@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings, parse_jumps
 from fleetmem.errors import ConfigError, reason_of
+from fleetmem.inventory.inventory import Shard
 from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS
 from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
@@ -120,6 +121,8 @@ class Inventory(_Section):
     """more hosts, as KIND:ARGUMENT: hosts, ssh, ansible, ec2, terraform, file_sd, http_sd, json, command"""
     limit: str | None = Field(default=None, examples=["web:&eu:!old"])
     """only those hosts of all inventories that the pattern matches: Ansible's patterns, and label=value"""
+    shard: str | None = Field(default=None, examples=["0/3"])
+    """of those only the share of one of several collectors, as NUMBER/COUNT: 0/3, 1/3 and 2/3 have all hosts once"""
     tags: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(check_tags)] = Field(
         default=(), examples=[["role", "env"]]
     )
@@ -130,6 +133,13 @@ class Inventory(_Section):
     """for `run`: time between two readings of what can change; 0 reads at the start only"""
     timeout_seconds: float = Field(default=READ_TIMEOUT_SECONDS, gt=0)
     """for one inventory to be read"""
+
+    @field_validator("shard")
+    @classmethod
+    def _check_shard(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_shard(value)
+        return value
 
 
 class _HostSsh(_Section):
@@ -568,6 +578,18 @@ class Settings(BaseSettings):
 
 
 _file_values: ContextVar[dict[str, Any]] = ContextVar("_file_values")
+
+
+def split_shard(text: str) -> Shard:
+    """Returns what `NUMBER/COUNT` says.
+
+    Raises:
+        ValueError: it is no share of anything.
+    """
+    match = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(f"{text!r} is not NUMBER/COUNT; of three collectors the first has 0/3, the last 2/3")
+    return Shard(int(match[1]), int(match[2]))
 
 
 def split_server(text: str) -> Server:

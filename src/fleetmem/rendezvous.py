@@ -28,3 +28,8 @@ def owner(key: str, servers: Sequence[str]) -> str:
 
 def _weight(key: bytes, server: str) -> bytes:
     return blake2b(server.encode() + b"\0" + key, digest_size=_WEIGHT_BYTES).digest()
+
+
+def shard_of(key: str, shards: int) -> int:
+    """Returns which of so many shards a key belongs to, 0 for the first."""
+    return int(owner(key, [str(number) for number in range(shards)]))

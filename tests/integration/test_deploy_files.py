@@ -200,8 +200,9 @@ def test_the_pod_is_restricted(manifests: str) -> None:
 def test_the_probes_ask_what_fleetmem_answers(manifests: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and port are those of the configuration that the pod has; nobody is let in anywhere else."""
     (container,) = resource(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
-    for variable in container["env"]:
-        monkeypatch.setenv(variable["name"], variable["value"])
+    given = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     settings = config.load(DEPLOY / "kubernetes" / "config.toml", {})
     assert settings.run.health_address() == settings.prometheus.address() == ("0.0.0.0", 9877)  # noqa: S104
     assert container["ports"] == [{"name": "http", "containerPort": 9877}]
@@ -213,6 +214,18 @@ def test_the_probes_ask_what_fleetmem_answers(manifests: str, monkeypatch: pytes
     assert [port["port"] for port in ingress["ports"]] == ["http"]
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert settings.ssh.key[0].parent in map(Path, mounts)
+
+
+def test_each_pod_has_the_share_of_its_ordinal(manifests: str) -> None:
+    """Pod 0 of one has all hosts; the number of shards is that of the pods."""
+    stateful = resource(manifests, "StatefulSet")["spec"]
+    (container,) = stateful["template"]["spec"]["containers"]
+    (ordinal,) = [variable for variable in container["env"] if variable["name"] == "SHARD"]
+    label = ordinal["valueFrom"]["fieldRef"]["fieldPath"]
+    assert label == "metadata.labels['apps.kubernetes.io/pod-index']"
+    share = container["args"][container["args"].index("--shard") + 1]
+    assert share == f"$(SHARD)/{stateful['replicas']}"
+    assert config.split_shard(share.replace("$(SHARD)", "0")) == (0, stateful["replicas"])
 
 
 # --- systemd ---------------------------------------------------------------------------------------------------------

@@ -483,3 +483,10 @@ def test_settings_of_the_doctor_that_are_wrong(key: str, value: object, message:
     """Named by their key."""
     with pytest.raises(ConfigError, match=rf"doctor\.{key}: .*{message}"):
         load(None, {"doctor": {key: value}})
+
+
+@pytest.mark.parametrize("text", ["3/3", "1", "a/b", "-1/3", "1/0", "0/3/4", ""])
+def test_a_shard_is_one_of_several(text: str) -> None:
+    """Anything else is told, with what it looks like."""
+    with pytest.raises(ConfigError, match=r"inventory\.shard: .* is not NUMBER/COUNT; of three collectors"):
+        load(None, {"inventory": {"shard": text}})

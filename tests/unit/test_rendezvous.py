@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fleetmem.rendezvous import owner
+from fleetmem.rendezvous import owner, shard_of
 
 _names = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20)
 _servers = st.lists(_names, min_size=1, max_size=8, unique=True)
@@ -68,3 +68,12 @@ def test_the_names_of_server_and_key_do_not_run_together() -> None:
     keys = [str(number) for number in range(200)]
     same = sum((owner(f"1{key}", ["s", "t"]) == "s") == (owner(key, ["s1", "t1"]) == "s1") for key in keys)
     assert 60 < same < 140
+
+
+def test_another_shard_takes_its_share_and_moves_nothing_else() -> None:
+    """Of four shards the last one has its hosts from all others; each host has one shard, of even size."""
+    keys = [f"web{number:04d}" for number in range(4000)]
+    three, four = {key: shard_of(key, 3) for key in keys}, {key: shard_of(key, 4) for key in keys}
+    assert set(three.values()) == {0, 1, 2}
+    assert all(four[key] in (three[key], 3) for key in keys)
+    assert all(900 < count < 1100 for count in Counter(four.values()).values())

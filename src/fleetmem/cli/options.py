@@ -57,6 +57,14 @@ _FLAGS = {
         panel=_HOSTS,
         metavar="PATTERN",
     ),
+    "shard": _flag(
+        str,
+        "inventory.shard",
+        "--shard",
+        help_="Of these the share of one of several collectors: 0/3, 1/3 or 2/3.",
+        panel=_HOSTS,
+        metavar="NUMBER/COUNT",
+    ),
     "user": _flag(str, "ssh.user", "-u", "--user", help_="Login name.", panel=_SSH),
     "key": _flag(
         list[Path], "ssh.key", "-k", "--key", help_="Private key. Repeatable. (default agent, ~/.ssh)", panel=_SSH

@@ -1,6 +1,6 @@
 """The inventory of a fleet: read at the start, and again while it runs, when each part that fails keeps its last hosts.
 
-sources ──read side by side──> listings ──unite──> hosts ──limit──> the fleet
+sources ──read side by side──> listings ──unite──> hosts ──limit, shard──> the fleet
 """
 
 import logging
@@ -16,6 +16,7 @@ from fleetmem.inventory.side_by_side import Call
 from fleetmem.inventory.sources import Source
 from fleetmem.inventory.union import unite
 from fleetmem.model import Host
+from fleetmem.rendezvous import shard_of
 
 log = logging.getLogger("fleetmem.inventory")
 
@@ -23,11 +24,23 @@ LEAST_SHARE = 0.1
 """An inventory that has less than this of its hosts left, with one reading, is taken for broken."""
 
 
+class Shard(NamedTuple):
+    """The part of a fleet that is one collector's, of several that share it out with nothing to agree on.
+
+    Attributes:
+        number: which one, 0 for the first.
+        shards: how many there are. Where it changes, only the share of a shard that comes or goes moves.
+    """
+
+    number: int
+    shards: int
+
+
 class InventoryStats(NamedTuple):
     """Counters. The fields are measures of docs/metrics.md.
 
     Attributes:
-        inventory_hosts: that the inventories name, after the limit.
+        inventory_hosts: that the inventories name, after limit and shard.
         inventory_failures_total: readings of an inventory that failed, or came back all but empty.
         inventory_stale: inventories whose last reading did; their hosts are those of an earlier one.
     """
@@ -45,6 +58,7 @@ class Inventory:
         limit: pattern of the hosts that are wanted, None for all.
         means: what sources are read with.
         before: an inventory that this one takes the place of; its counters go on.
+        shard: of these hosts those that are ours, None for all.
 
     Attributes:
         sources: in order.
@@ -58,10 +72,12 @@ class Inventory:
         limit: str | None = None,
         means: Means | None = None,
         before: "Inventory | None" = None,
+        shard: Shard | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self.hosts: list[Host] = []
         self._limit = limit
+        self._shard = shard
         self.means = means or Means()
         self._listings: dict[Source, Listing] = {}
         self._problems: dict[object, str] = {}
@@ -150,12 +166,19 @@ class Inventory:
         hosts = unite((str(source), listing.hosts) for source, listing in listings.items())
         if not hosts:
             raise InventoryError(_NO_HOSTS if not listings else f"no hosts in {', '.join(map(str, listings))}")
-        if self._limit is None:
-            return hosts
-        chosen = select(self._limit, hosts)
+        chosen = hosts if self._limit is None else select(self._limit, hosts)
         if not chosen:
             raise InventoryError(f"limit {self._limit!r} matches none of {len(hosts)} hosts")
-        return chosen
+        return self._share(chosen)
+
+    def _share(self, hosts: list[Host]) -> list[Host]:
+        if self._shard is None:
+            return hosts
+        number, shards = self._shard
+        share = [host for host in hosts if shard_of(host.name, shards) == number]
+        if not share:
+            raise InventoryError(f"shard {number}/{shards} has none of {len(hosts)} hosts: use fewer shards")
+        return share
 
     def _note(self, source: Source | None, problem: str | None) -> None:
         """Logs what changes: a problem once until it is another one, and its end. Source None is all together."""

@@ -10,10 +10,11 @@ import pytest
 
 from fleetmem.errors import InventoryError
 from fleetmem.inventory import inventory as module
-from fleetmem.inventory.inventory import Inventory, InventoryStats
+from fleetmem.inventory.inventory import Inventory, InventoryStats, Shard
 from fleetmem.inventory.listing import Means
 from fleetmem.inventory.sources import parse_sources
 from fleetmem.model import Host
+from fleetmem.rendezvous import shard_of
 
 
 def _inventory(*specs: str, sources: tuple[str, ...] = (), limit: str | None = None, seconds: float = 30) -> Inventory:
@@ -76,6 +77,22 @@ def test_names_and_inventories_come_together(path: Path) -> None:
 def test_a_limit_chooses_among_all(path: Path) -> None:
     """Whatever the hosts come from."""
     assert _names(_inventory("z", sources=(str(path),), limit="h[0-3]:z:!h2").read()) == ["h0", "h1", "h3", "z"]
+
+
+def test_shards_have_each_host_once() -> None:
+    """Whatever collector reads the list; the limit comes first."""
+    sources = parse_sources(["web[01-30]", "db[01-10]"], ())
+    shares = [Inventory(sources, "web*", shard=Shard(number, 3)).read() for number in range(3)]
+    assert sorted(_names([host for share in shares for host in share])) == [f"web{n:02d}" for n in range(1, 31)]
+    assert all(shares)
+
+
+def test_a_shard_without_hosts_is_an_error() -> None:
+    """Of two shards one has no host of one."""
+    mine = shard_of("web01", 2)
+    assert _names(Inventory(parse_sources(["web01"], ()), shard=Shard(mine, 2)).read()) == ["web01"]
+    with pytest.raises(InventoryError, match=rf"shard {1 - mine}/2 has none of 1 hosts: use fewer shards"):
+        Inventory(parse_sources(["web01"], ()), shard=Shard(1 - mine, 2)).read()
 
 
 def test_a_limit_that_matches_nothing_is_an_error(path: Path) -> None:
