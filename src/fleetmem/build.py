@@ -114,7 +114,7 @@ def build_fleet(
     """
     inventory = inventory or read_inventory(settings)
     hosts = inventory.hosts
-    names = _names(settings, hosts, current.names if current else None)
+    names = _names(settings, inventory, current.names if current else None)
     is_refresh = current is not None and settings is current.settings  # of hosts alone: nothing else is read again
     before = current.reach if current else None
     reach = before if before and is_refresh else Reach(_reach_settings(settings, inventory), ask_passphrase, before)
@@ -166,9 +166,9 @@ def build_fleet(
     )
 
 
-def _names(settings: Settings, hosts: list[Host], before: FleetNames | None) -> FleetNames:
-    tags = {host.name: make_tags(host.labels, settings.inventory.tags) for host in hosts}
-    return FleetNames(settings.prefix, [host.name for host in hosts], before, tags)
+def _names(settings: Settings, inventory: Inventory, before: FleetNames | None) -> FleetNames:
+    tags = {host.name: make_tags(host.labels, settings.inventory.tags) for host in inventory.hosts}
+    return FleetNames(settings.prefix, inventory.host_names, before, tags)
 
 
 def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:

@@ -276,3 +276,13 @@ def test_what_a_sample_may_take() -> None:
         ssh = seconds | {"jump": jump}
         fleet = build_fleet(load(None, {"inventory": {"hosts": ["a,b"]}, "ssh": ssh}), lambda _path: None)
         assert fleet.longest_sample_seconds == expected
+
+
+def test_shards_tell_the_same_names_apart() -> None:
+    """Two hosts whose names fold to one keep their own series also where different collectors sample them."""
+    names = set()
+    for shard in ("0/2", "1/2"):
+        inventory = {"hosts": ["web[01-20].x,web[01-20]-x"], "shard": shard}
+        fleet = build_fleet(load(None, {"inventory": inventory}), lambda _path: None)
+        names |= {(host.name, fleet.names.host(host.name).host) for host in fleet.hosts}
+    assert len({place for _name, place in names}) == len({name for name, _place in names}) == 40

@@ -64,6 +64,7 @@ class Inventory:
         sources: in order.
         means: likewise.
         hosts: of the last reading.
+        host_names: likewise, those of the other shards too: all collectors have to tell the same names apart.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Inventory:
     ) -> None:
         self.sources = tuple(sources)
         self.hosts: list[Host] = []
+        self.host_names: list[str] = []
         self._limit = limit
         self._shard = shard
         self.means = means or Means()
@@ -169,7 +171,9 @@ class Inventory:
         chosen = hosts if self._limit is None else select(self._limit, hosts)
         if not chosen:
             raise InventoryError(f"limit {self._limit!r} matches none of {len(hosts)} hosts")
-        return self._share(chosen)
+        share = self._share(chosen)
+        self.host_names = [host.name for host in chosen]
+        return share
 
     def _share(self, hosts: list[Host]) -> list[Host]:
         if self._shard is None:
