@@ -30,6 +30,7 @@ from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.side_thread import SideThread
 from fleetmem.sinks.sink import Service
 from fleetmem.systemd import ServiceManager
+from fleetmem.usage import own_usage
 
 log = logging.getLogger("fleetmem.daemon")
 
@@ -251,6 +252,7 @@ class Daemon:
                 logins_withheld_total=self._fleet.reach.withheld_total,
                 names_kept_apart=self._fleet.names.kept_apart,
                 inventory=self._fleet.inventory.stats,
+                usage=own_usage(),
                 unix_seconds=time.time(),
             )
             for sink in collector.sinks:

@@ -57,6 +57,11 @@ COLLECTOR_MEASURES = (
     "inventory_hosts",
     "inventory_failures_total",
     "inventory_stale",
+    "cpu_seconds_total",
+    "rss_bytes",
+    "open_files",
+    "threads",
+    "tasks",
 )
 """The collector's own series."""
 

@@ -11,6 +11,7 @@ from fleetmem.model import CollectorStats, Counter, LeftOut, Outcome, Sample
 from fleetmem.sinks.naming import NameTable
 from fleetmem.sinks.sink import Sink
 from fleetmem.units import format_size
+from fleetmem.usage import Usage
 
 _ID_BYTES = 24  # leaves room for prefix, sink and measure
 
@@ -93,9 +94,10 @@ class SelfStats:
         logins_withheld_total: int,
         names_kept_apart: int,
         inventory: InventoryStats,
+        usage: Usage | None,
         unix_seconds: float,
     ) -> CollectorStats:
-        """Takes an interval's counters, and the state of sinks, links, names and inventory; returns what to ship."""
+        """Takes an interval's counters, and the state of everything else that is counted; returns what to ship."""
         self._missed_total += stats.missed
         values: dict[str, float] = {
             "hosts_up": stats.samples,
@@ -113,6 +115,7 @@ class SelfStats:
             "logins_withheld_total": logins_withheld_total,
             "names_kept_apart": names_kept_apart,
             **inventory._asdict(),
+            **(usage._asdict() if usage else {}),
         }
         counters = [Counter("", measure, value) for measure, value in values.items()]
         for sink in sinks:

@@ -28,6 +28,7 @@ from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import SinkStats
 from fleetmem.sinks.spool import Spool
 from fleetmem.sinks.udp import UdpTransport
+from fleetmem.usage import Usage, own_usage
 from unit.builders import WEB, failure, process, sample, snapshot
 from unit.connect.targets import resolve
 from unit.test_collector import Fleet
@@ -42,6 +43,7 @@ class Scene:
         self.cycle = CycleStats()
         self.fleet = Fleet()
         self.breakers = Breakers(most_refusals=1)
+        self.usage: Usage | None = Usage(0.0, 0, 0, 0)
         self.names = FleetNames("p", ["web01"])
         self.hosts_file = folder / "hosts"
         self.inventory = Inventory([Source("hosts", str(self.hosts_file))])
@@ -83,6 +85,7 @@ class Scene:
             logins_withheld_total=self.breakers.withheld_total,
             names_kept_apart=self.names.kept_apart,
             inventory=self.inventory.stats,
+            usage=self.usage,
             unix_seconds=0.0,
         )
         return {("sink." if counter.sink else "") + counter.measure: counter.value for counter in shipped.counters}
@@ -165,6 +168,10 @@ async def _be_refused(scene: Scene) -> None:
             raise HostError(Stage.LOGIN, Kind.AUTH_FAILED, "no")
 
 
+async def _use_the_machine(scene: Scene) -> None:
+    scene.usage = own_usage()
+
+
 async def _spool(scene: Scene) -> None:
     scene.away(with_spool=True).put(sample(_BIG))
     await scene.run_until(lambda stats: stats.spool_points > 0)
@@ -190,6 +197,7 @@ MOVES: dict[str, Move] = {
     "inventory_hosts": _read_the_inventory,
     "inventory_failures_total": _lose_the_inventory,
     "inventory_stale": _lose_the_inventory,
+    **dict.fromkeys(Usage._fields, _use_the_machine),
     "sink.points_sent_total": _deliver,
     "sink.points_dropped_full_total": _put_too_much,
     "sink.points_dropped_late_total": _be_late,

@@ -23,6 +23,7 @@ from fleetmem.probe import frame, parse, script
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import exposition, records
 from fleetmem.sinks.sink import SinkStats
+from fleetmem.usage import Usage
 
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
@@ -68,6 +69,7 @@ def test_every_counter_of_the_collector_is_documented() -> None:
         logins_withheld_total=0,
         names_kept_apart=0,
         inventory=InventoryStats(),
+        usage=Usage(0.0, 0, 0, 0),
         unix_seconds=0.0,
     )
     assert documented("The collector") == {counter.measure for counter in shipped.counters}

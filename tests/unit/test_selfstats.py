@@ -12,6 +12,7 @@ from fleetmem.sinks import formats
 from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import Sink, SinkStats
+from fleetmem.usage import Usage
 from unit.builders import failure, process, sample
 
 
@@ -34,6 +35,7 @@ def _add(stats: SelfStats, cycle: CycleStats, *sinks: _Sink) -> CollectorStats:
         logins_withheld_total=6,
         names_kept_apart=3,
         inventory=InventoryStats(inventory_hosts=50, inventory_failures_total=4, inventory_stale=1),
+        usage=Usage(1.5, 2**20, 30, 4, 20),
         unix_seconds=5.0,
     )
 
@@ -72,6 +74,11 @@ def test_an_interval() -> None:
         "inventory_hosts": 50,
         "inventory_failures_total": 4,
         "inventory_stale": 1,
+        "cpu_seconds_total": 1.5,
+        "rss_bytes": 2**20,
+        "open_files": 30,
+        "threads": 4,
+        "tasks": 20,
         "statsd.points_sent_total": 1,
         "graphite.queue_points": 2,
     }
