@@ -9,28 +9,18 @@ is stopped, and what it says to have sent is compared with what has come. Exit s
 """
 
 import argparse
-import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from datagram_counter import DatagramCounter, Received
+from fleet_run import MB, STOP_SECONDS, CollectorLog, Line, SimulatedFleet, folder_for, running, wait
+from fleetmem.usage import usage_of
 
-_FLEETMEM = Path(sys.executable).with_name("fleetmem")
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_FAULTS = ("slow", "silent", "refusing", "dropping", "flooding")
 _START_MOST_SECONDS = 120
 _SETTLE_CYCLES = 2  # after the first complete one: the start's backlog is gone
-_STOP_SECONDS = 20.0
-_MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,57 +28,14 @@ class Load:
     """What is measured.
 
     Attributes:
-        hosts: simulated.
-        processes: of each.
-        churn: share of the rows that change from sample to sample.
+        fleet: that is simulated.
         interval_seconds: between two samples of a host.
-        faulty: share of the hosts that has a fault, a fifth of them each fault.
         cycles: how long to measure.
     """
 
-    hosts: int
-    processes: int
-    churn: float
+    fleet: SimulatedFleet
     interval_seconds: int
-    faulty: float
     cycles: int
-
-    @property
-    def good_hosts(self) -> int:
-        """Those that answer in each cycle, give or take how faults are spread."""
-        return int(self.hosts * (1 - self.faulty)) - len(_FAULTS)
-
-
-class Line(NamedTuple):
-    """A line of the table; without a bound it is there to be read."""
-
-    what: str
-    value: float
-    most: float | None = None
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether the value is within its bound."""
-        return self.most is None or self.value <= self.most
-
-    def __str__(self) -> str:
-        bound = "-" if self.most is None else f"at most {self.most:g}"
-        verdict = "-" if self.most is None else ("ok" if self.is_ok else "MISSED")
-        return f"{self.what:<58}{self.value:>14,.3f}   {bound:<14} {verdict}"
-
-
-class Usage(NamedTuple):
-    """What a process has used so far: CPU, and memory now."""
-
-    cpu_seconds: float
-    rss_bytes: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Usage":
-        """Reads it from /proc."""
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        rss_pages = int(fields[21])
-        return cls((int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND, rss_pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 class Cycle(NamedTuple):
@@ -109,44 +56,40 @@ class Run:
     def __init__(self, load: Load, folder: Path) -> None:
         self.load = load
         self._folder = folder
-        self._log = folder / "collector.log"
+        self._log = CollectorLog(folder / "collector.log")
 
     def measure(self) -> list[Line]:
         """Starts everything, measures, stops everything; returns the table."""
         load, counter = self.load, DatagramCounter()
-        with _running(self._simulate(), self._folder / "simulator.log"):
-            _wait("the simulator listens", lambda: "Ctrl-C" in (self._folder / "simulator.log").read_text(), 30)
+        with load.fleet.running(self._folder):
             begun = time.monotonic()
-            with _running(self._collect(counter.port), self._log) as collector:
-                _wait("all good hosts answer", self._is_complete, _START_MOST_SECONDS + 2 * load.interval_seconds)
+            with running(self._collect(counter.port), self._folder / "collector.log") as collector:
+                wait("all good hosts answer", self._is_complete, _START_MOST_SECONDS + 2 * load.interval_seconds)
                 start_seconds = time.monotonic() - begun
                 self._wait_cycles(_SETTLE_CYCLES)
                 first_cycle = len(self._cycles())
-                before, before_at, before_received = Usage.of(collector.pid), time.monotonic(), counter.received()
+                pid = collector.process.pid
+                before, before_at, before_received = usage_of(pid), time.monotonic(), counter.received()
                 rss = []
                 for _ in range(load.cycles):
                     self._wait_cycles(1)
-                    rss.append(Usage.of(collector.pid).rss_bytes)
-                after, seconds, after_received = (
-                    Usage.of(collector.pid),
-                    time.monotonic() - before_at,
-                    counter.received(),
-                )
+                    rss.append(usage_of(pid).rss_bytes)
+                after, seconds, after_received = usage_of(pid), time.monotonic() - before_at, counter.received()
                 cycles = self._cycles()[first_cycle:]
-                collector.send_signal(signal.SIGTERM)
-                collector.wait(_STOP_SECONDS)
+                collector.process.send_signal(signal.SIGTERM)
+                collector.process.wait(STOP_SECONDS)
         received = counter.received().datagrams
         counter.close()
         counters = after_received.counters
-        cpu_seconds = after.cpu_seconds - before.cpu_seconds
-        samples = load.hosts * seconds / load.interval_seconds
-        stopped = self._logged()[-1]
+        cpu_seconds = after.cpu_seconds_total - before.cpu_seconds_total
+        samples = load.fleet.hosts * seconds / load.interval_seconds
+        stopped = self._log.lines()[-1]
         sent = stopped["statsd_datagrams_sent"]
         return [
             Line("from the start to the first complete cycle, s", start_seconds, _START_MOST_SECONDS),
             Line("cores", cpu_seconds / seconds, 0.6),
             Line("CPU per host and cycle, ms", cpu_seconds / samples * 1000),
-            Line("resident memory, MB, highest", max(rss) / _MB, 700),
+            Line("resident memory, MB, highest", max(rss) / MB, 700),
             Line("slots missed", sum(cycle.missed for cycle in cycles), 0),
             Line("hosts that answered in a cycle, fewest", min(cycle.ok for cycle in cycles)),
             Line("delay of a sample, p50 of the last cycle, s", counters["late_p50_seconds"]),
@@ -161,61 +104,27 @@ class Run:
             Line("datagrams sent and not received", sent - received, 0),
         ]
 
-    def _simulate(self) -> list[str]:
-        load = self.load
-        shares = [flag for fault in _FAULTS for flag in (f"--{fault}", f"{load.faulty / len(_FAULTS):.6f}")]
-        size = ["--hosts", str(load.hosts), "--processes", str(load.processes), "--churn", str(load.churn)]
-        return ["lab", "simulate", "--dir", str(self._folder / "fleet"), *size, *shares]
-
     def _collect(self, port: int) -> list[str]:
         config = str(self._folder / "fleet" / "fleetmem.toml")
         interval = str(self.load.interval_seconds)
         return ["run", "-c", config, "-g", f"127.0.0.1:{port}", "--interval", interval, "--log-format", "json"]
 
-    def _logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
-
     def _cycles(self) -> list[Cycle]:
-        lines = [line for line in self._logged() if "missed" in line]
+        lines = [line for line in self._log.lines() if "missed" in line]
         return [Cycle(int(line["message"].split()[0]), line["missed"]) for line in lines]
 
     def _is_complete(self) -> bool:
-        return any(cycle.ok >= self.load.good_hosts for cycle in self._cycles())
+        return any(cycle.ok >= self.load.fleet.good_hosts for cycle in self._cycles())
 
     def _wait_cycles(self, cycles: int) -> None:
         until = len(self._cycles()) + cycles
         seconds = (cycles + 2) * self.load.interval_seconds
-        _wait("a cycle ends", lambda: len(self._cycles()) >= until, seconds)
+        wait("a cycle ends", lambda: len(self._cycles()) >= until, seconds)
 
 
 def _dropped(received: Received) -> float:
     """Returns the points that the collector had no room for, or that came too late to be sent, as it tells itself."""
     return sum(received.counters[f"statsd.points_dropped_{why}_total"] for why in ("full", "late"))
-
-
-@contextmanager
-def _running(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs fleetmem with its output in a file; ends it."""
-    with log.open("wb") as file:
-        process = subprocess.Popen([_FLEETMEM, *arguments], stdout=file, stderr=file)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _wait(what: str, is_so: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > until:
-            raise SystemExit(f"waited {seconds:.0f} s in vain until {what}")
-        time.sleep(0.2)
 
 
 def _arguments() -> argparse.Namespace:
@@ -231,26 +140,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    if kept:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept
-    else:
-        with tempfile.TemporaryDirectory(prefix="fleetmem-scale-") as folder:
-            yield Path(folder)
-
-
 def main() -> None:
     """Measures and prints."""
     given = _arguments()
     hosts, cycles = (1000, 3) if given.quick else (given.hosts, given.cycles)
-    load = Load(hosts, given.processes, given.churn, given.interval, given.faulty, cycles)
-    with _folder(given.logs) as folder:
+    fleet = SimulatedFleet(hosts, given.processes, given.churn, given.faulty)
+    load = Load(fleet, given.interval, cycles)
+    with folder_for("scale", given.logs) as folder:
         lines = Run(load, folder).measure()
     print(
-        f"{load.hosts} hosts with {load.processes} processes every {load.interval_seconds} s, "
-        f"{load.churn:.0%} of the rows change, {load.faulty:.1%} of the hosts are faulty; {load.cycles} cycles"
+        f"{fleet.hosts} hosts with {fleet.processes} processes every {load.interval_seconds} s, "
+        f"{fleet.churn:.0%} of the rows change, {fleet.faulty:.1%} of the hosts are faulty; {load.cycles} cycles"
     )
     print("\n".join(map(str, lines)))
     if not all(line.is_ok for line in lines):

@@ -85,6 +85,7 @@ async def _serve(simulator: Simulator, path: Path, seconds: int) -> None:
                 reports = group.create_task(_report(simulator))
                 await stopping.wait()
                 reports.cancel()
+        print(_counts(simulator), flush=True)
 
 
 async def _report(simulator: Simulator) -> None:
@@ -92,11 +93,15 @@ async def _report(simulator: Simulator) -> None:
         before = simulator.frames_total
         await asyncio.sleep(_REPORT_SECONDS)
         rate = (simulator.frames_total - before) / _REPORT_SECONDS
-        print(
-            f"{simulator.connections} hosts connected, {rate:.0f} frames a second, {simulator.logins_total} logins, "
-            f"{simulator.doubles_total} requests while the one before was at work",
-            flush=True,
-        )
+        print(f"{rate:.0f} frames a second, {_counts(simulator)}", flush=True)
+
+
+def _counts(simulator: Simulator) -> str:
+    return (
+        f"{simulator.connections} hosts connected, {simulator.logins_total} logins, "
+        f"{simulator.doubles_total} requests while the one before was at work, "
+        f"{simulator.crowds_total} connections beside another one"
+    )
 
 
 def _how_to_use(simulator: Simulator, path: Path) -> str:

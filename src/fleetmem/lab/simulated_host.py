@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import NamedTuple
 
 _MEM_TOTAL_KIB = 16 * 1024 * 1024
 _FIRST_PID = 300
@@ -72,6 +73,14 @@ class Plan:
         return None
 
 
+class Sums(NamedTuple):
+    """What a host's processes add up to."""
+
+    processes: int
+    rss_bytes: int
+    vsz_bytes: int
+
+
 class SimulatedHost:
     """The processes of one host.
 
@@ -90,12 +99,32 @@ class SimulatedHost:
 
     def frame(self, request_id: int) -> bytes:
         """Returns the frame that answers a request, after the processes have gone on a little."""
-        self._go_on()
-        available = _MEM_TOTAL_KIB // 2 + self._state % 100_000
-        head = b"BEGIN fleetmem/1 %d\nM %d %d 0 0\nK 0 %b\n" % (request_id, _MEM_TOTAL_KIB, available, self._boot_id)
+        self.go_on()
+        available_kib = self._available_kib
+        head = b"BEGIN fleetmem/1 %d\nM %d %d 0 0\nK 0 %b\n" % (
+            request_id,
+            _MEM_TOTAL_KIB,
+            available_kib,
+            self._boot_id,
+        )
         return b"%b%b\nEND %d 0 %d\n" % (head, b"\n".join(self._rows), request_id, len(self._rows))
 
-    def _go_on(self) -> None:
+    @property
+    def _available_kib(self) -> int:
+        return _MEM_TOTAL_KIB // 2 + self._state % 100_000
+
+    @property
+    def available_bytes(self) -> int:
+        """MemAvailable in the last frame; another one in nearly each."""
+        return self._available_kib * 1024
+
+    def sums(self) -> Sums:
+        """Returns what the processes of the last frame add up to."""
+        columns = [row.split(b" ", 5) for row in self._rows]
+        rss_kib, vsz_kib = sum([int(row[4]) for row in columns]), sum([int(row[3]) for row in columns])
+        return Sums(len(columns), rss_kib * 1024, vsz_kib * 1024)
+
+    def go_on(self) -> None:
         """Changes as many rows as are due: neighbours, from a place on that moves about."""
         self._due += self._churn * len(self._rows)
         changes = min(int(self._due), len(self._rows))

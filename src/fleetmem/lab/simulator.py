@@ -61,13 +61,16 @@ class Simulator:
         frames_total: sent so far.
         logins_total: so far.
         doubles_total: requests that came while the host was at work on another: must stay 0.
+        crowds_total: connections to a host that had one: likewise.
     """
 
     def __init__(self, directory: Directory, plan: Plan, port: int = 0) -> None:
         self.port = port
         self.hosts = plan.hosts
         self.connections = 0
-        self.frames_total = self.logins_total = self.doubles_total = 0
+        self.frames_total = self.logins_total = self.doubles_total = self.crowds_total = 0
+        self._sessions: dict[int, int] = {}
+        self._at_work: set[int] = set()
         self._directory = directory
         self._plan = plan
         self._hosts: dict[int, SimulatedHost] = {}
@@ -129,6 +132,27 @@ class Simulator:
             self._hosts[number] = SimulatedHost(self._plan, number)
         return self._hosts[number]
 
+    def add_session(self, number: int) -> None:
+        """Counts a connection with a probe in it."""
+        others = self._sessions.get(number, 0)
+        self._sessions[number] = others + 1
+        self.connections += 1
+        self.crowds_total += others > 0
+
+    def remove_session(self, number: int) -> None:
+        """Counts it no more."""
+        self._sessions[number] -= 1
+        self.connections -= 1
+
+    def begin(self, number: int) -> None:
+        """Counts a request that a host is at work on from now on."""
+        self.doubles_total += number in self._at_work
+        self._at_work.add(number)
+
+    def end(self, number: int) -> None:
+        """Counts that it is done: answered, or given up."""
+        self._at_work.discard(number)
+
     def fault_of(self, number: int) -> Fault | None:
         """Returns what is wrong with a host."""
         return self._plan.fault_of(number)
@@ -167,6 +191,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 
     def __init__(self, simulator: Simulator, number: int) -> None:
         self._simulator = simulator
+        self._number = number
         self._host = simulator.host(number)
         self._fault = simulator.fault_of(number)
         self._channel: asyncssh.SSHServerChannel[bytes] | None = None
@@ -175,11 +200,12 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._is_writable = True
         self._is_flooding = False
         self._pending: asyncio.TimerHandle | None = None
+        self._is_at_work = False
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """The channel is open."""
         self._channel = chan
-        self._simulator.connections += 1
+        self._simulator.add_session(self._number)
         send_no_decoys(chan.get_connection())  # as OpenSSH
 
     def exec_requested(self, command: str) -> bool:
@@ -195,7 +221,8 @@ class _Session(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel is closed."""
         self._channel = None
-        self._simulator.connections -= 1
+        self._simulator.remove_session(self._number)
+        self._end()
         if self._pending:
             self._pending.cancel()
 
@@ -212,8 +239,8 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         verb, request_id, _kind, _which = line.split(b" ")
         if verb != b"sample":
             return
-        if self._pending:
-            self._simulator.doubles_total += 1
+        self._simulator.begin(self._number)
+        self._is_at_work = True
         self._frames += 1
         frame = self._host.frame(int(request_id))
         match self._fault:
@@ -231,8 +258,14 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             case Fault.SILENT:
                 pass
 
+    def _end(self) -> None:
+        if self._is_at_work:
+            self._is_at_work = False
+            self._simulator.end(self._number)
+
     def _write(self, frame: bytes) -> None:
         self._pending = None
+        self._end()
         if self._channel:
             self._channel.write(frame)
             self._simulator.frames_total += 1

@@ -65,3 +65,16 @@ def test_the_shares_of_faults() -> None:
     )
     assert _plan().fault_of(0) is None
     assert Plan(10, 1, 0, 1, {Fault.SLOW: 1.0}).fault_of(9) is Fault.SLOW
+
+
+def test_what_the_processes_add_up_to() -> None:
+    """The sums, and the memory that is left, are those of the last frame as the parser reads it."""
+    plan, parser = _plan(processes=30), SnapshotParser(ProbeKind.STATUS)
+    host, other = SimulatedHost(plan, 3), SimulatedHost(plan, 3)
+    for request_id in range(1, 20):
+        snapshot = parser.parse(host.frame(request_id))
+        rows = snapshot.processes
+        assert host.sums() == (30, sum(row.rss_bytes for row in rows), sum(row.vsz_bytes for row in rows))
+        assert host.available_bytes == snapshot.memory.available_bytes
+        other.go_on()
+        assert (other.sums(), other.available_bytes) == (host.sums(), host.available_bytes)

@@ -1,0 +1,93 @@
+"""What the simulated fleet notices of a collector that asks too much, with clients of the tests' own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from fleetmem.lab.directory import Directory
+from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulator import Simulator, address_of
+
+_REQUEST = b"sample %d status user\n"
+
+
+@asynccontextmanager
+async def _probe(
+    simulator: Simulator, folder: Path, number: int = 0
+) -> AsyncIterator["asyncssh.SSHClientProcess[Any]"]:
+    """A connection with a probe in it."""
+    lab = Directory(folder)
+    async with (
+        asyncssh.connect(
+            address_of(number),
+            simulator.port,
+            username="fleetmem",
+            client_keys=[str(lab.key)],
+            known_hosts=str(lab.known_hosts),
+        ) as connection,
+        connection.create_process("# fleetmem probe", encoding=None) as probe,
+    ):
+        yield probe
+
+
+async def _sample(probe: "asyncssh.SSHClientProcess[Any]", request_id: int) -> None:
+    probe.stdin.write(_REQUEST % request_id)
+    await probe.stdout.readuntil(b"END %d 0 5\n" % request_id)
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 - counters tell nobody that they changed
+            await asyncio.sleep(0.01)
+
+
+def test_one_connection_per_host_is_right(tmp_path: Path) -> None:
+    """Two hosts, samples one after the other, and one of them connected again: nothing is counted."""
+
+    async def main() -> None:
+        async with Simulator(Directory(tmp_path), Plan(2, 5, 0.1, 1, {})) as simulator:
+            async with _probe(simulator, tmp_path, 0) as one, _probe(simulator, tmp_path, 1) as other:
+                for request_id in range(1, 4):
+                    await _sample(one, request_id)
+                    await _sample(other, request_id)
+            await _until(lambda: simulator.connections == 0)
+            async with _probe(simulator, tmp_path, 0) as one:
+                await _sample(one, 1)
+            assert (simulator.frames_total, simulator.logins_total) == (7, 3)
+            assert (simulator.doubles_total, simulator.crowds_total) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_a_second_connection_is_noticed(tmp_path: Path) -> None:
+    """It is counted, although neither of the two is asked anything."""
+
+    async def main() -> None:
+        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {})) as simulator:
+            async with _probe(simulator, tmp_path), _probe(simulator, tmp_path):
+                await _until(lambda: simulator.connections == 2)
+            assert (simulator.doubles_total, simulator.crowds_total) == (0, 1)
+
+    asyncio.run(main())
+
+
+def test_a_request_too_many_is_noticed(tmp_path: Path) -> None:
+    """A host that is at work must not be asked: not on the same connection, and not on another one."""
+
+    async def main() -> None:
+        async with (
+            Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {Fault.SILENT: 1.0})) as simulator,
+            _probe(simulator, tmp_path) as one,
+            _probe(simulator, tmp_path) as other,
+        ):
+            one.stdin.write(_REQUEST % 1)
+            one.stdin.write(_REQUEST % 2)
+            await _until(lambda: simulator.doubles_total == 1)
+            other.stdin.write(_REQUEST % 1)
+            await _until(lambda: simulator.doubles_total == 2)
+
+    asyncio.run(main())
