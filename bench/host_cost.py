@@ -8,7 +8,7 @@ import paramiko
 
 from fleetmem import config
 from fleetmem.build import build_fleet
-from fleetmem.cli.event_loop import run_async
+from fleetmem.event_loop import run_async
 from fleetmem.model import Sample
 from measured_host import MeasuredHost
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from fleetmem import config
 from fleetmem.build import Fleet, build_fleet
-from fleetmem.cli.event_loop import run_async
 from fleetmem.connect.link import Link
+from fleetmem.event_loop import run_async
 from fleetmem.model import Host, Outcome, ProcessMemory, Sample
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader

@@ -36,15 +36,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """What a fleet is built from: plain and picklable.
+
+    Attributes:
+        settings: the configuration.
+        hosts: the fleet's.
+        host_names: theirs, and those of all hosts that others sample: the same names are told apart everywhere.
+        reach: how to get at the hosts.
+    """
+
+    settings: Settings
+    hosts: tuple[Host, ...]
+    host_names: tuple[str, ...]
+    reach: ReachSettings
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """What a command works with: hosts, their names in metrics, the collector that samples them, and how it is.
 
     `make_link` makes the connection to a host; nothing is connected before it is asked something.
     """
 
-    settings: Settings
+    spec: FleetSpec
     inventory: Inventory
-    hosts: list[Host]
     names: FleetNames
     reach: Reach
     by_host: dict[Host, HostSettings]
@@ -59,6 +75,16 @@ class Fleet:
     health: Health
 
     @property
+    def settings(self) -> Settings:
+        """The configuration."""
+        return self.spec.settings
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """All of them."""
+        return self.spec.hosts
+
+    @property
     def services(self) -> list[Service]:
         """What is to run beside the collector."""
         return [*self.collector.sinks, *self.sites.values()]
@@ -66,7 +92,7 @@ class Fleet:
     @property
     def longest_sample_seconds(self) -> float:
         """What a sample may take at the host that may take longest."""
-        return max(target.longest_sample_seconds for target in self.targets.values())
+        return max((target.longest_sample_seconds for target in self.targets.values()), default=0.0)
 
     @property
     def files(self) -> int:
@@ -113,11 +139,27 @@ def build_fleet(
         SinkError: the spool of a sink cannot be used; likewise.
     """
     inventory = inventory or read_inventory(settings)
-    hosts = inventory.hosts
-    names = _names(settings, inventory, current.names if current else None)
+    reach = _reach_settings(settings, inventory)
+    spec = FleetSpec(settings, tuple(inventory.hosts), tuple(inventory.host_names), reach)
+    return build(spec, ask_passphrase, current, inventory)
+
+
+def build(
+    spec: FleetSpec,
+    ask_passphrase: AskPassphrase,
+    current: Fleet | None = None,
+    inventory: Inventory | None = None,
+) -> Fleet:
+    """Returns, likewise, the objects of a fleet whose hosts are known.
+
+    Raises:
+        UsageError, SinkError: see `build_fleet`.
+    """
+    settings, hosts = spec.settings, spec.hosts
+    names = _names(spec, current.names if current else None)
     is_refresh = current is not None and settings is current.settings  # of hosts alone: nothing else is read again
     before = current.reach if current else None
-    reach = before if before and is_refresh else Reach(_reach_settings(settings, inventory), ask_passphrase, before)
+    reach = before if before and is_refresh else Reach(spec.reach, ask_passphrase, before)
     by_host = settings_by_host(settings, hosts, is_refresh=is_refresh)
     targets = reach.resolve(hosts, lambda host: by_host[host].ssh)
     series_room = _series_room(settings, len(hosts))
@@ -149,9 +191,8 @@ def build_fleet(
     series.room = series_room
     latest = {host: host for host in hosts}
     return Fleet(
-        settings,
-        inventory,
-        hosts,
+        spec,
+        inventory or Inventory(()),
         names,
         reach,
         by_host,
@@ -166,9 +207,9 @@ def build_fleet(
     )
 
 
-def _names(settings: Settings, inventory: Inventory, before: FleetNames | None) -> FleetNames:
-    tags = {host.name: make_tags(host.labels, settings.inventory.tags) for host in inventory.hosts}
-    return FleetNames(settings.prefix, inventory.host_names, before, tags)
+def _names(spec: FleetSpec, before: FleetNames | None) -> FleetNames:
+    tags = {host.name: make_tags(host.labels, spec.settings.inventory.tags) for host in spec.hosts}
+    return FleetNames(spec.settings.prefix, spec.host_names, before, tags)
 
 
 def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from fleetmem.selfstats import CycleStats
-from fleetmem.sinks.sink import Sink
+from fleetmem.sinks.sink import SinkState
 
 if TYPE_CHECKING:
     from fleetmem.sinks.http_server import Answer, Page
@@ -65,7 +65,7 @@ class Health:
         self._interval_seconds = interval_seconds
         self._allowed_seconds = _CYCLES * interval_seconds + sample_seconds
 
-    def add(self, stats: CycleStats, sinks: Sequence[Sink]) -> None:
+    def add(self, stats: CycleStats, sinks: Sequence[SinkState]) -> None:
         """Takes the end of an interval, with the state of the sinks."""
         if stats.samples or stats.failures:
             away = "".join(f", {sink.name} away" for sink in sinks if sink.problem)
@@ -122,7 +122,7 @@ class Health:
         return json_answer(self.report(), is_good=is_good)
 
 
-def _facts(stats: CycleStats, sinks: Sequence[Sink]) -> dict[str, object]:
+def _facts(stats: CycleStats, sinks: Sequence[SinkState]) -> dict[str, object]:
     return {
         "hosts_up": stats.samples,
         "hosts_failed": sum(stats.failures.values()),
@@ -131,12 +131,12 @@ def _facts(stats: CycleStats, sinks: Sequence[Sink]) -> dict[str, object]:
     }
 
 
-def _sink(sink: Sink) -> dict[str, object]:
-    stats = sink.stats()
+def _sink(sink: SinkState) -> dict[str, object]:
+    stats = sink.counters
     return {
         "name": sink.name,
         "address": sink.address,
-        "problem": str(sink.problem) if sink.problem else None,
+        "problem": sink.problem,
         "waiting_points": stats.queue_points + stats.spool_points,
         "dropped_points": stats.points_dropped_total,
     }

@@ -1,7 +1,10 @@
 """When each host is sampled: absolute times, so that delays do not add up. Pure."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from fleetmem.model import Host
 
 
 class Slot(NamedTuple):
@@ -45,3 +48,39 @@ class Schedule:
         overdue = (now_seconds - after.at_seconds) / self._interval_seconds - 1
         missed = max(0, math.ceil(overdue - 0.5))
         return self.slot(after.cycle + 1 + missed), missed
+
+
+class Grid(NamedTuple):
+    """The slots of a fleet. Whoever has it finds the same ones, also who takes the place of another.
+
+    Attributes:
+        start_seconds: when cycle 0 begins, on a monotonic clock, which all processes of a machine share.
+        interval_seconds: between two cycles.
+        places: of the hosts that are sampled, each one's position in an interval, 0 <= place < 1.
+    """
+
+    start_seconds: float
+    interval_seconds: float
+    places: Mapping[Host, float]
+
+    def schedule(self, host: Host) -> Schedule:
+        """Returns the slots of a host."""
+        return Schedule(self.start_seconds, self.interval_seconds, self.places[host])
+
+    def cycle_of(self, now_seconds: float) -> int:
+        """Returns the number of the cycle of a time."""
+        return int((now_seconds - self.start_seconds) // self.interval_seconds)
+
+    def end_of(self, cycle: int) -> float:
+        """Returns when a cycle ends."""
+        return self.start_seconds + (cycle + 1) * self.interval_seconds
+
+    def seconds_of_cycle(self, now_seconds: float) -> float:
+        """Returns how long ago the cycle of a time began."""
+        return (now_seconds - self.start_seconds) % self.interval_seconds
+
+    def with_hosts(self, hosts: Sequence[Host]) -> "Grid":
+        """Returns the slots of other hosts: who is there already keeps its own, the others are spread."""
+        known = self.places
+        places = {host: known.get(host, number / len(hosts)) for number, host in enumerate(hosts)}
+        return self._replace(places=places)

@@ -9,7 +9,7 @@ from fleetmem.errors import Kind
 from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.model import CollectorStats, Counter, LeftOut, Outcome, Sample
 from fleetmem.sinks.naming import NameTable
-from fleetmem.sinks.sink import Sink
+from fleetmem.sinks.sink import SinkState
 from fleetmem.units import format_size
 from fleetmem.usage import Usage
 
@@ -50,7 +50,7 @@ class CycleStats:
         """
         self.late_seconds.append(max(0.0, late_seconds))
         self.host_seconds.append(outcome.collect_seconds)
-        self.seconds = cycle_seconds
+        self.seconds = max(self.seconds, cycle_seconds)
         if isinstance(outcome, Sample):
             self.samples += 1
             self.processes += outcome.shaped.process_count
@@ -87,7 +87,7 @@ class SelfStats:
     def add(
         self,
         stats: CycleStats,
-        sinks: Sequence[Sink],
+        sinks: Sequence[SinkState],
         *,
         handshakes_total: int,
         reconnects_total: int,
@@ -119,7 +119,7 @@ class SelfStats:
         }
         counters = [Counter("", measure, value) for measure, value in values.items()]
         for sink in sinks:
-            counters += [Counter(sink.name, measure, value) for measure, value in sink.stats()._asdict().items()]
+            counters += [Counter(sink.name, measure, value) for measure, value in sink.counters._asdict().items()]
         return CollectorStats(self.collector, unix_seconds, tuple(counters))
 
 

@@ -25,7 +25,7 @@ from fleetmem.sinks.backlog import Bounds
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.runner import Options, QueuedSink, Transport
 from fleetmem.sinks.series import Retire, SeriesEncoding
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.sinks.spool import Spool
 from fleetmem.sinks.udp import UdpTransport
 from fleetmem.usage import Usage, own_usage
@@ -79,7 +79,7 @@ class Scene:
         """Returns what would be shipped now; counters of the sink begin with `sink.`."""
         shipped = self._stats.add(
             self.cycle,
-            [self.sink],
+            [SinkState.of(self.sink)],
             handshakes_total=self.fleet.collector.handshakes_total,
             reconnects_total=self.fleet.collector.reconnects_total,
             logins_withheld_total=self.breakers.withheld_total,

@@ -8,8 +8,9 @@ import pytest
 from fleetmem.build import build_fleet
 from fleetmem.collector import Collector
 from fleetmem.config import load
-from fleetmem.daemon import Daemon, FailureLog, _on_one_line
+from fleetmem.daemon import Daemon, _on_one_line
 from fleetmem.errors import ConfigError, Kind, Stage
+from fleetmem.failure_log import FailureLog
 from fleetmem.model import Host, Outcome
 from fleetmem.systemd import ServiceManager
 from unit.builders import WEB, failure, sample

@@ -12,6 +12,7 @@ from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.runner import QueuedSink
 from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import SinkState
 from fleetmem.sinks.udp import UdpTransport
 from unit.builders import failure, process, sample
 
@@ -50,7 +51,7 @@ def _complete(health: Health, *outcomes: Outcome, sinks: list[QueuedSink] | None
     stats = CycleStats()
     for outcome in outcomes:
         stats.add(outcome, 0.0, 0.0)
-    health.add(stats, sinks or [])
+    health.add(stats, list(map(SinkState.of, sinks or [])))
 
 
 def _get(health: Health, path: str) -> tuple[HTTPStatus, dict[str, Any]]:

@@ -2,7 +2,7 @@ import asyncio
 
 from fleetmem.host_tasks import HostTasks
 from fleetmem.model import Host
-from fleetmem.schedule import Schedule, Slot
+from fleetmem.schedule import Grid, Schedule, Slot
 
 
 def test_hosts_come_and_go_without_a_word_to_the_others() -> None:
@@ -21,15 +21,16 @@ def test_hosts_come_and_go_without_a_word_to_the_others() -> None:
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            tasks = HostTasks(group, 100, 10, work)
-            tasks.replace([first, second], 100)
+            grid = Grid(100, 10, {}).with_hosts([first, second])
+            tasks = HostTasks(group, work)
+            tasks.replace(grid, 100)
             await asyncio.sleep(0)
             assert slots == {"a": Slot(0, 100), "b": Slot(0, 105)}
-            tasks.replace([second, third], 127)
+            tasks.replace(grid.with_hosts([second, third]), 127)
             await asyncio.sleep(0)
             assert ended == ["a"]
             assert slots["c"] == Slot(3, 135)
-            tasks.cancel()
+            await tasks.end()
         assert sorted(ended) == ["a", "b", "c"]
 
     asyncio.run(main())

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from fleetmem import daemon
+from fleetmem import sampler
 from fleetmem.build import build_fleet
 from fleetmem.config import load
 from fleetmem.daemon import Daemon
@@ -46,7 +46,7 @@ class _Stuck:
 
 def test_stuck_sinks_hold_up_a_reload_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a reload removes are given their time side by side: no host is sampled meanwhile."""
-    monkeypatch.setattr(daemon, "_DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(sampler, "DRAIN_SECONDS", 0.5)
     settings = load(None, {"inventory": {"hosts": ["127.0.0.1:1"]}})
     fleet = build_fleet(settings, lambda _path: None)
     fleet.collector.sinks += [cast("Sink", _Stuck()) for _ in range(10)]

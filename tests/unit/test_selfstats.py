@@ -1,6 +1,5 @@
 import re
 import socket
-from typing import cast
 
 import pytest
 
@@ -11,25 +10,19 @@ from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames
 from fleetmem.sinks.series import Retire, SeriesEncoding
-from fleetmem.sinks.sink import Sink, SinkStats
+from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.usage import Usage
 from unit.builders import failure, process, sample
 
 
-class _Sink:
-    def __init__(self, name: str, stats: SinkStats) -> None:
-        self.name = name
-        self._stats = stats
-
-    def stats(self) -> SinkStats:
-        """Returns what it was given."""
-        return self._stats
+def _sink(name: str, stats: SinkStats) -> SinkState:
+    return SinkState(name, "", None, stats)
 
 
-def _add(stats: SelfStats, cycle: CycleStats, *sinks: _Sink) -> CollectorStats:
+def _add(stats: SelfStats, cycle: CycleStats, *sinks: SinkState) -> CollectorStats:
     return stats.add(
         cycle,
-        cast("list[Sink]", sinks),
+        sinks,
         handshakes_total=7,
         reconnects_total=2,
         logins_withheld_total=6,
@@ -51,7 +44,7 @@ def test_an_interval() -> None:
         cycle.add(sample(process(1), process(2)), late_seconds, 3.0)
     cycle.add(failure(Kind.AUTH_FAILED), 0.4, 3.5)
     cycle.missed += 5
-    sinks = _Sink("statsd", SinkStats(points_sent_total=1)), _Sink("graphite", SinkStats(queue_points=2))
+    sinks = _sink("statsd", SinkStats(points_sent_total=1)), _sink("graphite", SinkStats(queue_points=2))
     values = _values(_add(SelfStats(), cycle, *sinks))
     assert {name: value for name, value in values.items() if value} == {
         "hosts_up": 3,
@@ -101,7 +94,7 @@ def test_totals_grow_and_the_others_start_anew() -> None:
 def test_names(monkeypatch: pytest.MonkeyPatch, hostname: str) -> None:
     """Whatever this machine is called: every name is legal and fits, with the longest prefix and a sink's name."""
     monkeypatch.setattr(socket, "gethostname", lambda: hostname)
-    shipped = _add(SelfStats(), CycleStats(), _Sink("prometheus", SinkStats()))
+    shipped = _add(SelfStats(), CycleStats(), _sink("prometheus", SinkStats()))
     encoding = SeriesEncoding(formats.statsd_plain, Retire.NONE)
     text = encoding.stats(FleetNames("p" * 40, []), shipped)
     lines = text.text.decode().splitlines()
@@ -114,7 +107,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch, hostname: str) -> None:
 
 def test_no_measure_ends_as_an_aggregation_rule_does() -> None:
     """Graphite's usual rules add up, or take the lowest of, what ends so."""
-    for counter in _add(SelfStats(), CycleStats(), _Sink("x", SinkStats())).counters:
+    for counter in _add(SelfStats(), CycleStats(), _sink("x", SinkStats())).counters:
         assert not re.search(r"(count|sum|min|max|lower|upper)$", counter.measure)
 
 

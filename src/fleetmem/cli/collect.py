@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from fleetmem.build import Fleet, build_fleet
-from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.hints import HINTS
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
@@ -19,6 +18,7 @@ from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.cli.progress import progress_bars
 from fleetmem.errors import SinkError
+from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.safe_text import printable
 from fleetmem.sinks.sink import Sink

@@ -18,12 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetmem.cli.check import check, print_verdict
-from fleetmem.cli.event_loop import run_async
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.output import NO_NAME, plain
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError, UsageError
+from fleetmem.event_loop import run_async
 from fleetmem.lab.addresses import MAX_HOSTS
 from fleetmem.lab.demo import Row, Watch, build_recording_fleet, fetch_histories
 from fleetmem.lab.directory import DEFAULT_DIRECTORY, Directory

@@ -12,12 +12,12 @@ from rich.console import Console
 from fleetmem.build import build_fleet
 from fleetmem.cli.collect import EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
 from fleetmem.cli.dry_run import DryRun
-from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
+from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.model import Outcome
 from fleetmem.sinks.whisper import parse_retention
 from fleetmem.systemd import ServiceManager

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.cli.lab import MaxHours, told_clearly
 from fleetmem.errors import UsageError
+from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Fault, Plan
 from fleetmem.lab.simulator import MAX_HOSTS, Simulator

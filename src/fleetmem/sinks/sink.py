@@ -98,3 +98,24 @@ class Sink(Service, Protocol):
 
     def stats(self) -> SinkStats:
         """Returns its counters."""
+
+
+class SinkState(NamedTuple):
+    """A sink at one moment.
+
+    Attributes:
+        name: see `Sink`.
+        address: where to.
+        problem: what is wrong with the backend, None when nothing is.
+        counters: see there.
+    """
+
+    name: str
+    address: str
+    problem: str | None
+    counters: SinkStats
+
+    @classmethod
+    def of(cls, sink: Sink) -> "SinkState":
+        """Returns the state of a sink now."""
+        return cls(sink.name, sink.address, str(sink.problem) if sink.problem else None, sink.stats())

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-log = logging.getLogger("fleetmem.cli")
+log = logging.getLogger("fleetmem.event_loop")
 
 _LOOKUPS_AT_ONCE = 512
 FILES_FOR_OURSELVES = 64

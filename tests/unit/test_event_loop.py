@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fleetmem.cli.event_loop import raise_file_limit, run_async
 from fleetmem.errors import UsageError
+from fleetmem.event_loop import raise_file_limit, run_async
 
 
 async def _answer() -> tuple[int, set[str]]:

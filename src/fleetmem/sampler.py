@@ -1,0 +1,219 @@
+"""What samples a fleet: each host in its slots, its outcomes to the sinks.
+
+           HostTasks: one task per host ──> Collector.sample ──> outcome ──> counters, log, listener
+             ^ places of a `Grid`                  └──> sinks, each with a task of its own
+
+A sampler is made from plain values, a clock and a listener. It touches no signal, no global and no terminal, so that a
+process, a thread or another machine can own it. Who owns it tells it what to sample, and asks it for its `Report`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fleetmem.build import Fleet, FleetSpec, build
+from fleetmem.connect.keys import AskPassphrase
+from fleetmem.errors import SinkError
+from fleetmem.failure_log import FailureLog
+from fleetmem.host_tasks import HostTasks
+from fleetmem.model import CollectorStats, Host, Outcome
+from fleetmem.report import Report, Totals
+from fleetmem.schedule import Grid, Schedule, Slot
+from fleetmem.selfstats import CycleStats
+from fleetmem.sinks.sink import Service, SinkState
+from fleetmem.usage import own_usage
+
+log = logging.getLogger("fleetmem.daemon")
+
+DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
+_DISCONNECT_SECONDS = 4.0
+
+Listener = Callable[[Outcome], None]
+"""Is called with each outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSpec:
+    """All that a sampler is made from: plain and picklable.
+
+    Attributes:
+        fleet: hosts, and how to reach, ask and shape them, and where to send that.
+        grid: when they are sampled.
+        from_seconds: slots from then on are its own, on the clock of the grid.
+    """
+
+    fleet: FleetSpec
+    grid: Grid
+    from_seconds: float
+
+
+class Sampler:
+    """Samples a fleet until it is stopped.
+
+    Args:
+        fleet: which.
+        grid: when each host is sampled; those without a place are not.
+        from_seconds: slots from then on are its own.
+        on_outcome: called with each outcome.
+        now: the clock of the grid.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        grid: Grid,
+        from_seconds: float,
+        on_outcome: Listener | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fleet = fleet
+        self._grid = grid
+        self._from_seconds = from_seconds
+        self._on_outcome = on_outcome
+        self._now = now
+        self._failures = FailureLog()
+        self._cycle = CycleStats()
+        self._services: dict[Service, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: HostTasks | None = None
+        self._taking = asyncio.Lock()
+        self._stopping = asyncio.Event()
+
+    @classmethod
+    def of(cls, spec: SamplerSpec, ask_passphrase: AskPassphrase, on_outcome: Listener | None = None) -> "Sampler":
+        """Returns the sampler that a spec describes.
+
+        Raises:
+            UsageError: hosts, keys or the ssh configuration cannot be used.
+            SinkError: the spool of a sink cannot be used.
+        """
+        return cls(build(spec.fleet, ask_passphrase), spec.grid, spec.from_seconds, on_outcome)
+
+    @property
+    def fleet(self) -> Fleet:
+        """What it samples."""
+        return self._fleet
+
+    async def run(self) -> None:
+        """Samples until `stop`; then delivers what is queued and disconnects, within 5 s."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._begin_services()
+            self._tasks = HostTasks(group, self._sample_host)
+            self._tasks.replace(self._grid, self._from_seconds)
+            try:
+                await self._stopping.wait()
+            finally:
+                await self._tasks.end()
+                await self._shut_down()
+
+    async def stop(self) -> None:
+        """Ends the sampling at once; `run` returns when all is delivered."""
+        if self._tasks:
+            await self._tasks.end()
+        self._stopping.set()
+
+    async def _sample_host(self, host: Host, schedule: Schedule, slot: Slot) -> None:
+        while True:
+            await asyncio.sleep(slot.at_seconds - self._now())
+            late_seconds = self._now() - slot.at_seconds
+            self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
+            slot, missed = schedule.next_slot(slot, self._now())
+            self._cycle.missed += missed
+
+    def _add(self, outcome: Outcome, late_seconds: float) -> None:
+        """Counts an outcome. It is not kept: thousands of hosts sleep until their next one."""
+        self._cycle.add(outcome, late_seconds, self._grid.seconds_of_cycle(self._now()))
+        self._failures.add(outcome)
+        if self._on_outcome:
+            self._on_outcome(outcome)
+
+    async def take(self, fleet: Fleet, grid: Grid) -> None:
+        """Takes a fleet in the place of the one that it was built from: its sinks begin, those that are gone end.
+
+        Args:
+            fleet: may have been built anew, with all that hosts and sinks have in common taken over.
+            grid: with the same start, hosts that stay are sampled on without a word; with another one, all begin anew.
+        """
+        async with self._taking:  # a fleet that is half in its place leaves connections behind
+            if self._tasks is None:
+                raise RuntimeError("takes a fleet before it runs")
+            old, self._fleet = self._fleet, fleet
+            begins_anew = grid.start_seconds != self._grid.start_seconds
+            self._grid = grid
+            if begins_anew:
+                await self._tasks.end()
+                missed, self._cycle = self._cycle.missed, CycleStats()  # hosts sampled anew must not count twice
+                self._cycle.missed = missed
+            else:
+                self._tasks.replace(grid, self._now())
+            await self._replace(old, fleet)
+            if begins_anew and not self._stopping.is_set():
+                self._tasks.replace(grid, grid.start_seconds)
+
+    async def _replace(self, old: Fleet, new: Fleet) -> None:
+        self._failures.keep(new.hosts)
+        hosts = set(new.hosts)
+        async with asyncio.TaskGroup() as ending:  # side by side, for as long as that takes
+            for sink in old.collector.sinks:
+                is_kept = sink in new.collector.sinks
+                sink.replace_hosts(new.names, hosts if is_kept else set(), time.time())  # else their series end there
+            for service in old.services:
+                if service not in new.services:
+                    ending.create_task(_end(service, self._services.pop(service)))
+        self._begin_services()
+        await old.collector.close()  # what the new one did not adopt
+        if old.reach is not new.reach:
+            await old.reach.close()
+
+    def _begin_services(self) -> None:
+        for service in self._fleet.services:
+            if self._group and service not in self._services:
+                self._services[service] = self._group.create_task(service.run())
+
+    def report(self) -> Report:
+        """Returns what happened since it was asked last, and how it is."""
+        cycle, self._cycle = self._cycle, CycleStats()
+        collector, reach = self._fleet.collector, self._fleet.reach
+        return Report(
+            cycle,
+            Totals(collector.handshakes_total, collector.reconnects_total, reach.withheld_total),
+            self._fleet.names.kept_apart,
+            own_usage(),
+            tuple(map(SinkState.of, collector.sinks)),
+        )
+
+    def put_stats(self, stats: CollectorStats) -> None:
+        """Ships the collector's own counters through its sinks."""
+        for sink in self._fleet.collector.sinks:
+            sink.put_stats(stats)
+
+    async def _shut_down(self) -> None:
+        async with asyncio.TaskGroup() as group:  # side by side: 5 s are all there is
+            for service, task in self._services.items():
+                group.create_task(_end(service, task))
+            group.create_task(self._disconnect())
+
+    async def _disconnect(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCONNECT_SECONDS):
+                await self._fleet.collector.close()
+                await self._fleet.reach.close()
+
+
+async def _end(service: Service, task: asyncio.Task[None]) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await service.drain()
+    except (SinkError, TimeoutError) as error:
+        log.warning(
+            "%s: not everything was delivered: %s",
+            service.address,
+            error if isinstance(error, SinkError) else "no time left",
+        )
+    finally:
+        task.cancel()
+        await service.close()
