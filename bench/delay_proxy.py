@@ -31,11 +31,21 @@ _STOP_SECONDS = 5.0
 
 
 class Passed(NamedTuple):
-    """What passed since the proxy was started: TCP's payload, without its headers and those of IP."""
+    """What passed since the proxy was started: TCP's payload, without its headers and those of IP.
+
+    Attributes:
+        connections: so many.
+        bytes_to_targets: payload.
+        bytes_to_clients: payload.
+        round_trips: of each connection, in the order in which they came: TCP's, and those up to the last piece that the
+            client had when it closed its side, or has now. A piece belongs to the round trip after that of the last
+            one that its sender had, as it may be an answer to it.
+    """
 
     connections: int
     bytes_to_targets: int
     bytes_to_clients: int
+    round_trips: tuple[int, ...]
 
     @property
     def total_bytes(self) -> int:
@@ -78,7 +88,8 @@ class DelayProxy:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return Passed(*map(int, self._answer().split()))
+        connections, to_targets, to_clients, *round_trips = map(int, self._answer().split())
+        return Passed(connections, to_targets, to_clients, tuple(round_trips))
 
 
 class _Direction:
@@ -87,26 +98,31 @@ class _Direction:
     Args:
         delay_seconds: how long each piece is held.
         on_end: is told when the end has been passed on.
+
+    Attributes:
+        passed_bytes: so far.
+        round_trip: of the last piece that has arrived, from 0.
     """
 
     def __init__(self, delay_seconds: float, on_end: Callable[[], None]) -> None:
         self._delay_seconds = delay_seconds
         self._on_end = on_end
-        self._held: deque[tuple[float, bytes | None]] = deque()
+        self._held: deque[tuple[float, int, bytes | None]] = deque()
         self._loop = asyncio.get_running_loop()
         self._receiver: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.passed_bytes = 0
+        self.round_trip = 0
 
     def attach(self, receiver: asyncio.WriteTransport) -> None:
         """Tells where to send; until then everything is held."""
         self._receiver = receiver
         self._deliver()
 
-    def put(self, data: bytes | None) -> None:
+    def put(self, data: bytes | None, round_trip: int) -> None:
         """Takes a piece, or the end."""
         self.passed_bytes += len(data or b"")
-        self._held.append((self._loop.time() + self._delay_seconds, data))
+        self._held.append((self._loop.time() + self._delay_seconds, round_trip, data))
         if not self._timer:
             self._deliver()
 
@@ -115,7 +131,7 @@ class _Direction:
         if not self._receiver:
             return
         while self._held:
-            due, data = self._held[0]
+            due, round_trip, data = self._held[0]
             if due > self._loop.time():
                 self._timer = self._loop.call_at(due, self._deliver)
                 return
@@ -123,14 +139,15 @@ class _Direction:
             if data is None:
                 self._on_end()
             elif not self._receiver.is_closing():
+                self.round_trip = max(self.round_trip, round_trip)
                 self._receiver.write(data)
 
 
 class _Side(asyncio.Protocol):
-    """One of the two sockets of a connection: what it receives goes into a direction."""
+    """One of the two sockets of a connection: what it receives, it puts somewhere."""
 
-    def __init__(self, direction: _Direction, on_made: Callable[[asyncio.Transport], None]) -> None:
-        self._direction = direction
+    def __init__(self, put: Callable[[bytes | None], None], on_made: Callable[[asyncio.Transport], None]) -> None:
+        self._put = put
         self._on_made = on_made
         self._has_ended = False
 
@@ -140,7 +157,7 @@ class _Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Holds it."""
-        self._direction.put(data)
+        self._put(data)
 
     def eof_received(self) -> bool:
         """Keeps the other direction open."""
@@ -154,7 +171,7 @@ class _Side(asyncio.Protocol):
     def _end(self) -> None:
         if not self._has_ended:
             self._has_ended = True
-            self._direction.put(None)
+            self._put(None)
 
 
 class _Connection:
@@ -169,10 +186,24 @@ class _Connection:
         self.to_target = _Direction(half, lambda: self._end(1))
         self.to_client = _Direction(half, lambda: self._end(0))
         self._connecting: asyncio.Task[None] | None = None
+        self._final_round_trip: int | None = None
+
+    @property
+    def round_trips(self) -> int:
+        """See `Passed`."""
+        return 1 + (self.to_client.round_trip if self._final_round_trip is None else self._final_round_trip)
 
     def client_side(self) -> _Side:
         """Returns the protocol of the client's socket."""
-        return _Side(self.to_target, self._accept)
+        return _Side(self._put_from_client, self._accept)
+
+    def _put_from_client(self, data: bytes | None) -> None:
+        if data is None:
+            self._final_round_trip = self.to_client.round_trip
+        self.to_target.put(data, self.to_client.round_trip)
+
+    def _put_from_target(self, data: bytes | None) -> None:
+        self.to_client.put(data, self.to_target.round_trip + 1)
 
     def _accept(self, client: asyncio.Transport) -> None:
         self._transports.append(client)
@@ -189,7 +220,7 @@ class _Connection:
         loop = asyncio.get_running_loop()
         try:
             transport, _protocol = await loop.create_connection(
-                lambda: _Side(self.to_client, self._transports.append), "127.0.0.1", target
+                lambda: _Side(self._put_from_target, self._transports.append), "127.0.0.1", target
             )
         except OSError:
             self._transports[0].abort()
@@ -234,7 +265,8 @@ class _Proxy:
             return
         to_targets = sum(connection.to_target.passed_bytes for connection in self._connections)
         to_clients = sum(connection.to_client.passed_bytes for connection in self._connections)
-        print(len(self._connections), to_targets, to_clients, flush=True)
+        round_trips = [connection.round_trips for connection in self._connections]
+        print(len(self._connections), to_targets, to_clients, *round_trips, flush=True)
 
 
 def main() -> None:

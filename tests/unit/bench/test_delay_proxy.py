@@ -101,7 +101,20 @@ def test_ends_are_passed_on_and_bytes_counted(serve: Callable[[bytes], int]) -> 
             connection.sendall(b"all I have")
             connection.shutdown(socket.SHUT_WR)
             assert _receive(connection, 100) == b"helloall I have"
-        assert proxy.passed() == Passed(connections=1, bytes_to_targets=10, bytes_to_clients=15)
+        assert proxy.passed() == Passed(connections=1, bytes_to_targets=10, bytes_to_clients=15, round_trips=(1,))
+
+
+def test_round_trips_are_counted(serve: Callable[[bytes], int]) -> None:
+    """TCP's, that of the greeting, and one for each answer that was waited for before the next was asked for."""
+    with DelayProxy([serve(b"hello")], 10) as proxy:
+        with _connect(proxy) as patient, _connect(proxy) as hasty:
+            for data in (b"one", b"two", b"three"):
+                hasty.sendall(data)
+            assert _receive(hasty, 16) == b"helloonetwothree"
+            assert _receive(patient, 5) == b"hello"
+            for data in (b"one", b"two", b"three"):
+                _exchange(patient, data)
+        assert proxy.passed().round_trips == (5, 2)
 
 
 def test_an_address_has_the_same_target_each_time(serve: Callable[[bytes], int]) -> None:
