@@ -1,5 +1,6 @@
 """Fixtures: servers that live for one test or one run of the suite, and fleetmem's command line."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from . import servers
 from .hostile import HostileHosts, hostile_hosts
 from .receivers import CarbonCache, Collectd, Prometheus
-from .servers import Cli, Sshd, StatsD, started
+from .servers import Agent, Cli, Sshd, StatsD, find_tool, started, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,18 @@ def cli(tmp_path: Path) -> Cli:
     home = tmp_path / "home"
     home.mkdir()
     return Cli(home)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, cli: Cli) -> Iterator[Agent]:
+    """An ssh-agent without keys."""
+    path = tmp_path / "agent"
+    with subprocess.Popen([find_tool("ssh-agent"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for("the agent listens", path.is_socket)
+            yield Agent(path, cli.home)
+        finally:
+            process.terminate()
 
 
 @pytest.fixture

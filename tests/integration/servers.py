@@ -411,6 +411,24 @@ LogLevel VERBOSE
         server.stop()
 
 
+@dataclass
+class Agent:
+    """An ssh-agent of our own."""
+
+    path: Path
+    home: Path
+
+    def add(self, *keys: Path, passphrase: str = "") -> None:
+        """Adds keys, with their certificates where these are beside them."""
+        program = self.home / "askpass"
+        program.write_text(f"#!/bin/sh\necho '{passphrase}'\n")
+        program.chmod(0o700)
+        env = environment(self.home) | {"SSH_AUTH_SOCK": str(self.path), "DISPLAY": ":0", "SSH_ASKPASS": str(program)}
+        env |= {"SSH_ASKPASS_REQUIRE": "force"}
+        for key in keys:
+            subprocess.run([find_tool("ssh-add"), "-q", str(key)], env=env, check=True, stdin=subprocess.DEVNULL)
+
+
 # --- Node StatsD -----------------------------------------------------------------------------------------------------
 
 

@@ -3,48 +3,15 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from . import servers
 from .fido import fido_agent
-from .servers import Cli, Sshd, environment, find_tool, make_key, wait_for
+from .servers import Agent, Cli, Sshd, find_tool, make_key, wait_for
 from .terminal import on_terminal
 
 PASSPHRASE = "correct horse"  # noqa: S105 - of a key that lives for one test
 HOSTS = "127.0.1.[1-10]"
-
-
-@dataclass
-class Agent:
-    """An ssh-agent of our own."""
-
-    path: Path
-    home: Path
-
-    def add(self, *keys: Path, passphrase: str = "") -> None:
-        """Adds keys, with their certificates where these are beside them."""
-        program = self.home / "askpass"
-        program.write_text(f"#!/bin/sh\necho '{passphrase}'\n")
-        program.chmod(0o700)
-        env = environment(self.home) | {"SSH_AUTH_SOCK": str(self.path), "DISPLAY": ":0", "SSH_ASKPASS": str(program)}
-        env |= {"SSH_ASKPASS_REQUIRE": "force"}
-        for key in keys:
-            subprocess.run([find_tool("ssh-add"), "-q", str(key)], env=env, check=True, stdin=subprocess.DEVNULL)
-
-
-@pytest.fixture
-def agent(tmp_path: Path, cli: Cli) -> Iterator[Agent]:
-    """An agent without keys."""
-    path = tmp_path / "agent"
-    with subprocess.Popen([find_tool("ssh-agent"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for("the agent listens", path.is_socket)
-            yield Agent(path, cli.home)
-        finally:
-            process.terminate()
 
 
 def sign(authority: Path, key: Path, *words: str) -> Path:

@@ -11,7 +11,7 @@ others, and the stop of the collector, for seconds at a time; one that asks and 
 import asyncio
 import socket
 import time
-from typing import Any, cast
+from typing import Any
 
 import asyncssh
 
@@ -147,26 +147,19 @@ class Guard(asyncio.Protocol):
         self.connection.connection_lost(Flood(reason))
 
 
-class GuardedTunnel:
-    """Makes guarded connections; asyncssh takes it for the connection to a jump host, which has this method, too.
+async def run_guarded(
+    connection: asyncssh.SSHClientConnection, via: Any, address: tuple[str, int], allowance_seconds: float | None
+) -> None:
+    """Runs a connection over a connected socket, or through a jump host.
 
     Args:
-        via: a connected socket, or what leads through a jump host.
+        connection: see there.
+        via: the socket, or what leads through the jump host.
+        address: of the host, for the jump host.
         allowance_seconds: see `Guard`.
     """
-
-    def __init__(self, via: Any, allowance_seconds: float | None) -> None:
-        self._via = via
-        self._allowance_seconds = allowance_seconds
-
-    async def create_connection(
-        self, make_connection: Any, host: str, port: int
-    ) -> tuple[object, asyncssh.SSHClientConnection]:
-        """Returns the transport and asyncssh's connection."""
-        guard = Guard(make_connection(), self._allowance_seconds)
-        transport: object
-        if isinstance(self._via, socket.socket):
-            transport, _protocol = await asyncio.get_running_loop().create_connection(lambda: guard, sock=self._via)
-        else:
-            transport, _session = await self._via.create_connection(lambda: cast("Any", guard), host, port)
-        return transport, guard.connection
+    guard = Guard(connection, allowance_seconds)
+    if isinstance(via, socket.socket):
+        await asyncio.get_running_loop().create_connection(lambda: guard, sock=via)
+    else:
+        await via.create_connection(lambda: guard, *address)

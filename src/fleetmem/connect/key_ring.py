@@ -3,12 +3,12 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import asyncssh
-from asyncssh.public_key import decode_ssh_certificate
+from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
 
 from fleetmem.connect.agent import Agent, public_keys
 from fleetmem.connect.keys import AskPassphrase, KeyFile, file_stamp
@@ -32,22 +32,46 @@ class Offer:
     """The keys that one login offers, one after the other, those first that are likely to be taken.
 
     Args:
-        user: who logs in.
+        target: who is logged in to.
         candidates: the keys.
-        rank: low for keys that are likely to be taken. What is likely changes as other hosts let us in.
+        experience: of other logins; it grows meanwhile.
     """
 
-    def __init__(self, user: str, candidates: list[Candidate], rank: Callable[[Candidate], tuple[bool, int]]) -> None:
+    def __init__(self, target: Target, candidates: list[Candidate], experience: "Experience") -> None:
         self.offered: list[Candidate] = []
-        self._user = user
+        self._server = target.server
+        self._user = target.user
         self._left = candidates
-        self._rank = rank
+        self._experience = experience
+        self._is_over = False
+
+    @property
+    def taken(self) -> Candidate | None:
+        """The key that let us in, once something has; None where that was no key."""
+        return self.offered[-1] if self.offered and not self._is_over else None
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the host will take the key that was offered last, as far as other logins can tell."""
+        return self._experience.is_likely(self._server, self.offered[-1].key.public_data)
+
+    @property
+    def signs_unasked(self) -> bool:
+        """Whether the key that was offered last may sign before the host has asked for it.
+
+        A token has to be touched for it, and an agent may ask its owner: not for a host that refuses that key.
+        """
+        key = self.offered[-1].key
+        return b"sk-" not in key.algorithm and (isinstance(key, SSHLocalKeyPair) or self.is_likely)
 
     def next(self) -> asyncssh.SSHKeyPair | None:
         """Returns the next key; None when there is none, or sshd would take no more."""
+        if self.offered:
+            self._experience.note_refused(self.offered[-1].key.public_data)
         if not self._left or len(self.offered) == _MOST_OFFERS:
+            self._is_over = True
             return None
-        best = min(self._left, key=self._rank)
+        best = min(self._left, key=lambda each: self._experience.rank(self._server, each.key.public_data))
         self._left.remove(best)
         self.offered.append(best)
         return copy.copy(self.offered[-1].key)  # a login notes in it which signature its host wants
@@ -59,6 +83,34 @@ class Offer:
         names = ", ".join(candidate.name for candidate in self.offered)
         rest = f"; {len(self._left)} more were not tried: sshd hangs up after {_MOST_OFFERS}" if self._left else ""
         return f"{self._user} is refused with {names}{rest}"
+
+
+class Experience:
+    """Which keys hosts have taken and refused so far."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, str, int], bytes] = {}
+        self._taken_total: Counter[bytes] = Counter()
+        self._refused_total: Counter[bytes] = Counter()
+
+    def rank(self, server: tuple[str, str, int], public_data: bytes) -> tuple[bool, int]:
+        """Returns where a key belongs: the one first that the host took before, then those that most others took."""
+        return public_data != self._taken.get(server), -self._taken_total[public_data]
+
+    def is_likely(self, server: tuple[str, str, int], public_data: bytes) -> bool:
+        """Whether a host took a key before; or ten times as many have taken it as have refused it."""
+        is_usual = self._taken_total[public_data] > 10 * self._refused_total[public_data]
+        return is_usual or self._taken.get(server) == public_data
+
+    def note_taken(self, server: tuple[str, str, int], public_data: bytes) -> None:
+        """Remembers that a host has taken a key."""
+        if self._taken.get(server) != public_data:
+            self._taken[server] = public_data
+            self._taken_total[public_data] += 1
+
+    def note_refused(self, public_data: bytes) -> None:
+        """Remembers that a host has refused a key."""
+        self._refused_total[public_data] += 1
 
 
 class KeyRing:
@@ -75,8 +127,7 @@ class KeyRing:
         self._known_files = dict(previous._files) if previous else {}
         self._certificates: dict[Path, tuple[object, asyncssh.SSHCertificate | None]] = {}
         self._agents: dict[str, Agent] = {}
-        self._accepted: dict[tuple[str, str, int], bytes] = {}
-        self._accepted_total: Counter[bytes] = Counter()
+        self._experience = Experience()
         self._told: set[Path] = set()
 
     def prepare(self, identities: Identities) -> None:
@@ -116,23 +167,13 @@ class KeyRing:
             log.warning("%s; it is skipped", problem)
 
     async def offer(self, target: Target) -> Offer:
-        """Returns the keys for a login: the one first that the host took before, then those that others took."""
-        last = self._accepted.get(target.server)
-
-        def rank(candidate: Candidate) -> tuple[bool, int]:
-            public_data = candidate.key.public_data
-            return public_data != last, -self._accepted_total[public_data]
-
-        return Offer(target.user, _once(await self._candidates(target.access.identities)), rank)
+        """Returns the keys for a login."""
+        return Offer(target, _once(await self._candidates(target.access.identities)), self._experience)
 
     def note_accepted(self, target: Target, offer: Offer) -> None:
         """Remembers which key a host has taken: the last one that was offered."""
-        if not offer.offered:  # it lets everybody in
-            return
-        public_data = offer.offered[-1].key.public_data
-        if self._accepted.get(target.server) != public_data:
-            self._accepted[target.server] = public_data
-            self._accepted_total[public_data] += 1
+        if offer.taken:
+            self._experience.note_taken(target.server, offer.taken.key.public_data)
 
     async def _candidates(self, identities: Identities) -> list[Candidate]:
         """Returns keys in ssh's order: named ones that the agent has, the agent's others, named ones that it has not.

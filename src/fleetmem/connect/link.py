@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import asyncssh
 
@@ -52,6 +52,13 @@ class Reader(Protocol):
         """Why the host gave the request up and waits for another one; None where it did not."""
 
 
+class Request(NamedTuple):
+    """What asks the probe for a frame: its id, and the line."""
+
+    id: int
+    line: bytes
+
+
 class Answer(NamedTuple):
     """A frame, and when it was asked for by our clock."""
 
@@ -62,19 +69,28 @@ class Answer(NamedTuple):
 class ProbeChannel(asyncssh.SSHClientSession[bytes]):
     """The channel that the probe runs in: one request out, one frame back.
 
+    Args:
+        reader: cuts frames out of what comes.
+        first: the first request, which goes out with the command.
+        first_input: what the command reads before it.
+        runs_by_sudo: whether the command starts the probe by sudo.
+
     Attributes:
+        first: the first request, until it is asked for.
         ended: why no more requests can be sent; None while they can.
         ended_at: since when (monotonic seconds).
         ended_busy_seconds: how long the host had been at work on a request then, 0 when it was idle.
     """
 
-    def __init__(self, reader: Reader, *, first_input: bytes = b"", runs_by_sudo: bool = False) -> None:
+    def __init__(self, reader: Reader, first: Request, *, first_input: bytes = b"", runs_by_sudo: bool = False) -> None:
         self._reader = reader
+        self.first: Request | None = first
         self._first_input = first_input
         self._runs_by_sudo = runs_by_sudo
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._asked_at: float | None = None
+        self._asked_unix_seconds = 0.0
         self._idle: asyncio.Event | None = None  # where somebody waits for it
         self._stderr = b""
         self._exit_status: int | None = None
@@ -87,26 +103,36 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """When the request was sent (monotonic seconds) that the host has not answered yet, None when it has."""
         return self._asked_at
 
-    async def ask(self, request_id: int, line: bytes) -> Answer:
-        """Sends a request line and returns the frame that answers it.
+    async def ask(self, request: Request) -> Answer:
+        """Returns the frame that answers a request, which is sent now unless it is the first one.
 
         Raises:
             HostError: the channel ended, or the host sent nonsense; or, where the channel has not `ended`, the probe
                 broke off and may be asked again.
         """
-        if self.ended:
-            raise self.ended
-        if self._channel is None:
+        if request is not self.first:
+            if self.ended:
+                raise self.ended
+            self._expect(request)
+            self._write(request.line)
+        self.first = None
+        if self._answer is None:
             raise RuntimeError("asked before the channel was open")
-        self._reader.expect(request_id)
-        self._answer = asyncio.get_running_loop().create_future()
-        self._asked_at, asked_unix_seconds = time.monotonic(), time.time()
-        with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
-            self._channel.write(line)
         try:
-            return Answer(asked_unix_seconds, await self._answer)
+            return Answer(self._asked_unix_seconds, await self._answer)
         finally:
             self._answer = None  # thousands would keep their last frame
+
+    def _expect(self, request: Request) -> None:
+        self._reader.expect(request.id)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._answer.add_done_callback(_look_at)
+        self._asked_at, self._asked_unix_seconds = time.monotonic(), time.time()
+
+    def _write(self, data: bytes) -> None:
+        if self._channel:
+            with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
+                self._channel.write(data)
 
     async def until_idle(self) -> None:
         """Waits until the host has answered the last request, or the channel has ended."""
@@ -117,14 +143,14 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
     # asyncssh calls the methods below.
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        """The channel is open."""
+        """The channel is open, and the command goes out, with the first request behind it."""
         self._channel = chan
+        if self.first:
+            self._expect(self.first)
 
     def session_started(self) -> None:
-        """The host has taken the command."""
-        if self._channel and self._first_input:
-            with suppress(BrokenPipeError):  # it has ended already: `connection_lost` will say why
-                self._channel.write(self._first_input)
+        """The host has taken the command. A forced command is not told what was asked for: it gets it here."""
+        self._write(self._first_input + (self.first.line if self.first else b""))
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """The host printed something."""
@@ -196,13 +222,42 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             self._idle = None
 
 
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from complaining of an error that nobody waited for: whoever needs it gets it in another way."""
+    if not future.cancelled():
+        future.exception()
+
+
+class _Opening:
+    """A channel that is being opened with a command in it. It is begun before the login, so that it goes with it."""
+
+    def __init__(self, channel: ProbeChannel, command: str) -> None:
+        self._channel = channel
+        self._command = command
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Asks for it."""
+        self._task = asyncio.create_task(self._open(connection))
+        self._task.add_done_callback(_look_at)
+
+    async def _open(self, connection: asyncssh.SSHClientConnection) -> None:
+        await connection.create_session(lambda: self._channel, self._command, encoding=None)
+
+    async def end(self) -> None:
+        """Waits until it is open, and the command accepted."""
+        if self._task is None:
+            raise RuntimeError("waited for before it was begun")
+        await self._task
+
+
 class Link:
     """One host, connected on first use and kept connected.
 
     Args:
         host: which one.
         reach: what all links share: keys, known hosts, limits, jump hosts.
-        command: starts the probe on the host.
+        command: starts the probe on the host; one that is not by sudo takes the first request as further words.
         make_reader: makes the reader for one channel.
         first_input: what the command reads before the first request.
         runs_by_sudo: whether the command starts the probe by sudo.
@@ -250,9 +305,9 @@ class Link:
             HostError: why there is none. After a failed connection the same error again, without a new attempt, until
                 its backoff is over.
         """
-        channel = await self._open_channel()
+        channel = await self._open_channel(make_request)
         timeout_seconds = self.target.access.command_timeout_seconds
-        if channel.asked_at is not None:
+        if channel.asked_at is not None and not channel.first:
             await self._outwait(channel, timeout_seconds)
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -281,8 +336,11 @@ class Link:
         return await self._ask_once(channel, make_request)
 
     async def _ask_once(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
+        return await channel.ask(channel.first or self._next_request(make_request))
+
+    def _next_request(self, make_request: Callable[[int], bytes]) -> Request:
         self._request_id += 1
-        return await channel.ask(self._request_id, make_request(self._request_id))
+        return Request(self._request_id, make_request(self._request_id))
 
     async def _outwait(self, channel: ProbeChannel, timeout_seconds: float) -> None:
         """Lets a host finish the sample that a reload left in flight, within what is left of its time.
@@ -302,7 +360,7 @@ class Link:
                 f"still at work on the sample asked for {seconds:.0f} s ago; it gets no second one",
             )
 
-    async def _open_channel(self) -> ProbeChannel:
+    async def _open_channel(self, make_request: Callable[[int], bytes]) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
         if self._channel:
             if not self._channel.ended:
@@ -313,7 +371,7 @@ class Link:
             last = self._last_error
             raise HostError(last.stage, last.kind, f"{last.message}; next attempt in {wait_seconds:.0f} s") from last
         try:
-            self._channel = await self._connect()
+            self._channel = await self._connect(self._next_request(make_request))
         except NotTriedError:
             raise
         except HostError as error:
@@ -328,13 +386,17 @@ class Link:
         self.connects_total += 1
         return self._channel
 
-    async def _connect(self) -> ProbeChannel:
-        """Returns a new channel with the probe started in it."""
-        async with self.reach.login(self.target) as self._connection:
+    async def _connect(self, first: Request) -> ProbeChannel:
+        """Returns a new channel with the probe started in it, and at work on the first request."""
+        channel = ProbeChannel(
+            self._make_reader(), first, first_input=self._first_input, runs_by_sudo=self._runs_by_sudo
+        )
+        # sudo compares the whole command with the one that it allows.
+        command = self._command if self._runs_by_sudo else f"{self._command} {first.line.decode().strip()}"
+        opening = _Opening(channel, command)
+        async with self.reach.login(self.target, opening.begin) as self._connection:
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.
-            channel = ProbeChannel(self._make_reader(), first_input=self._first_input, runs_by_sudo=self._runs_by_sudo)
-            starting = self._connection.create_session(lambda: channel, self._command, encoding=None)
-            await within(self.target.access.command_timeout_seconds, Stage.COMMAND, starting)
+            await within(self.target.access.command_timeout_seconds, Stage.COMMAND, opening.end())
             lighten(self._connection)
             return channel
 

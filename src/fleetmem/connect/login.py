@@ -4,23 +4,24 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import asyncssh
-from asyncssh.connection import SSHConnection
-from asyncssh.constants import MSG_IGNORE
 
 from fleetmem.connect.breaker import Attempt
-from fleetmem.connect.guard import ALLOWANCE_SECONDS, GuardedTunnel
+from fleetmem.connect.guard import ALLOWANCE_SECONDS, run_guarded
 from fleetmem.connect.host_keys import HostKeys, Known
 from fleetmem.connect.key_ring import KeyRing, Offer
+from fleetmem.connect.pipelined import PipelinedConnection
 from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.connect.ssh_config import local_user
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way
 from fleetmem.errors import HostError, Kind, Stage
+
+OnBegun = Callable[[asyncssh.SSHClientConnection], None]
 
 _NO_OPTIONS: Any = None
 _COMPRESSION = ["zlib@openssh.com", "zlib", "none"]
@@ -103,29 +104,15 @@ def lighten(connection: asyncssh.SSHClientConnection) -> None:
     connection._options = _NO_OPTIONS
     for name in ("_kex_algs", "_enc_algs", "_mac_algs", "_cmp_algs", "_sig_algs"):
         setattr(connection, name, _shared(tuple(getattr(connection, name))))
-    connection._client_kexinit = connection._server_kexinit = b""
+    if connection._kex_complete:  # a host may want new keys as soon as the login is over
+        connection._client_kexinit = connection._server_kexinit = b""
     connection._server_sig_algs = set()
-    send_no_decoys(connection)
 
 
 @lru_cache(maxsize=64)
 def _shared(names: tuple[bytes, ...]) -> list[bytes]:
     """Returns the same list for the same names."""
     return list(names)
-
-
-def send_no_decoys(connection: SSHConnection) -> None:
-    """Keeps asyncssh from sending an empty packet ahead of each other one, which is half of all packets.
-
-    They are against an attack on CBC that other ciphers do not know (RFC 4251, 9.3.1); OpenSSH sends none.
-    """
-    if not connection._enc_alg_cs.endswith(b"-cbc") and not connection._enc_alg_sc.endswith(b"-cbc"):
-        connection.__dict__["send_packet"] = partial(_send_packet, connection, type(connection).send_packet)
-
-
-def _send_packet(connection: SSHConnection, send: Any, type_: int, *args: Any, **kwargs: Any) -> None:
-    if type_ != MSG_IGNORE:
-        send(connection, type_, *args, **kwargs)
 
 
 class Login:
@@ -137,13 +124,16 @@ class Login:
         # asyncssh looks the name up for each login, and gives up where there is none, or no file can be opened for it.
         os.environ.setdefault("LOGNAME", local_user())
 
-    async def connect(self, target: Target, way: Way, attempt: Attempt | None = None) -> asyncssh.SSHClientConnection:
+    async def connect(
+        self, target: Target, way: Way, attempt: Attempt | None = None, on_begun: OnBegun | None = None
+    ) -> asyncssh.SSHClientConnection:
         """Returns an authenticated connection. The way to the host is closed with it, or at once where there is none.
 
         Args:
             target: who to log in to.
             way: leads there.
             attempt: asked before the first key is offered; None for jump hosts, which have waits of their own.
+            on_begun: called with the connection before the login: a channel that it asks for then goes with the login.
 
         Raises:
             HostError: the host is not the one that is known, does not let us in, or took too long.
@@ -152,11 +142,9 @@ class Login:
         known = self._host_keys.known(target)
         client = Client(target, self._host_keys, offer, attempt, way.close)
         options = _options(target, known) | {"client_factory": lambda: client}
-        # A jump host's bytes are those of all hosts behind it.
-        options["tunnel"] = GuardedTunnel(way.sock or way.tunnel, ALLOWANCE_SECONDS if attempt else None)
         limit_seconds = target.access.login_timeout_seconds + way.open_seconds
         try:
-            connecting = asyncssh.connect(**options)
+            connecting = _connect(options, offer, way, is_jump=attempt is None, on_begun=on_begun)
             connection = await within(limit_seconds, Stage.LOGIN, connecting, take_limit=client.take_limit)
         except HostError as error:
             try:
@@ -167,6 +155,7 @@ class Login:
             way.abandon()
             raise
         self._keys.note_accepted(target, offer)
+        connection.forget_login()
         return connection
 
     def _explain(self, error: HostError, target: Target, client: Client, offer: Offer) -> HostError:
@@ -178,6 +167,30 @@ class Login:
         if error.kind is Kind.AUTH_FAILED:
             return HostError(error.stage, error.kind, offer.refusal())
         return error
+
+
+async def _connect(
+    options: dict[str, Any], offer: Offer, way: Way, *, is_jump: bool, on_begun: OnBegun | None
+) -> PipelinedConnection:
+    """Does what `asyncssh.connect` does, but for what it does for others: a look-up of the name, files, a thread."""
+    loop = asyncio.get_running_loop()
+    prepared = asyncssh.SSHClientConnectionOptions(loop=loop, **options)
+    prepared.waiter = logged_in = loop.create_future()
+    connection = PipelinedConnection(prepared, offer)
+    # A jump host's bytes are those of all hosts behind it.
+    allowance_seconds = None if is_jump else ALLOWANCE_SECONDS
+    try:
+        await run_guarded(connection, way.sock or way.tunnel, (options["host"], options["port"]), allowance_seconds)
+        if on_begun:
+            on_begun(connection)
+        await logged_in
+    except BaseException:
+        logged_in.cancel()
+        if connection.get_extra_info("peername"):  # otherwise there is nothing yet
+            connection.abort()
+            await connection.wait_closed()
+        raise
+    return connection
 
 
 def _options(target: Target, known: Known) -> dict[str, Any]:

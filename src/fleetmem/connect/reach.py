@@ -13,7 +13,7 @@ from fleetmem.connect.jumps import Jump, Jumps
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.limits import Turns
-from fleetmem.connect.login import Login
+from fleetmem.connect.login import Login, OnBegun
 from fleetmem.connect.settings import HostKeyPolicy, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.connect.targets import Targets
@@ -91,23 +91,31 @@ class Reach:
         return self._breakers.withheld_total
 
     @asynccontextmanager
-    async def login(self, target: Target) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    async def login(
+        self, target: Target, on_begun: OnBegun | None = None
+    ) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """Logs in to a host. Within the context the login has one of the places that there are for logins.
+
+        Args:
+            target: which host.
+            on_begun: see `Login.connect`.
 
         Raises:
             NotTriedError: a jump host on the way failed, or too many hosts have refused the same user and keys.
             HostError: the host failed.
         """
         async with AsyncExitStack() as stack:
-            yield await self._log_in(target, stack)
+            yield await self._log_in(target, stack, on_begun)
 
-    async def _log_in(self, target: Target, stack: AsyncExitStack) -> asyncssh.SSHClientConnection:
+    async def _log_in(
+        self, target: Target, stack: AsyncExitStack, on_begun: OnBegun | None
+    ) -> asyncssh.SSHClientConnection:
         jump = self._jumps.of(target.jumps)
         with self._breakers.attempt(target) as attempt:
             way = await self._open_way(target, jump, stack)
             try:
                 async with jump.slots if jump else nullcontext():
-                    return await self._login.connect(target, way, attempt)
+                    return await self._login.connect(target, way, attempt, on_begun)
             except BaseException:
                 way.abandon()
                 raise

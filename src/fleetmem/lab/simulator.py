@@ -5,12 +5,13 @@ After a real handshake it takes the probe's command and speaks the probe's proto
 """
 
 import asyncio
+import re
 import socket
 from contextlib import suppress
 
 import asyncssh
 
-from fleetmem.connect.login import send_no_decoys
+from fleetmem.connect.pipelined import send_no_decoys
 from fleetmem.errors import LabError
 from fleetmem.lab.access import host_key_line, make_keys
 from fleetmem.lab.directory import Directory, write_private
@@ -25,6 +26,7 @@ _SLOW_SECONDS = 2.0
 _DROPPED_EACH = 4  # frames
 _FLOOD = b"P 1 0 1 1 1 1 0 flood\n" * 1000
 _PROBE = "# fleetmem probe"
+_FIRST_REQUEST = re.compile(r"' (sample \d+ \w+ \w+)$")
 
 
 def address_of(number: int) -> str:
@@ -196,6 +198,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._fault = simulator.fault_of(number)
         self._channel: asyncssh.SSHServerChannel[bytes] | None = None
         self._buffer = b""
+        self._first = b""
         self._frames = 0
         self._is_writable = True
         self._is_flooding = False
@@ -209,14 +212,22 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         send_no_decoys(chan.get_connection())  # as OpenSSH
 
     def exec_requested(self, command: str) -> bool:
-        """Takes the probe and nothing else."""
+        """Takes the probe and nothing else; the first request is the words behind it."""
+        first = _FIRST_REQUEST.search(command)
+        self._first = first[1].encode() if first else b""
         return _PROBE in command
+
+    def session_started(self) -> None:
+        """Answers the first request."""
+        if self._first:
+            self._answer(self._first)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         """Answers requests."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            self._answer(line)
+            if line != self._first:  # the first request comes again
+                self._answer(line)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel is closed."""

@@ -174,33 +174,43 @@ sample_ps() {
     } | awk -v id="$id" -v kind=ps -v which="$which" -v boot="$boot" -v total="$total" -v self="$self" "$from_ps"
 }
 
+serve() {
+    verb=$1 id=$2 kind=$3 which=$4
+    case $id in '' | *[!0-9]*) id=0 ;; esac
+    case $verb.$kind.$which in
+    sample.status.user | sample.status.all)
+        feed_status
+        ;;
+    sample.ps.user | sample.ps.all)
+        if [ -z "$ps_is_busybox" ]; then
+            case $(ps --help 2>&1) in *[Bb]usy[Bb]ox*) ps_is_busybox=yes ;; *) ps_is_busybox=no ;; esac
+            self=$(exec sh -c 'echo "$PPID"') # of this half of the pipeline: $$ is that of the whole
+        fi
+        if [ $ps_is_busybox = yes ]; then
+            fail "$id" 127 "ps here is busybox, which prints rounded sizes: use the probe kind status" >&3
+        else
+            sample_ps >&3 || fail "$id" $? "awk ended with status $?" >&3
+        fi
+        ;;
+    facts.host. | facts.cost.)
+        { echo "BEGIN fleetmem/1 $id" && "${kind}_facts"; echo "END $id 0 0"; } >&3
+        ;;
+    *)
+        fail "$id" 2 "not a request of protocol 1" >&3
+        ;;
+    esac
+}
+
+# The first request may have come with the command. It comes again, for probes that are not told with what command they
+# were asked for.
 feed() {
+    first=${2:--}
+    [ $# = 0 ] || serve "$@"
     while read -r verb id kind which; do
-        case $id in '' | *[!0-9]*) id=0 ;; esac
-        case $verb.$kind.$which in
-        sample.status.user | sample.status.all)
-            feed_status
-            ;;
-        sample.ps.user | sample.ps.all)
-            if [ -z "$ps_is_busybox" ]; then
-                case $(ps --help 2>&1) in *[Bb]usy[Bb]ox*) ps_is_busybox=yes ;; *) ps_is_busybox=no ;; esac
-                self=$(exec sh -c 'echo "$PPID"') # of this half of the pipeline: $$ is that of the whole
-            fi
-            if [ $ps_is_busybox = yes ]; then
-                fail "$id" 127 "ps here is busybox, which prints rounded sizes: use the probe kind status" >&3
-            else
-                sample_ps >&3 || fail "$id" $? "awk ended with status $?" >&3
-            fi
-            ;;
-        facts.host. | facts.cost.)
-            { echo "BEGIN fleetmem/1 $id" && "${kind}_facts"; echo "END $id 0 0"; } >&3
-            ;;
-        *)
-            fail "$id" 2 "not a request of protocol 1" >&3
-            ;;
-        esac
+        [ "$id" = "$first" ] || serve "$verb" "$id" "$kind" "$which"
+        first=-
     done
 }
 
 exec 3>&1
-feed | answer
+feed "$@" | answer

@@ -75,7 +75,8 @@ def command() -> str:
     """Returns the command that runs the probe on a host, for any login shell (sh, bash, zsh, fish, csh).
 
     The script travels as an argument, so that standard input is free for requests from the first byte on, nothing is
-    written on the host, and `ps` there shows the whole of what runs.
+    written on the host, and `ps` there shows the whole of what runs. The words of a request may follow: it is answered
+    before standard input is read, and once, should it come there again.
     """
     return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{_encoded()}'"""
 

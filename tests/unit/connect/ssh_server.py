@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncssh
 
@@ -26,12 +27,12 @@ class OpenServer(asyncssh.SSHServer):
 
 
 @asynccontextmanager
-async def listening(server: type[OpenServer]) -> AsyncIterator[asyncssh.SSHAcceptor]:
+async def listening(server: type[OpenServer], **options: Any) -> AsyncIterator[asyncssh.SSHAcceptor]:
     """Starts one; ends it with all its connections, so that none is left to the garbage collector of another test."""
     server.connections = []
     key = asyncssh.generate_private_key("ssh-ed25519")
-    starting = asyncssh.listen("0.0.0.0", 0, server_factory=server, server_host_keys=[key])  # noqa: S104 - all of 127/8
-    acceptor = await starting
+    options |= {"server_factory": server, "server_host_keys": [key]}
+    acceptor = await asyncssh.listen("0.0.0.0", 0, **options)  # noqa: S104 - all of 127/8
     try:
         yield acceptor
     finally:

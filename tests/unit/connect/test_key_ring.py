@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from fleetmem.connect.key_ring import KeyRing, Offer
+from fleetmem.connect.key_ring import Experience, KeyRing, Offer
 from fleetmem.connect.settings import SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import UsageError
@@ -178,4 +178,61 @@ def test_the_agent_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_refusals() -> None:
     """They say who was refused, with what, and what was left untried."""
-    assert Offer("ubuntu", [], lambda _candidate: (True, 0)).refusal().startswith("ubuntu has no key to log in with")
+    assert (
+        Offer(resolve("web01", SshSettings(user="ubuntu")), [], Experience())
+        .refusal()
+        .startswith("ubuntu has no key to log in with")
+    )
+
+
+def test_who_signs_unasked(agent: Path, keys: list[Path]) -> None:
+    """A key of a file; one of an agent, which may ask its owner, once hosts have taken it and hardly any refused it."""
+    _add(keys[1])
+    ring = KeyRing(_nobody)
+    ssh = SshSettings(key_paths=(keys[0],))
+    in_file, in_agent = resolve("web01", ssh), [resolve(f"web{number}") for number in range(20)]
+    ring.prepare(in_file.access.identities)
+
+    async def run() -> None:
+        offer = await ring.offer(in_file)
+        assert offer.next()
+        assert (offer.signs_unasked, offer.is_likely) == (True, False)
+        for target in in_agent[:11]:
+            offer = await ring.offer(target)
+            assert offer.next()
+            assert offer.signs_unasked == offer.is_likely == (target is not in_agent[0])
+            ring.note_accepted(target, offer)
+        offer = await ring.offer(in_agent[11])
+        assert offer.next()
+        assert not offer.next()
+        assert offer.taken is None
+        offer = await ring.offer(in_agent[12])
+        assert offer.next()
+        assert offer.is_likely
+        assert not offer.next()
+        offer = await ring.offer(in_agent[13])
+        assert offer.next()
+        assert not offer.signs_unasked
+        offer = await ring.offer(in_agent[0])
+        assert offer.next()
+        assert offer.signs_unasked
+        ring.close()
+
+    asyncio.run(run())
+
+
+def test_a_token_is_never_touched_in_vain(keys: list[Path]) -> None:
+    """A FIDO key signs when the host has asked for it, also one that other hosts have taken."""
+    ring, target = KeyRing(_nobody), resolve("web01", SshSettings(key_paths=(keys[0],)))
+    ring.prepare(target.access.identities)
+
+    async def run() -> None:
+        offer = await ring.offer(target)
+        assert offer.next()
+        ring.note_accepted(target, offer)
+        assert offer.signs_unasked
+        offer.offered[-1].key.algorithm = b"sk-ssh-ed25519@openssh.com"
+        assert offer.is_likely
+        assert not offer.signs_unasked
+
+    asyncio.run(run())

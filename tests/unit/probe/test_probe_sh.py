@@ -415,6 +415,24 @@ def test_an_awk_that_has_seen_too_much_makes_room(tmp_path: Path, awk: str) -> N
 
 
 @pytest.mark.parametrize("shell", _SHELLS)
+def test_the_first_request_may_come_with_the_command(shell: str) -> None:
+    """It is answered before there is any input; once, when it comes in the input too; and the next one as ever."""
+    for first in (b"sample 7 status user\n", b"facts 7 cost\n"):
+        command = [*_shell(shell), "-c", script.source(), "sh", *first.decode().split()]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as probe:
+            assert probe.stdin
+            assert probe.stdout
+            answer = b""
+            while not answer.startswith(b"END 7 0 "):
+                answer = probe.stdout.readline()
+            probe.stdin.write(first + b"facts 8 cost\n")
+            probe.stdin.close()
+            rest = probe.stdout.read()
+        assert rest.count(b"BEGIN") == 1
+        assert rest.startswith(b"BEGIN fleetmem/1 8\n")
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
 def test_it_ends_with_its_input(shell: str) -> None:
     """When the connection ends nothing stays behind, also in the middle of a request line."""
     assert _run(b"", shell) == b""

@@ -65,6 +65,18 @@ def test_any_login_shell_runs_it(shell: str) -> None:
     assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
 
 
+@pytest.mark.parametrize("shell", _LOGIN_SHELLS)
+def test_any_login_shell_passes_the_first_request_on(shell: str) -> None:
+    """It stands behind the command; without any input there is a frame."""
+    command = f"{script.command()} {script.request(5, ProbeKind.STATUS, Processes.USER).decode().strip()}"
+    done = subprocess.run([*_found(shell), "-c", command], input=b"", capture_output=True, timeout=30, check=True)
+    reader = FrameReader()
+    reader.expect(5)
+    frame = reader.feed(done.stdout)
+    assert frame
+    assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
+
+
 _AWKWARD = r"""# title
 printf '%s|' 'back\slash' '\\n' 'a\0101b' "it's" '!bang!' '100%' '$HOME' '`x`' '{a,b}' '~' '#x'
 printf '%s|' "$(echo '7' | sed 's/\(.\)/\1\1/')"
