@@ -74,6 +74,10 @@ dist: $(INSTALLED) ## Make what is released: sdist, wheel, man page, release not
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run
 	@$(BIN)/python bench/compare.py
 
+.PHONY: bench-peers
+bench-peers: $(INSTALLED) tools ## Measure against paramiko, parallel-ssh, Ansible, clush, ssh + xargs (SIZE="--quick": 20 hosts)
+	@$(BIN)/python bench/peers.py $(SIZE)
+
 .PHONY: bench-scale
 bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000)
 	@$(BIN)/python bench/scale.py $(SCALE)

@@ -1,9 +1,8 @@
 """A host to measure: sshd on a free port, a number of processes, and all the CPU that sampling it costs.
 
-How the CPU of a host is taken. The script part of this file is the host's first process: PID 1 of a PID namespace
-where `unshare` may make one, otherwise a "child subreaper" (prctl(2)). Either way every process that sshd leaves behind
-becomes its child, so that after sshd has been stopped and every child waited for, RUSAGE_CHILDREN (getrusage(2)) holds
-the CPU of all of them: sshd, its sessions, login shells, probes, grep, awk, ps. Nothing escapes, nothing counts twice.
+How the CPU of a host is taken. The script part of this file is the host's first process, which inherits every process
+that sshd leaves behind (subreaper.py); after sshd has been stopped and every child waited for, it knows the CPU of all
+of them: sshd, its sessions, login shells, probes, grep, awk, ps.
 
 Its error. The kernel adds up run time in nanoseconds and the sum of user and system time is that, whatever the clock
 tick; so there is no 10 ms step as in /proc/PID/stat. Starting sshd and logging in is in it: callers subtract a run
@@ -12,10 +11,8 @@ incoming packets counts as the client's and the other way round. The CPU of kern
 """
 
 import argparse
-import ctypes
 import getpass
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -25,11 +22,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER in linux/prctl.h
+from subreaper import NAMESPACE, can_have_own_pids, cpu_of_children_seconds, inherit_orphans, reap_orphans
+
 _PROCESS_SECONDS = "3600"  # if everything else fails, they end by themselves
 _START_SECONDS = 10.0
 _STOP_SECONDS = 20.0
-_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 _PRIVILEGE_SEPARATION = Path("/run/sshd")  # compiled into Debian's sshd, which will not start as root without it
 
 # HOME: what this user's .bashrc does would be counted for every login and channel otherwise.
@@ -38,7 +35,7 @@ Port {port}
 ListenAddress 0.0.0.0
 AllowUsers {user}@127.0.0.0/8
 HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/client_key.pub
+AuthorizedKeysFile {key}.pub
 PidFile {folder}/sshd.pid
 StrictModes no
 UsePAM no
@@ -60,23 +57,23 @@ class MeasuredHost:
         has_own_pids: whether only the host's own processes are seen on it.
     """
 
-    def __init__(self, folder: Path, processes: int) -> None:
+    def __init__(self, folder: Path, processes: int, key: Path | None = None) -> None:
         """Makes keys and starts the processes; sshd runs between `start` and `stop`.
 
         Args:
             folder: empty, for keys, configuration and log.
             processes: idle ones to start, beside sshd and what sampling starts.
+            key: of the client, where there is one already.
         """
         self.port = _free_port()
         self.user = getpass.getuser()
-        self.key = folder / "client_key"
-        self.has_own_pids = _can_have_own_pids()
-        for name in ("host_key", "client_key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-        config = _SSHD_CONFIG.format(port=self.port, user=self.user, folder=folder)
+        self.key = key or make_key(folder / "client_key")
+        self.has_own_pids = can_have_own_pids()
+        make_key(folder / "host_key")
+        config = _SSHD_CONFIG.format(port=self.port, user=self.user, folder=folder, key=self.key)
         (folder / "sshd_config").write_text(config, encoding="utf-8")
         self._process = subprocess.Popen(
-            [*(_NAMESPACE if self.has_own_pids else ()), sys.executable, __file__, str(folder), str(processes)],
+            [*(NAMESPACE if self.has_own_pids else ()), sys.executable, __file__, str(folder), str(processes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,11 +132,10 @@ def _free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _can_have_own_pids() -> bool:
-    try:
-        return subprocess.run([*_NAMESPACE, "true"], check=False, stderr=subprocess.DEVNULL).returncode == 0
-    except FileNotFoundError:
-        return False
+def make_key(path: Path) -> Path:
+    """Makes an ed25519 key pair; returns where the private one is."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
 
 
 class _Machine:
@@ -149,8 +145,7 @@ class _Machine:
         self._folder = folder
         self._sshd: subprocess.Popen[bytes] | None = None
         self._cpu_before_seconds = 0.0
-        if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl")
+        inherit_orphans()
         self._idle = [subprocess.Popen(["sleep", _PROCESS_SECONDS]) for _ in range(processes)]
 
     def start(self) -> str:
@@ -159,7 +154,7 @@ class _Machine:
             _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         log = self._folder / "sshd.log"
         command = [_find_sshd(), "-D", "-f", str(self._folder / "sshd_config"), "-E", str(log)]
-        self._cpu_before_seconds = _cpu_of_children_seconds()
+        self._cpu_before_seconds = cpu_of_children_seconds()
         self._sshd = subprocess.Popen(command)
         return "started"
 
@@ -168,14 +163,8 @@ class _Machine:
         assert self._sshd is not None
         self._sshd.terminate()
         self._sshd.wait()
-        deadline = time.monotonic() + _STOP_SECONDS
-        while orphans := _children() - {process.pid for process in self._idle}:
-            for pid in orphans:
-                os.waitpid(pid, os.WNOHANG)
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"sessions that do not end: {orphans}")
-            time.sleep(0.01)
-        return repr(_cpu_of_children_seconds() - self._cpu_before_seconds)
+        reap_orphans([process.pid for process in self._idle], _STOP_SECONDS)
+        return repr(cpu_of_children_seconds() - self._cpu_before_seconds)
 
     def end(self) -> None:
         """Ends everything."""
@@ -185,17 +174,6 @@ class _Machine:
             process.terminate()
         for process in self._idle:
             process.wait()
-
-
-def _children() -> set[int]:
-    # proc(5): exact where no child ends meanwhile; the caller asks again until it is empty.
-    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return {int(pid) for pid in text.split()}
-
-
-def _cpu_of_children_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _find_sshd() -> str:

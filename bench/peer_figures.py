@@ -1,0 +1,182 @@
+"""The figures of `peers.py`: what they are, their table, and where fleetmem is behind. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+OURS = "fleetmem"
+
+
+class Size(NamedTuple):
+    """What a figure was measured with."""
+
+    hosts: int
+    processes: int
+    round_trip_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.hosts} hosts, {self.processes} processes, {self.round_trip_ms:g} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one cycle over all hosts takes.
+
+    Attributes:
+        wall_seconds: until the last host is done; of a warm cycle of fleetmem, which spreads its hosts over the
+            interval, the slowest answer of a host.
+        client_cpu_seconds: of the command and all that it starts and leaves behind.
+        host_cpu_seconds: of all hosts together.
+        memory_bytes: PSS of the client's processes, the highest sum.
+        wire_bytes: TCP's payload in both directions.
+        rows: processes that a host told, on average.
+    """
+
+    wall_seconds: float
+    client_cpu_seconds: float
+    host_cpu_seconds: float
+    memory_bytes: int
+    wire_bytes: float
+    rows: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One program at one size.
+
+    Attributes:
+        program: its name.
+        size: what it had to do.
+        cold: from nothing; None when that failed.
+        warm: a further cycle over connections that are there; likewise.
+        problem: why a part is missing.
+    """
+
+    program: str
+    size: Size
+    cold: Cost | None
+    warm: Cost | None
+    problem: str = ""
+
+    def part(self, name: str) -> Cost | None:
+        """Returns `cold` or `warm`."""
+        return self.cold if name == "cold" else self.warm
+
+
+class Comparison(NamedTuple):
+    """Fleetmem and a peer, one kind of CPU at one size.
+
+    Attributes:
+        size: of both.
+        part: `cold` or `warm`.
+        side: `client` or `host`.
+        peer: the other program.
+        ours_ms: for each host.
+        theirs_ms: likewise.
+    """
+
+    size: Size
+    part: str
+    side: str
+    peer: str
+    ours_ms: float
+    theirs_ms: float
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether fleetmem takes less."""
+        return self.ours_ms < self.theirs_ms
+
+    def __str__(self) -> str:
+        return (
+            f"{self.part}, {self.side} CPU, {self.size}: {self.ours_ms:.3g} ms a host, "
+            f"{self.peer} {self.theirs_ms:.3g} ({self.ours_ms / self.theirs_ms:.2f})"
+        )
+
+
+def comparisons(figures: Iterable[Figure]) -> list[Comparison]:
+    """Returns fleetmem against each peer, for each size, cold and warm, on the client and on the hosts.
+
+    What failed is compared with nothing; `missing` tells it.
+    """
+    figures = list(figures)
+    ours = {figure.size: figure for figure in figures if figure.program == OURS}
+    return [
+        Comparison(figure.size, part, side, figure.program, *pair)
+        for figure in figures
+        if figure.program != OURS and figure.size in ours
+        for part in ("cold", "warm")
+        for side, pair in _pairs_ms(ours[figure.size].part(part), figure.part(part), figure.size.hosts).items()
+    ]
+
+
+def _pairs_ms(ours: Cost | None, theirs: Cost | None, hosts: int) -> dict[str, tuple[float, float]]:
+    if not ours or not theirs:
+        return {}
+    per_host = 1000 / hosts
+    return {
+        "client": (ours.client_cpu_seconds * per_host, theirs.client_cpu_seconds * per_host),
+        "host": (ours.host_cpu_seconds * per_host, theirs.host_cpu_seconds * per_host),
+    }
+
+
+def missing(figures: Iterable[Figure]) -> list[str]:
+    """Returns what could not be measured, and why."""
+    return [f"{figure.program}, {figure.size}: {figure.problem}" for figure in figures if figure.problem]
+
+
+def is_ahead_everywhere(figures: Iterable[Figure]) -> bool:
+    """Whether fleetmem takes less than every peer, and all of its own figures are there.
+
+    Without anything to compare it is not.
+    """
+    figures = list(figures)
+    compared = comparisons(figures)
+    has_ours = all(figure.cold and figure.warm for figure in figures if figure.program == OURS)
+    return bool(compared) and has_ours and all(comparison.is_ahead for comparison in compared)
+
+
+_COLUMNS = (
+    "hosts",
+    "processes",
+    "round trip, ms",
+    "program",
+    "",
+    "wall, s",
+    "client CPU",
+    "host CPU",
+    "memory, MB",
+    "KB",
+)
+
+
+def markdown(figures: Iterable[Figure]) -> str:
+    """Returns the table: CPU in ms for each host, KB on the wire for each host."""
+    lines = [_row(_COLUMNS), _row("---" for _ in _COLUMNS)]
+    for figure in figures:
+        for part in ("cold", "warm"):
+            cost, size = figure.part(part), figure.size
+            head = (str(size.hosts), str(size.processes), f"{size.round_trip_ms:g}", figure.program, part)
+            cells = _cells(cost, size.hosts) if cost else (f"failed: {figure.problem}", *[""] * 4)
+            lines.append(_row((*head, *cells)))
+    return "\n".join(lines)
+
+
+def _cells(cost: Cost, hosts: int) -> tuple[str, ...]:
+    return (
+        number(cost.wall_seconds),
+        number(cost.client_cpu_seconds / hosts * 1000),
+        number(cost.host_cpu_seconds / hosts * 1000),
+        f"{cost.memory_bytes / 1_000_000:.0f}",
+        number(cost.wire_bytes / hosts / 1000),
+    )
+
+
+def number(value: float) -> str:
+    """Returns three digits that count, never an exponent."""
+    digits = max(0, 2 - (len(str(int(value))) - 1)) if value >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
