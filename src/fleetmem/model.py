@@ -4,6 +4,8 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import compress
+from operator import ne
 from typing import NamedTuple, overload
 
 from fleetmem.errors import Kind, Stage
@@ -123,9 +125,18 @@ class ProcessMemory(NamedTuple):
         return 1
 
 
+PID_BITS = 24
+_PID_MASK = (1 << PID_BITS) - 1
+
+
 def name_print(pid: int, command: str) -> int:
-    """Returns 64 bits that stand for the name of a process' series."""
-    return hash((pid, command))
+    """Returns 64 bits that stand for the name of a process' series: its pid, and 40 bits for its command."""
+    return hash(command) & ~_PID_MASK | pid & _PID_MASK
+
+
+def pids_of(names: "array[int]") -> set[int]:
+    """Returns the pids in such prints."""
+    return {name & _PID_MASK for name in names}
 
 
 Run = tuple[int, int]
@@ -142,11 +153,13 @@ class Changes(NamedTuple):
         runs: all rows of this sample, in their order.
         new: places of rows whose names were not there before.
         gone: places, in the sample before, of rows whose names are there no more.
+        is_in_place: whether each row that is the same has the place that it had, and there are as many rows as before.
     """
 
     runs: list[Run]
     new: list[int]
     gone: list[int]
+    is_in_place: bool
 
 
 class RowKeys(NamedTuple):
@@ -165,8 +178,16 @@ class RowKeys(NamedTuple):
     names: "array[int]" = array("q")
     scale: int = 0
 
-    def runs_of(self, prints: "array[int]", scale: int) -> list[Run]:
-        """Returns the rows of the next sample by where they are in this one."""
+    def runs_of(self, prints: "array[int]", scale: int) -> tuple[list[Run], bool]:
+        """Returns the rows of the next sample by where they are in this one, and whether all of them are in place."""
+        if scale == self.scale and len(prints) == len(self.prints):
+            # Mostly no process has come or gone: half the work.
+            changed = list(compress(range(len(prints)), map(ne, self.prints, prints)))
+            if {self.prints[place] for place in changed}.isdisjoint([prints[place] for place in changed]):
+                return _runs_between(changed, len(prints)), True
+        return self._runs_by_print(prints, scale), False
+
+    def _runs_by_print(self, prints: "array[int]", scale: int) -> list[Run]:
         places = dict(zip(self.prints, range(len(self.prints)), strict=True)) if scale == self.scale else {}
         runs: list[Run] = []
         begin = end = 0
@@ -185,28 +206,47 @@ class RowKeys(NamedTuple):
             runs.append((begin, end))
         return runs
 
-    def changes_to(self, after: "RowKeys", runs: list[Run] | None = None) -> Changes:
+    def changes_to(self, after: "RowKeys", runs: list[Run] | None = None, *, is_in_place: bool = False) -> Changes:
         """Returns what is different in the next sample.
 
         Args:
             after: its keys.
             runs: its rows, where they are known already.
+            is_in_place: of these runs, as `runs_of` says.
         """
         if runs is None:
-            runs = self.runs_of(after.prints, after.scale)
+            runs, is_in_place = self.runs_of(after.prints, after.scale)
         if after.names == self.names:
-            return Changes(runs, [], [])
+            return Changes(runs, [], [], is_in_place)
         fresh = [end for begin, end in runs if begin == NEW]
-        left: list[int] = []  # those that have changed or are gone
+        left = fresh if is_in_place else self._left_by(runs)  # those that have changed or are gone
+        before, now = {self.names[place] for place in left}, {after.names[place] for place in fresh}
+        new = [place for place in fresh if after.names[place] not in before]
+        return Changes(runs, new, [place for place in left if self.names[place] not in now], is_in_place)
+
+    def _left_by(self, runs: list[Run]) -> list[int]:
+        left: list[int] = []
         at = 0
         for begin, end in sorted(runs):
             if begin != NEW:
                 left += range(at, begin)
                 at = end
         left += range(at, len(self.names))
-        before, now = {self.names[place] for place in left}, {after.names[place] for place in fresh}
-        new = [place for place in fresh if after.names[place] not in before]
-        return Changes(runs, new, [place for place in left if self.names[place] not in now])
+        return left
+
+
+def _runs_between(changed: list[int], count: int) -> list[Run]:
+    """Returns the runs of so many rows, of which these have changed in place."""
+    runs: list[Run] = []
+    at = 0
+    for place in changed:
+        if at < place:
+            runs.append((at, place))
+        runs.append((NEW, place))
+        at = place + 1
+    if at < count:
+        runs.append((at, count))
+    return runs
 
 
 class ProcessTable(Sequence[ProcessMemory]):
@@ -247,7 +287,7 @@ class ProcessTable(Sequence[ProcessMemory]):
             return rows
         names = array("q", [name_print(row.pid, row.command) for row in rows])
         keys = RowKeys(array("q", map(hash, rows)), names)
-        return cls(keys, keys, Changes([], [], []), {}, lambda: tuple(rows))
+        return cls(keys, keys, Changes([], [], [], is_in_place=True), {}, lambda: tuple(rows))
 
     def changes_since(self, before: RowKeys) -> Changes:
         """Returns what is different from another sample of the host: mostly the one before, for which it is known."""

@@ -109,6 +109,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         Raises:
             HostError: the channel ended, or the host sent nonsense; or, where the channel has not `ended`, the probe
                 broke off and may be asked again.
+            TimeoutError: it was told to `give_up`.
         """
         if request is not self.first:
             if self.ended:
@@ -133,6 +134,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         if self._channel:
             with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
                 self._channel.write(data)
+
+    def give_up(self) -> None:
+        """Ends the wait for an answer with TimeoutError; the host is still at work."""
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(TimeoutError())
 
     async def until_idle(self) -> None:
         """Waits until the host has answered the last request, or the channel has ended."""
@@ -309,15 +315,17 @@ class Link:
         timeout_seconds = self.target.access.command_timeout_seconds
         if channel.asked_at is not None and not channel.first:
             await self._outwait(channel, timeout_seconds)
+        limit = asyncio.get_running_loop().call_later(timeout_seconds, channel.give_up)
         try:
-            async with asyncio.timeout(timeout_seconds):
-                answer = await self._ask_repeatedly(channel, make_request)
+            answer = await self._ask_repeatedly(channel, make_request)
         except TimeoutError as error:
             raise translate(error, Stage.COMMAND, timeout_seconds) from error
         except HostError as error:
             if channel.ended:
                 await self._fail_channel(channel, error)
             raise
+        finally:
+            limit.cancel()
         self._failures = 0
         return answer
 

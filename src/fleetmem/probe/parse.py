@@ -4,7 +4,7 @@ import re
 from array import array
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import NEW, HostMemory, ProcessMemory, ProcessTable, RowKeys, Snapshot, name_print
+from fleetmem.model import NEW, HostMemory, ProcessMemory, ProcessTable, RowKeys, Snapshot, name_print, pids_of
 from fleetmem.probe.script import ProbeKind
 from fleetmem.units import kib_to_bytes, percent_of
 
@@ -17,8 +17,9 @@ _COMMAND_NOT_FOUND = 127  # the shell's exit status for it, POSIX XCU 2.8.2
 _COMMAND_NOT_EXECUTABLE = 126
 
 # A pid has at most 7 digits (PID_MAX_LIMIT is 2^22), a size in KiB at most 16; more is not from a kernel.
+# So it fits the PID_BITS of a name's print.
 _ROW = re.compile(
-    rb"P (0|[1-9]\d{0,9}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-)(?: (.*))?",
+    rb"P (0|[1-9]\d{0,6}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-)(?: (.*))?",
     re.DOTALL,
 )
 _NUMBER = re.compile(rb"\d{1,16}")
@@ -46,9 +47,9 @@ class SnapshotParser:
             HostError: (bad_frame) the frame is not one of protocol 1 or does not add up; (command_missing,
                 command_failed) the probe says that a tool is missing on the host or failed.
         """
-        if frame.count(b"\n") > MAX_PROCESSES + _HEAD_AND_END_LINES:
+        lines = frame.split(b"\n", MAX_PROCESSES + _HEAD_AND_END_LINES)
+        if len(lines) > MAX_PROCESSES + _HEAD_AND_END_LINES:
             raise _bad_frame(f"frame has more than {MAX_PROCESSES} rows")
-        lines = frame.split(b"\n")
         try:
             count = take_end(lines)
             _begin, memory_line, counters_line, *rows = lines
@@ -61,18 +62,20 @@ class SnapshotParser:
         return Snapshot(memory=memory, processes=processes)
 
     def _parse_rows(self, rows: list[bytes], total_bytes: int) -> ProcessTable:
-        before, prints = self._keys, array("q", map(hash, rows))
-        runs = before.runs_of(prints, total_bytes)  # with another total every percent is another
+        before, prints = self._keys, array("q", [hash(row) for row in rows])
+        runs, is_in_place = before.runs_of(prints, total_bytes)  # with another total every percent is another
         new = {end: self._parse_row(rows[end], total_bytes) for begin, end in runs if begin == NEW}
-        if len({row.split(b" ", 2)[1] for row in rows}) != len(rows):
-            raise _bad_frame("frame has two rows for one pid")
         names = array("q")
         for begin, end in runs:
             if begin == NEW:
                 names.append(name_print(new[end].pid, new[end].command))
             else:
                 names += before.names[begin:end]
-        self._keys = keys = RowKeys(prints, names, total_bytes)
+        keys = RowKeys(prints, names, total_bytes)
+        changes = before.changes_to(keys, runs, is_in_place=is_in_place)
+        if before.names != names and len(pids_of(names)) != len(names):
+            raise _bad_frame("frame has two rows for one pid")
+        self._keys = keys
         known, self._made = self._made, {}
 
         def make() -> tuple[ProcessMemory, ...]:
@@ -83,7 +86,7 @@ class SnapshotParser:
             self._made = made
             return tuple(made.values())
 
-        return ProcessTable(keys, before, before.changes_to(keys, runs), new, make)
+        return ProcessTable(keys, before, changes, new, make)
 
     def _parse_row(self, row: bytes, total_bytes: int) -> ProcessMemory:
         match = _ROW.fullmatch(row)

@@ -262,8 +262,9 @@ class ProcessLevel(Level[ProcessMemory]):
         if not self._has_all:
             return False
         table = ProcessTable.of(rows)
-        _runs, new, gone = table.changes_since(self._keys)
-        if (new or gone) and not self._book_all(self._budget, len(new), len(gone), clock_seconds):
+        changes = table.changes_since(self._keys)
+        new, gone = len(changes.new), len(changes.gone)
+        if (new or gone) and not self._book_all(self._budget, new, gone, clock_seconds):
             return False
         self._names = table.keys.names
         return True

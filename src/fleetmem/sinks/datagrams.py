@@ -78,7 +78,12 @@ class DatagramTransport(ABC):
                     await asyncio.sleep(wait_seconds)
                     self._gave_way_at = time.monotonic()
                 for datagram in group:
-                    await _put(sock, datagram)
+                    try:
+                        sock.send(datagram)
+                    except OSError as error:
+                        if not _is_full(error):
+                            raise
+                        await _put_later(sock, datagram)
                     self.datagrams_total += 1
                     self.bytes_total += len(datagram)
                 datagrams = datagrams[len(group) :]
@@ -156,15 +161,8 @@ class DatagramTransport(ABC):
         return SinkError(f"statsd {self.address}: {reason}")
 
 
-async def _put(sock: socket.socket, datagram: bytes) -> None:
-    """Sends a datagram, at once or when there is room for it, within 5 s."""
-    try:
-        sock.send(datagram)
-    except OSError as error:
-        if not _is_full(error):
-            raise
-    else:
-        return
+async def _put_later(sock: socket.socket, datagram: bytes) -> None:
+    """Sends a datagram when there is room for it, within 5 s."""
     async with asyncio.timeout(_LIMIT_SECONDS):
         while True:
             try:

@@ -61,6 +61,23 @@ class RowLines:
             write: makes the lines of the row at a place.
         """
         ends = [0, *accumulate(self._lengths)]
+        gone = b"".join([self.text[ends[place] : ends[place + 1]] for place in changes.gone])
+        replace = self._replace if changes.is_in_place else self._put_together
+        written = replace(changes, ends, write)
+        self.keys = keys
+        return Ended(gone, b"".join([written[place] for place in changes.new]))
+
+    def _replace(self, changes: Changes, ends: list[int], write: Callable[[int], bytes]) -> dict[int, bytes]:
+        """Writes the lines of what has changed in the place of the old ones; returns them by place."""
+        written = {place: write(place) for begin, place in changes.runs if begin == NEW}
+        for place in reversed(written):  # from the end on: the other ends stay where they are
+            lines = written[place]
+            self.text[ends[place] : ends[place + 1]] = lines
+            self._lengths[place] = len(lines)
+        return written
+
+    def _put_together(self, changes: Changes, ends: list[int], write: Callable[[int], bytes]) -> dict[int, bytes]:
+        """Writes all lines anew, of old parts and new ones; returns the new ones by place."""
         parts: list[bytes | bytearray] = []
         lengths = array("H")
         written: dict[int, bytes] = {}
@@ -72,10 +89,9 @@ class RowLines:
             else:
                 parts.append(self.text[ends[begin] : ends[end]])
                 lengths += self._lengths[begin:end]
-        gone = b"".join([self.text[ends[place] : ends[place + 1]] for place in changes.gone])
         self.text[:] = b"".join(parts)
-        self.keys, self._lengths = keys, lengths
-        return Ended(gone, b"".join([written[place] for place in changes.new]))
+        self._lengths = lengths
+        return written
 
 
 class ProcessLines:

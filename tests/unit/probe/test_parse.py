@@ -215,3 +215,23 @@ def test_two_rows_for_one_pid_are_a_bad_frame() -> None:
     frame = b"BEGIN fleetmem/1 1\nM 1000 - - -\nK - -\nP 7 0 10 5 - - - a\nP 7 0 10 6 - - - b\nEND 1 0 2\n"
     with pytest.raises(HostError, match="two rows for one pid"):
         SnapshotParser(ProbeKind.STATUS).parse(frame)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(b"P 7 0 10 5 - - - a\nP 7 0 10 6 - - - b\nP 9 0 1 1 - - - c\n", id="in the place of another"),
+        pytest.param(b"P 7 0 10 5 - - - a\nP 7 0 10 9 - - - a\nP 9 0 1 1 - - - c\n", id="of the same name"),
+        pytest.param(b"P 7 0 10 5 - - - a\nP 8 0 10 6 - - - b\nP 9 0 1 1 - - - c\nP 7 0 1 1 - - - d\n", id="one more"),
+    ],
+)
+def test_a_pid_twice_is_refused_each_time(rows: bytes) -> None:
+    """A frame that was refused is not what the next one is compared with."""
+    parser = SnapshotParser(ProbeKind.STATUS)
+    head = b"BEGIN fleetmem/1 1\nM 1000 - - -\nK - -\n"
+    good = b"P 7 0 10 5 - - - a\nP 8 0 10 6 - - - b\nP 9 0 1 1 - - - c\n"
+    parser.parse(b"%b%bEND 1 0 3\n" % (head, good))
+    for _ in range(2):
+        with pytest.raises(HostError, match="two rows for one pid"):
+            parser.parse(b"%b%bEND 1 0 %d\n" % (head, rows, rows.count(b"\n")))
+    assert len(parser.parse(b"%b%bEND 1 0 3\n" % (head, good)).processes) == 3
