@@ -12,7 +12,6 @@ the children it waited for. Exit status 1 when a bound is missed.
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 import host_cost
 from datagram_counter import DatagramCounter
 from measured_host import MeasuredHost
+from report import number, surroundings
 
 _HERE = Path(__file__).parent
 _HOSTS = [f"127.0.1.{number}" for number in range(1, 51)]
@@ -323,18 +323,6 @@ def spread(values: list[float]) -> str:
     if not values:
         return "-"
     return f"{number(median(values))} ({number(min(values))}-{number(max(values))})"
-
-
-def number(value: float) -> str:
-    """Returns three digits that count, never an exponent."""
-    digits = max(0, 2 - (len(str(int(value))) - 1)) if value >= 1 else 3
-    return f"{value:.{digits}f}"
-
-
-def surroundings() -> str:
-    """Returns what the figures were measured with."""
-    ssh = subprocess.run(["ssh", "-V"], check=False, stderr=subprocess.PIPE, text=True).stderr.split(",")[0]
-    return f"Python {platform.python_version()}, {ssh}, Linux {platform.release()}, {os.cpu_count()} cores"
 
 
 def main() -> int:

@@ -112,13 +112,15 @@ class _Client:
         """Waits for a command and looks at the memory meanwhile; false when the time is over."""
         pidfd = os.pidfd_open(process.pid)
         pause_seconds = _SAMPLE_SECONDS
+        is_awaited = bool(self._job.stop_at_lines)
         try:
             while not select.select([pidfd], [], [], pause_seconds)[0]:
                 begun = time.monotonic()
                 self._memory_bytes = max(self._memory_bytes, sum(map(_pss_bytes, _descendants(os.getpid()))))
                 pause_seconds = max(_SAMPLE_SECONDS, _SAMPLE_SHARE * (time.monotonic() - begun))
-                if self._job.stop_at_lines and self._lines.count() >= self._job.stop_at_lines:
+                if is_awaited and self._lines.count() >= self._job.stop_at_lines:
                     process.terminate()
+                    is_awaited = False  # a second SIGTERM is an order to leave everything and go
                 if begun > self._deadline:
                     return False
         finally:

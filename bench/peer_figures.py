@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from report import number
+
 OURS = "fleetmem"
 
 
@@ -170,12 +172,6 @@ def _cells(cost: Cost, hosts: int) -> tuple[str, ...]:
         f"{cost.memory_bytes / 1_000_000:.0f}",
         number(cost.wire_bytes / hosts / 1000),
     )
-
-
-def number(value: float) -> str:
-    """Returns three digits that count, never an exponent."""
-    digits = max(0, 2 - (len(str(int(value))) - 1)) if value >= 1 else 3
-    return f"{value:.{digits}f}"
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -21,12 +21,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from compare import surroundings
 from delay_proxy import DelayProxy
 from measured_client import Job, measure
 from measured_fleet import MeasuredFleet
 from peer_figures import Cost, Figure, Size, comparisons, is_ahead_everywhere, markdown, missing
 from peer_programs import PROGRAMS, Gathered, Program, Task
+from report import surroundings
 
 _ROWS_PER_SECOND = 25_000
 _LEAST_INTERVAL_SECONDS = 0.1
@@ -165,11 +165,11 @@ def say(text: str) -> None:
 
 
 def default_sizes(*, is_quick: bool) -> list[Size]:
-    """Returns more processes without a delay, longer round trips with 150 processes, and ten times the hosts."""
+    """Returns 50 hosts with 150 processes and no delay, and what each of the three is varied to."""
     if is_quick:
         return [Size(20, 50, 0), Size(20, 150, 0), Size(20, 150, 20)]
-    few = [Size(50, 50, 0), Size(50, 150, 0), Size(50, 150, 20), Size(50, 150, 100), Size(50, 1000, 0)]
-    return [*few, Size(500, 150, 0)]
+    few = [Size(50, 150, 0), Size(50, 150, 20), Size(50, 150, 100), Size(50, 50, 0), Size(50, 1000, 0)]
+    return [Size(10, 150, 0), *few, Size(500, 150, 0)]
 
 
 def installed(programs: Iterable[Program]) -> tuple[dict[str, str], list[str]]:
@@ -208,6 +208,12 @@ def _sizes(given: argparse.Namespace) -> list[Size]:
     return [Size(*size) for size in product(given.hosts or [50], given.processes or [150], given.round_trips_ms or [0])]
 
 
+def save(path: Path, figures: list[Figure], notes: list[str]) -> None:
+    """Writes figures and what they were measured with."""
+    document = {"figures": [asdict(figure) for figure in figures], "notes": notes}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
 def load(path: Path) -> list[Figure]:
     """Reads figures back."""
     figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
@@ -241,16 +247,14 @@ def main() -> int:
     ]
     versions, notes = installed(chosen)
     chosen = [program for program in chosen if program.name in versions]
-    figures = list(measure_all(chosen, _sizes(given), given.repetitions, given.limit))
-    notes += [
-        ", ".join(dict.fromkeys(versions.values())),
-        surroundings(),
-        f"again: python bench/peers.py {' '.join(sys.argv[1:])}",
-    ]
+    again = f"again: python bench/peers.py {' '.join(sys.argv[1:])}"
+    notes += [", ".join(dict.fromkeys(versions.values())), surroundings(), again]
+    figures: list[Figure] = []
+    for figure in measure_all(chosen, _sizes(given), given.repetitions, given.limit):
+        figures.append(figure)
+        if given.json:
+            save(given.json, figures, notes)
     print_report(figures, notes)
-    if given.json:
-        document = {"figures": [asdict(figure) for figure in figures], "notes": notes}
-        given.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0 if is_ahead_everywhere(figures) else 1
 
 
