@@ -83,6 +83,10 @@ class HostError(FleetmemError):
         self.kind = kind
         self.message: str = self.args[0]
 
+    def bare(self) -> "HostError":
+        """Returns the same, to be kept: without the frames that it went through, and all that they hold."""
+        return HostError(self.stage, self.kind, self.message)
+
 
 class SinkError(FleetmemError):
     """A backend cannot be reached or refuses; the message says which, why and what to try."""

@@ -113,7 +113,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """
         if request is not self.first:
             if self.ended:
-                raise self.ended
+                raise self.ended.bare()
             self._expect(request)
             self._write(request.line)
         self.first = None
@@ -168,7 +168,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         try:
             frame = self._reader.feed(data)
         except HostError as error:
-            self._end(error)
+            self._end(error.bare())  # a flood's frames hold half a megabyte of it
             return
         if frame is not None:
             self._settle()
@@ -217,7 +217,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self.ended_busy_seconds = self.ended_at - self._asked_at if self._asked_at else 0.0
         self._settle()
         if self._answer and not self._answer.done():
-            self._answer.set_exception(error)
+            self._answer.set_exception(error.bare())
         if self._channel:
             self._channel.close()
 
@@ -234,6 +234,10 @@ def _look_at(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+async def _open(connection: asyncssh.SSHClientConnection, channel: ProbeChannel, command: str) -> None:
+    await connection.create_session(lambda: channel, command, encoding=None)
+
+
 class _Opening:
     """A channel that is being opened with a command in it. It is begun before the login, so that it goes with it."""
 
@@ -244,11 +248,8 @@ class _Opening:
 
     def begin(self, connection: asyncssh.SSHClientConnection) -> None:
         """Asks for it."""
-        self._task = asyncio.create_task(self._open(connection))
+        self._task = asyncio.create_task(_open(connection, self._channel, self._command))
         self._task.add_done_callback(_look_at)
-
-    async def _open(self, connection: asyncssh.SSHClientConnection) -> None:
-        await connection.create_session(lambda: self._channel, self._command, encoding=None)
 
     async def end(self) -> None:
         """Waits until it is open, and the command accepted."""
@@ -419,7 +420,7 @@ class Link:
         await self.close()
         # A drop and the refusals after it are two things: the first refusal waits no longer for the drop.
         self._failures = self._failures + 1 if backoff is self._backoff else 1
-        self._last_error, self._backoff = error, backoff
+        self._last_error, self._backoff = error.bare(), backoff
         wait_seconds = backoff.wait_seconds(self._failures, random.random)
         self._not_before = at + wait_seconds
 
