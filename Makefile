@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/.installed
 TOOLS := .cache/tools
 
 FUZZ_SECONDS ?= 300
+SOAK_MINUTES ?= 20
 
 export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
 
@@ -81,6 +82,10 @@ bench-peers: $(INSTALLED) tools ## Measure against paramiko, parallel-ssh, Ansib
 .PHONY: bench-scale
 bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000)
 	@$(BIN)/python bench/scale.py $(SCALE)
+
+.PHONY: soak
+soak: $(INSTALLED) ## Run 2,000 simulated hosts, some faulty, for SOAK_MINUTES (20), and check every outcome (SOAK="--hosts 500")
+	@$(BIN)/python bench/soak.py --minutes $(SOAK_MINUTES) $(SOAK)
 
 .PHONY: key deploy remote-dashboards remote-test destroy
 key: ## Make the key for the hosts on AWS

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 _LARGEST_DATAGRAM_BYTES = 65_536
@@ -35,11 +36,12 @@ class DatagramCounter:
     """The other side: starts the process, asks it, ends it.
 
     Attributes:
+        process: that counts.
         port: UDP port on 127.0.0.1.
     """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -49,24 +51,30 @@ class DatagramCounter:
         self.port = int(self._answer())
 
     def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
     def received(self) -> Received:
         """Returns what came so far."""
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         time.sleep(_SETTLE_SECONDS)
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
         datagrams, payload_bytes, counters = self._answer().split(" ", 2)
         return Received(int(datagrams), int(payload_bytes), json.loads(counters))
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel had no room for; proc_net_udp(5) has them in the last column."""
+        rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+        return sum(int(row[-1]) for row in rows if row[1].endswith(f":{self.port:04X}"))
 
     def close(self) -> None:
         """Ends the process."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.communicate(timeout=5)
+            self.process.communicate(timeout=5)
             return
-        self._process.kill()
+        self.process.kill()
 
 
 def _counters(datagram: bytes) -> dict[str, float]:
