@@ -178,7 +178,7 @@ class RowKeys(NamedTuple):
     names: "array[int]" = array("q")
     scale: int = 0
 
-    def runs_of(self, prints: "array[int]", scale: int) -> tuple[list[Run], bool]:
+    def runs_of(self, prints: Sequence[int], scale: int) -> tuple[list[Run], bool]:
         """Returns the rows of the next sample by where they are in this one, and whether all of them are in place."""
         if scale == self.scale and len(prints) == len(self.prints):
             # Mostly no process has come or gone: half the work.
@@ -187,7 +187,7 @@ class RowKeys(NamedTuple):
                 return _runs_between(changed, len(prints)), True
         return self._runs_by_print(prints, scale), False
 
-    def _runs_by_print(self, prints: "array[int]", scale: int) -> list[Run]:
+    def _runs_by_print(self, prints: Sequence[int], scale: int) -> list[Run]:
         places = dict(zip(self.prints, range(len(self.prints)), strict=True)) if scale == self.scale else {}
         runs: list[Run] = []
         begin = end = 0

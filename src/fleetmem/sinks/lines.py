@@ -97,18 +97,20 @@ class RowLines:
 class ProcessLines:
     """Writes the lines of processes, short: each text that is the same in all of them is one byte, until they are sent.
 
-    They are a third as long, whatever the host's name. With six such texts it takes 15 us for 150 processes to write
-    the lines in full.
+    They are a third as long, whatever the host's name. What the lines of a process begin with is written behind those
+    of the process before, so that with the end of these it is one text: fewer of them are to be replaced.
 
     Args:
         place: of a process, by the name of its command and its pid.
         wrap: the format.
     """
 
-    __slots__ = ("_template", "_texts")
+    __slots__ = ("_first", "_template", "_texts")
 
     def __init__(self, place: Callable[[str, str], Place], wrap: Callable[[Place], Wrap]) -> None:
-        parts = _VARIABLE.split(wrap(place(_COMMAND, _PID)).template(PROCESS_MEASURES))
+        first, *parts = _VARIABLE.split(wrap(place(_COMMAND, _PID)).template(PROCESS_MEASURES))
+        parts[-1] += first
+        self._first = first.encode("ascii")
         same = dict.fromkeys(part for part in parts if len(part) > 1 and not _VARIABLE.fullmatch(part))
         codes = dict(zip(same, _CODES, strict=False))
         self._template = intern("".join([codes.get(part, part) for part in parts]))
@@ -122,6 +124,8 @@ class ProcessLines:
 
     def full(self, lines: bytes | bytearray) -> bytes:
         """Returns lines as they are to be sent."""
+        if not lines:
+            return b""
         for code, text in self._texts:
             lines = lines.replace(code, text)
-        return bytes(lines)
+        return self._first + lines[: len(lines) - len(self._first)]
