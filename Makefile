@@ -80,7 +80,7 @@ bench-peers: $(INSTALLED) tools ## Measure against paramiko, parallel-ssh, Ansib
 	@$(BIN)/python bench/peers.py $(SIZE)
 
 .PHONY: bench-scale
-bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000)
+bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000; "--workers 2", "--curves")
 	@$(BIN)/python bench/scale.py $(SCALE)
 
 .PHONY: soak

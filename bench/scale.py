@@ -3,16 +3,20 @@
     fleetmem lab simulate ──SSH──> fleetmem run ──UDP──> datagram_counter.py
     10,000 hosts, some faulty      is measured           counts
 
-Three processes on the loopback device. From the first interval in which all good hosts answered on, the collector is
-measured for some cycles: CPU and memory by /proc, delays by its own counters, which come among its datagrams. Then it
-is stopped, and what it says to have sent is compared with what has come. Exit status 1 when a bound is missed.
+Three processes on the loopback device, more with `--workers`. From the first interval in which all good hosts answered
+on, the collector is measured for some cycles: CPU and memory by /proc, delays by its own counters, which come among its
+datagrams. Then it is stopped, and what it says to have sent is compared with what has come. Exit status 1 when a bound
+is missed. `--curves` measures smaller and larger fleets instead, one after the other: how cost grows with hosts and
+processes.
 """
 
 import argparse
+import json
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import linear_regression
 from typing import NamedTuple
 
 from datagram_counter import DatagramCounter, Received
@@ -21,6 +25,12 @@ from fleetmem.usage import usage_of
 
 _START_MOST_SECONDS = 120
 _SETTLE_CYCLES = 2  # after the first complete one: the start's backlog is gone
+_CORES_MOST = 0.6
+_RSS_MOST_MB = 700
+_CURVE_HOSTS = (500, 1000, 2000, 5000, 10_000)
+_CURVE_PROCESSES = (50, 150, 400, 1000)
+_GROWTH_MOST = 1.2  # of the cost of a host, from the smallest fleet on
+_BEND_MOST = 0.2  # away from a straight line, of the cost by processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +41,13 @@ class Load:
         fleet: that is simulated.
         interval_seconds: between two samples of a host.
         cycles: how long to measure.
+        workers: processes that share the hosts; with 1 there is no other process.
     """
 
     fleet: SimulatedFleet
     interval_seconds: int
     cycles: int
+    workers: int = 1
 
 
 class Cycle(NamedTuple):
@@ -43,6 +55,30 @@ class Cycle(NamedTuple):
 
     ok: int
     missed: int
+
+
+class Figures(NamedTuple):
+    """What was measured, for curves; the table has more."""
+
+    hosts: int
+    processes: int
+    cores: float
+    cpu_ms_per_sample: float
+    rss_mb: float
+
+
+class Used(NamedTuple):
+    """What the collector and its workers have used so far, each for itself."""
+
+    cpu_seconds: list[float]
+    rss_bytes: int
+
+    @classmethod
+    def by(cls, pid: int) -> "Used":
+        """Reads it from /proc. Memory that processes share counts in each of them."""
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        usages = [usage_of(process) for process in (pid, *map(int, children))]
+        return cls([usage.cpu_seconds_total for usage in usages], sum(usage.rss_bytes for usage in usages))
 
 
 class Run:
@@ -58,8 +94,8 @@ class Run:
         self._folder = folder
         self._log = CollectorLog(folder / "collector.log")
 
-    def measure(self) -> list[Line]:
-        """Starts everything, measures, stops everything; returns the table."""
+    def measure(self) -> tuple[Figures, list[Line]]:
+        """Starts everything, measures, stops everything; returns what came out, and the table."""
         load, counter = self.load, DatagramCounter()
         with load.fleet.running(self._folder):
             begun = time.monotonic()
@@ -69,27 +105,27 @@ class Run:
                 self._wait_cycles(_SETTLE_CYCLES)
                 first_cycle = len(self._cycles())
                 pid = collector.process.pid
-                before, before_at, before_received = usage_of(pid), time.monotonic(), counter.received()
+                before, before_at, before_received = Used.by(pid), time.monotonic(), counter.received()
                 rss = []
                 for _ in range(load.cycles):
                     self._wait_cycles(1)
-                    rss.append(usage_of(pid).rss_bytes)
-                after, seconds, after_received = usage_of(pid), time.monotonic() - before_at, counter.received()
+                    rss.append(Used.by(pid).rss_bytes)
+                after, seconds, after_received = Used.by(pid), time.monotonic() - before_at, counter.received()
                 cycles = self._cycles()[first_cycle:]
                 collector.process.send_signal(signal.SIGTERM)
                 collector.process.wait(STOP_SECONDS)
         received = counter.received().datagrams
         counter.close()
         counters = after_received.counters
-        cpu_seconds = after.cpu_seconds_total - before.cpu_seconds_total
-        samples = load.fleet.hosts * seconds / load.interval_seconds
+        cores = [(end - begin) / seconds for begin, end in zip(before.cpu_seconds, after.cpu_seconds, strict=True)]
+        cpu_ms = sum(cores) * load.interval_seconds / load.fleet.hosts * 1000
         stopped = self._log.lines()[-1]
         sent = stopped["statsd_datagrams_sent"]
-        return [
+        lines = [
             Line("from the start to the first complete cycle, s", start_seconds, _START_MOST_SECONDS),
-            Line("cores", cpu_seconds / seconds, 0.6),
-            Line("CPU per host and cycle, ms", cpu_seconds / samples * 1000),
-            Line("resident memory, MB, highest", max(rss) / MB, 700),
+            Line("cores", sum(cores), None if load.workers > 1 else _CORES_MOST),
+            Line("CPU per host and cycle, ms", cpu_ms),
+            Line("resident memory, MB, highest", max(rss) / MB, None if load.workers > 1 else _RSS_MOST_MB),
             Line("slots missed", sum(cycle.missed for cycle in cycles), 0),
             Line("hosts that answered in a cycle, fewest", min(cycle.ok for cycle in cycles)),
             Line("delay of a sample, p50 of the last cycle, s", counters["late_p50_seconds"]),
@@ -103,11 +139,16 @@ class Run:
             Line("datagrams sent", sent),
             Line("datagrams sent and not received", sent - received, 0),
         ]
+        if load.workers > 1:
+            lines.insert(2, Line("cores, of the process that used most", max(cores), _CORES_MOST))
+        return Figures(load.fleet.hosts, load.fleet.processes, sum(cores), cpu_ms, max(rss) / MB), lines
 
     def _collect(self, port: int) -> list[str]:
         config = str(self._folder / "fleet" / "fleetmem.toml")
-        interval = str(self.load.interval_seconds)
-        return ["run", "-c", config, "-g", f"127.0.0.1:{port}", "--interval", interval, "--log-format", "json"]
+        how = ["--interval", str(self.load.interval_seconds), "--log-format", "json"]
+        if self.load.workers > 1:
+            how += ["--workers", str(self.load.workers)]
+        return ["run", "-c", config, "-g", f"127.0.0.1:{port}", *how]
 
     def _cycles(self) -> list[Cycle]:
         lines = [line for line in self._log.lines() if "missed" in line]
@@ -127,6 +168,36 @@ def _dropped(received: Received) -> float:
     return sum(received.counters[f"statsd.points_dropped_{why}_total"] for why in ("full", "late"))
 
 
+def _measure(load: Load, logs: Path | None) -> tuple[Figures, list[Line]]:
+    with folder_for("scale", logs) as folder:
+        return Run(load, folder).measure()
+
+
+def _curves(load: Load) -> tuple[list[Figures], list[Line]]:
+    """Measures fleets of all sizes, and hosts with few and many processes; prints each as it comes."""
+    sizes = [(hosts, load.fleet.processes) for hosts in _CURVE_HOSTS]
+    sizes += [(_CURVE_HOSTS[0], processes) for processes in _CURVE_PROCESSES if processes != load.fleet.processes]
+    measured: dict[tuple[int, int], Figures] = {}
+    print("  hosts  processes   cores   CPU per host and cycle, ms   RSS, MB")
+    for hosts, processes in sizes:
+        fleet = replace(load.fleet, hosts=hosts, processes=processes)
+        figures, _lines = _measure(replace(load, fleet=fleet), None)
+        measured[hosts, processes] = figures
+        cost = f"{figures.cores:8.3f}   {figures.cpu_ms_per_sample:26.3f}   {figures.rss_mb:7.0f}"
+        print(f"{hosts:7}  {processes:9}{cost}", flush=True)
+    by_hosts = [measured[hosts, load.fleet.processes].cpu_ms_per_sample for hosts in _CURVE_HOSTS]
+    by_processes = [measured[_CURVE_HOSTS[0], processes].cpu_ms_per_sample for processes in _CURVE_PROCESSES]
+    slope, base = linear_regression(_CURVE_PROCESSES, by_processes)
+    bends = [abs(cost / (base + slope * count) - 1) for count, cost in zip(_CURVE_PROCESSES, by_processes, strict=True)]
+    return list(measured.values()), [
+        Line("dearest host by that of the smallest fleet", max(by_hosts) / by_hosts[0], _GROWTH_MOST),
+        Line("cheapest host by that of the smallest fleet", min(by_hosts) / by_hosts[0]),
+        Line("CPU per process and sample, us", slope * 1000),
+        Line("CPU per sample without processes, us", base * 1000),
+        Line("furthest from a straight line, share", max(bends), _BEND_MOST),
+    ]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=10_000)
@@ -135,6 +206,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--interval", type=int, default=10, metavar="SECONDS")
     parser.add_argument("--faulty", type=float, default=0.01, help="share of the hosts")
     parser.add_argument("--cycles", type=int, default=6, help="that are measured")
+    parser.add_argument("--workers", type=int, default=1, help="as `fleetmem run` has it; bounds are those of each")
+    parser.add_argument("--curves", action="store_true", help="how cost grows with hosts and processes, 15 minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for plots.py")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes say there")
     parser.add_argument("--quick", action="store_true", help="1,000 hosts, 3 cycles")
     return parser.parse_args()
@@ -145,14 +219,20 @@ def main() -> None:
     given = _arguments()
     hosts, cycles = (1000, 3) if given.quick else (given.hosts, given.cycles)
     fleet = SimulatedFleet(hosts, given.processes, given.churn, given.faulty)
-    load = Load(fleet, given.interval, cycles)
-    with folder_for("scale", given.logs) as folder:
-        lines = Run(load, folder).measure()
+    load = Load(fleet, given.interval, cycles, given.workers)
     print(
-        f"{fleet.hosts} hosts with {fleet.processes} processes every {load.interval_seconds} s, "
-        f"{fleet.churn:.0%} of the rows change, {fleet.faulty:.1%} of the hosts are faulty; {load.cycles} cycles"
+        ("Fleets" if given.curves else f"{fleet.hosts} hosts with {fleet.processes} processes")
+        + f" every {load.interval_seconds} s, {fleet.churn:.0%} of the rows change, "
+        f"{fleet.faulty:.1%} of the hosts are faulty; {load.cycles} cycles"
     )
+    if given.curves:
+        figures, lines = _curves(load)
+    else:
+        measured, lines = _measure(load, given.logs)
+        figures = [measured]
     print("\n".join(map(str, lines)))
+    if given.json:
+        given.json.write_text(json.dumps([each._asdict() for each in figures], indent=1) + "\n")
     if not all(line.is_ok for line in lines):
         raise SystemExit(1)
 
