@@ -79,6 +79,10 @@ bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as
 bench-peers: $(INSTALLED) tools ## Measure against paramiko, parallel-ssh, Ansible, clush, ssh + xargs (SIZE="--quick": 20 hosts)
 	@$(BIN)/python bench/peers.py $(SIZE)
 
+.PHONY: bench-round-trips
+bench-round-trips: $(INSTALLED) tools ## Measure a cold collect of 50 hosts that are 50 ms away
+	@$(BIN)/python bench/round_trips.py
+
 .PHONY: bench-scale
 bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000; "--workers 2", "--curves")
 	@$(BIN)/python bench/scale.py $(SCALE)

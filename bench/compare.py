@@ -293,8 +293,8 @@ def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def print_report(report: Report) -> None:
-    """Prints the table, the stages and the notes."""
+def print_table(lines: list[Line]) -> None:
+    """Prints a line for each figure."""
     rows = [("what", "fleetmem", "compared with", "", "ratio", "bound", "")]
     rows += [
         (
@@ -306,11 +306,16 @@ def print_report(report: Report) -> None:
             line.bound,
             line.verdict,
         )
-        for line in report.lines
+        for line in lines
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_report(report: Report) -> None:
+    """Prints the table, the stages and the notes."""
+    print_table(report.lines)
     total_ms = sum(report.stages_ms.values())
     stages = ", ".join(f"{name} {value / total_ms:.0%}" for name, value in report.stages_ms.items())
     print(f"\nwarm cycle, {total_ms:.2f} ms: {stages}")
