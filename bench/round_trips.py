@@ -17,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from compare import Cost, Line, print_table, run, say, surroundings
+from compare import Cost, Line, print_table, run, say
 from datagram_counter import DatagramCounter
 from delay_proxy import DelayProxy
 from measured_host import MeasuredHost
+from report import surroundings
 
 LEAST = 5
 """TCP; versions; key exchange; service, login and channel; command and frame (decision 0009)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from fleetmem.cli import app
+from fleetmem.cli import make_app
 from fleetmem.config import DEFAULT_PATHS
 
 _SHARED_BY = ("collect", "run")  # what both have is shown once
@@ -57,7 +57,7 @@ def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any
 
 def man_page() -> str:
     """Returns the page."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     commands = dict(_commands(group))
     one, other = (_options(commands[name], name) for name in _SHARED_BY)
     shared = [option for option in one if option in other]

@@ -11,7 +11,7 @@ from . import servers
 from .servers import Agent, Cli, Sshd, make_key
 
 HOSTS = "127.0.1.[1-2]"
-_ROUND_TRIP_MS = 100
+_ROUND_TRIP_MS = 200
 """Longer than a host takes to answer: a frame that came later could be the answer to what it was sent meanwhile."""
 
 FIRST, FURTHER = 6, 5

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fleetmem import config, model
-from fleetmem.cli import app
+from fleetmem.cli import make_app
 from fleetmem.connect import guard
 from fleetmem.doctor.findings import Check
 from fleetmem.inventory.entries import parse_hosts
@@ -146,7 +146,7 @@ def test_the_examples_of_inventories_are_right() -> None:
 
 def digest(*words: str) -> str:
     """Returns the SHA-256 of what `fleetmem probe` prints with these flags."""
-    done = CliRunner().invoke(app, ["probe", *words])
+    done = CliRunner().invoke(make_app(), ["probe", *words])
     assert done.exit_code == 0
     return hashlib.sha256(done.stdout_bytes).hexdigest()
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.cli.lab import MaxHours, told_clearly
+from fleetmem.cli.lab import MaxHours, app, told_clearly
 from fleetmem.errors import UsageError
 from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.lab.directory import Directory
@@ -32,6 +32,7 @@ def _share(what: str) -> typer.models.OptionInfo:
     return option
 
 
+@app.command()
 def simulate(
     path: Annotated[Path, typer.Option("--dir", help="Where keys, hosts file and configuration go.")] = (
         DEFAULT_DIRECTORY

@@ -16,7 +16,7 @@ import asyncssh
 import pytest
 import typer
 
-from fleetmem.cli import app, main
+from fleetmem.cli import main, make_app
 from fleetmem.config import load
 from fleetmem.probe import script
 
@@ -61,7 +61,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
         yield from _commands(child, (*path, name))
 
 
-_ALL_COMMANDS = list(_commands(typer.main.get_command(app)))
+_ALL_COMMANDS = list(_commands(typer.main.get_command(make_app())))
 
 
 def test_there_are_commands() -> None:
