@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetmem.build_hosts import HostSettings, settings_by_host
-from fleetmem.build_sinks import Spec, build_sinks, build_sites, ports_of
+from fleetmem.build_sinks import STATSD, Spec, build_sinks, build_sites, ports_of
 from fleetmem.collector import Collector
 from fleetmem.config import Probe, Settings, split_shard
 from fleetmem.connect.keys import AskPassphrase
@@ -26,6 +26,7 @@ from fleetmem.model import Host
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
+from fleetmem.rendezvous import shard_of
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.naming import FleetNames, make_tags
@@ -44,12 +45,31 @@ class FleetSpec:
         hosts: the fleet's.
         host_names: theirs, and those of all hosts that others sample: the same names are told apart everywhere.
         reach: how to get at the hosts.
+        max_series: see `shape.max_series`; of a worker, its part.
+        senders: processes that send to the same StatsD servers.
     """
 
     settings: Settings
     hosts: tuple[Host, ...]
     host_names: tuple[str, ...]
     reach: ReachSettings
+    max_series: int
+    senders: int = 1
+
+    def share(self, number: int, workers: int) -> "FleetSpec":
+        """Returns the part of one of several worker processes: hosts, and what is limited for the whole fleet.
+
+        Hosts go by another key than with `inventory.shard`: two workers of shard 0/2 would have all and none.
+        """
+        hosts = tuple(host for host in self.hosts if shard_of(f"worker {host.name}", workers) == number)
+        return replace(
+            self,
+            settings=self.settings.for_worker(),
+            hosts=hosts,
+            reach=replace(self.reach, limits=self.reach.limits.share(workers)),
+            max_series=self.max_series * len(hosts) // len(self.hosts),
+            senders=workers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +108,11 @@ class Fleet:
     def services(self) -> list[Service]:
         """What is to run beside the collector."""
         return [*self.collector.sinks, *self.sites.values()]
+
+    @property
+    def single_sinks(self) -> list[Sink]:
+        """Those that are in one process whatever the number of workers: all but StatsD's."""
+        return [sink for spec, sink in self.sinks.items() if spec[0] != STATSD]
 
     @property
     def longest_sample_seconds(self) -> float:
@@ -140,7 +165,8 @@ def build_fleet(
     """
     inventory = inventory or read_inventory(settings)
     reach = _reach_settings(settings, inventory)
-    spec = FleetSpec(settings, tuple(inventory.hosts), tuple(inventory.host_names), reach)
+    names = tuple(inventory.host_names)
+    spec = FleetSpec(settings, tuple(inventory.hosts), names, reach, settings.shape.max_series)
     return build(spec, ask_passphrase, current, inventory)
 
 
@@ -162,21 +188,21 @@ def build(
     reach = before if before and is_refresh else Reach(spec.reach, ask_passphrase, before)
     by_host = settings_by_host(settings, hosts, is_refresh=is_refresh)
     targets = reach.resolve(hosts, lambda host: by_host[host].ssh)
-    series_room = _series_room(settings, len(hosts))
+    series_room = _series_room(spec)
     has_same_shape = current and current.settings.shape == settings.shape
     series = current.series if current and has_same_shape else SeriesPool()
     health = current.health if current else Health()
     pages, ports = health.pages(), ports_of([*current.sinks, *current.sites]) if current else set()
     with ExitStack() as undo:
         sites = build_sites(settings, current.sites if current else {}, pages, ports, undo)
-        sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports)
+        sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports, spec.senders)
         undo.pop_all()
     make_link = partial(_make_link, reach=reach, by_host=by_host)
     collector = Collector(
         make_link=make_link,
         make_parser=lambda host: SnapshotParser(by_host[host].probe.kind),
         make_request=partial(_make_request, by_host),
-        make_shaper=_make_shapers(settings, series),
+        make_shaper=_make_shapers(spec, series),
         sinks=sinks.values(),
     )
     reach.take(targets, before)
@@ -209,7 +235,7 @@ def build(
 
 def _names(spec: FleetSpec, before: FleetNames | None) -> FleetNames:
     tags = {host.name: make_tags(host.labels, spec.settings.inventory.tags) for host in spec.hosts}
-    return FleetNames(spec.settings.prefix, spec.host_names, before, tags)
+    return FleetNames(spec.settings.prefix, spec.host_names, before, tags, tags.keys())
 
 
 def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:
@@ -240,22 +266,23 @@ def _is_same(current: Fleet, host: Host, target: Target, probe: Probe) -> bool:
     return current.targets.get(host) == target and current.by_host[host].probe == probe
 
 
-def _series_room(settings: Settings, hosts: int) -> int | None:
+def _series_room(spec: FleetSpec) -> int | None:
     """Returns how many series of rows the fleet may have: what is left when each host has its own and `other`."""
-    if not settings.shape.max_series:
+    if not spec.settings.shape.max_series:
         return None
-    least = reserved_series(settings.shape.detail) * hosts
-    if settings.shape.max_series < least:
+    least = reserved_series(spec.settings.shape.detail) * len(spec.hosts)
+    if spec.max_series < least:
         raise ConfigError(
-            f"configuration: shape.max_series: {hosts} hosts have {least} series of their own and of `other`: "
-            f"{least} or more, 0 for no limit (given: {settings.shape.max_series})"
+            f"configuration: shape.max_series: {len(spec.hosts)} hosts have {least} series of their own and of "
+            f"`other`: {least} or more, 0 for no limit (given: {spec.max_series})"
         )
-    return settings.shape.max_series - least
+    return spec.max_series - least
 
 
-def _make_shapers(settings: Settings, series: SeriesPool) -> Callable[[Host], Shaper]:
-    limits, per_host = settings.shape.limits(), settings.shape.max_series_per_host
+def _make_shapers(spec: FleetSpec, series: SeriesPool) -> Callable[[Host], Shaper]:
+    shape = spec.settings.shape
+    limits, per_host = shape.limits(), shape.max_series_per_host
     room = per_host - reserved_series(limits.details) if per_host else None
-    if room is None and not settings.shape.max_series:
+    if room is None and not shape.max_series:
         return lambda host: Shaper(host, limits)
     return lambda host: Shaper(host, limits, HostBudget(room, series))

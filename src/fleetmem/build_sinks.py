@@ -30,9 +30,17 @@ Pages = Mapping[str, "Page"]
 Spec = tuple[object, ...]
 """What a sink is made from; equal ones make the same sink."""
 
+STATSD = "statsd"
+"""First in the spec of what sends to StatsD."""
+
 
 def build_sinks(
-    settings: Settings, names: FleetNames, current: dict[Spec, Sink], pages: Pages, ports_in_use: set[object]
+    settings: Settings,
+    names: FleetNames,
+    current: dict[Spec, Sink],
+    pages: Pages,
+    ports_in_use: set[object],
+    senders: int = 1,
 ) -> dict[Spec, Sink]:
     """Returns the sinks that a configuration names, each with what it is made from.
 
@@ -42,6 +50,7 @@ def build_sinks(
         current: sinks that are there already; those that are made from the same stay.
         pages: what Prometheus's address shows beside the metrics.
         ports_in_use: see `ports_of`.
+        senders: processes that send to the same StatsD servers.
 
     Raises:
         UsageError: a port cannot be listened on, a package is missing.
@@ -50,8 +59,8 @@ def build_sinks(
     wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}  # what they take is let go of where a later one fails
     servers = settings.statsd.servers()
     for server in servers:
-        wanted["statsd", server, settings.statsd.model_copy(update={"server": ()})] = partial(
-            _statsd, settings.statsd, server, names
+        wanted[STATSD, server, settings.statsd.model_copy(update={"server": ()})] = partial(
+            _statsd, settings.statsd, server, names, senders
         )
     if settings.graphite.server:
         spool = spool_file(settings.graphite)
@@ -70,7 +79,7 @@ def build_sinks(
     with ExitStack() as undo:
         made = {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
         undo.pop_all()
-    _share_out(servers, [sink for spec, sink in made.items() if spec[0] == "statsd"])
+    _share_out(servers, [sink for spec, sink in made.items() if spec[0] == STATSD])
     return made
 
 
@@ -113,13 +122,13 @@ def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
     return owner(key, addresses) == address
 
 
-def statsd_transport(settings: Statsd, server: Server) -> Transport:
+def statsd_transport(settings: Statsd, server: Server, senders: int = 1) -> Transport:
     """Returns what sends to a StatsD server."""
     if server.scheme == "unix":
         return UnixTransport(Path(server.host))
     if server.scheme == "tcp":
         return tcp.TcpTransport(tcp.STATSD, server.host, server.port)
-    return UdpTransport(server.host, server.port, settings.datagrams_per_second)
+    return UdpTransport(server.host, server.port, settings.datagrams_per_second, senders=senders)
 
 
 def graphite_transport(settings: Graphite) -> Transport:
@@ -129,9 +138,9 @@ def graphite_transport(settings: Graphite) -> Transport:
     return tcp.TcpTransport(receiver, host, port)
 
 
-def _statsd(settings: Statsd, server: Server, names: FleetNames, _undo: ExitStack) -> Sink:
+def _statsd(settings: Statsd, server: Server, names: FleetNames, senders: int, _undo: ExitStack) -> Sink:
     encoding = SeriesEncoding(formats.STATSD[settings.dialect], settings.retire)
-    return QueuedSink("statsd", encoding, statsd_transport(settings, server), names)
+    return QueuedSink("statsd", encoding, statsd_transport(settings, server, senders), names)
 
 
 def _graphite(

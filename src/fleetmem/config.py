@@ -47,6 +47,7 @@ _SSH_CONFIGS = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 _STATSD_PORT = 8125
 _PROMETHEUS_PORT = 9877
 _HEALTH_PORT = 9878
+AUTO = "auto"
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -456,11 +457,21 @@ class File(_Section):
     """what becomes of old files: gzip, zstd (needs fleetmem[zstd]) or none"""
 
 
+def _check_workers(value: object) -> object:
+    if value == AUTO:
+        return value
+    if isinstance(value, bool) or not re.fullmatch(r"[1-9][0-9]{0,2}", str(value)):
+        raise ValueError(f"not a number from 1 to 999, nor {AUTO}")
+    return int(str(value))
+
+
 class Run(_Section):
     """For `fleetmem run`."""
 
     interval_seconds: float = Field(default=10.0, ge=0.1)
     """time between two samples of a host; make it the StatsD flush interval and the finest whisper step"""
+    workers: Annotated[int | str, BeforeValidator(_check_workers)] = Field(default=1, examples=[AUTO])
+    """processes that sample, each its share of the hosts; auto: one for 2,500 hosts, as far as there are CPUs"""
     health_listen: _Listen = Field(default=None, examples=["127.0.0.1:9878"])
     """PORT (of 127.0.0.1) or HOST:PORT for /healthz and /readyz; Prometheus's address has them, too"""
 
@@ -555,6 +566,10 @@ class Settings(BaseSettings):
         """Returns the same with nowhere to send to."""
         nowhere = {"statsd": Statsd(), "graphite": Graphite(), "file": File(), **self._without_pages()}
         return self.model_copy(update=nowhere)
+
+    def for_worker(self) -> Self:
+        """Returns the same for a worker process, which has none of what there is once: pages, spool, files."""
+        return self.model_copy(update={"graphite": Graphite(), "file": File(), **self._without_pages()})
 
     def _without_pages(self) -> dict[str, _Section]:
         return {"prometheus": Prometheus(), "run": self.run.model_copy(update={"health_listen": None})}

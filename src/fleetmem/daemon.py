@@ -14,26 +14,35 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fleetmem.build import Fleet, build_fleet, read_inventory
+from fleetmem.channel import Orders
 from fleetmem.config import Settings
 from fleetmem.errors import SinkError, UsageError
+from fleetmem.health import WorkerState
 from fleetmem.inventory.inventory import Inventory
-from fleetmem.report import Report
-from fleetmem.sampler import Listener, Sampler
+from fleetmem.model import Outcome
+from fleetmem.report import Report, add_up
+from fleetmem.sampler import Begin, Listener, Sampler, SamplerSpec
 from fleetmem.schedule import Grid
 from fleetmem.selfstats import SelfStats
 from fleetmem.side_thread import SideThread
 from fleetmem.systemd import ServiceManager
+from fleetmem.worker_process import WorkerProcess
 
 log = logging.getLogger("fleetmem.daemon")
 
 _T = TypeVar("_T")
 
+_READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins later
+_STOP_WORKERS_SECONDS = 0.5
+_SHUT_DOWN_SECONDS = 4.4  # sinks may take 4.3; a worker that hangs is killed then
+_ANSWER_SHARE = 0.5  # of an interval: so long workers may take to tell of it
 _SAME_SIGNAL_SECONDS = 0.1  # `timeout` signals its child and then its group: the child gets two
 
 
@@ -81,6 +90,8 @@ class Daemon:
         load_settings: reads the configuration again, for SIGHUP.
         on_outcome: called with each outcome.
         manager: who wants to know how it is.
+        workers: processes that sample. One is this one; of several, each has its share, and this one what there is
+            once: signals, inventory, own counters, and sinks other than StatsD's.
     """
 
     def __init__(
@@ -89,13 +100,17 @@ class Daemon:
         load_settings: Callable[[], Settings],
         on_outcome: Listener | None = None,
         manager: ServiceManager | None = None,
+        workers: int = 1,
     ) -> None:
         self.stats = SelfStats()
         self._load_settings = load_settings
         self._manager = manager or ServiceManager({})
         self._health = fleet.health
+        self._on_outcome = on_outcome
         self._grid = _new_grid(fleet)
-        self._sampler = Sampler(fleet, self._grid, self._grid.start_seconds, on_outcome)
+        orders = self._share_out(fleet, workers) if workers > 1 else []
+        self._workers = [WorkerProcess(number, each, self._add) for number, each in enumerate(orders, 1)]
+        self._sampler = Sampler(fleet, self._grid_here, on_outcome)
         self._inventory = fleet.inventory
         self._stopping = asyncio.Event()
         self._stop_seconds = 0.0
@@ -112,12 +127,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_or_force)
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
-        log.info("sampling %s%s", _plan(self._fleet), _destinations(self._fleet))
+        log.info("sampling %s%s%s", _plan(self._fleet), self._shares(), _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
-            sampling = group.create_task(self._sampler.run())
+            members = [group.create_task(worker.run()) for worker in self._workers]
             watchdog = group.create_task(self._manager.feed_watchdog(lambda: self._health.is_alive))
-            self._manager.started(_plan(self._fleet))
             try:
+                await self._wait_for_workers()
+                members.append(group.create_task(self._sampler.run(self._begin())))
+                self._manager.started(_plan(self._fleet))
                 while not self._stopping.is_set():
                     change = await self._follow_until_change()
                     if change:
@@ -125,9 +142,28 @@ class Daemon:
             finally:
                 watchdog.cancel()
                 self._inventory.close()
-                await self._sampler.stop()
-                await asyncio.wait([sampling])
-                self._tell_totals()
+                await self._shut_down(members)
+
+    async def _wait_for_workers(self) -> None:
+        """Lets workers start, so that the first cycle has all hosts; or this be stopped."""
+        waits: list[asyncio.Task[Any]] = [
+            asyncio.create_task(waiting) for waiting in (self._until_ready(), self._stopping.wait())
+        ]
+        await asyncio.wait(waits, timeout=_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in waits:
+            waiting.cancel()
+
+    async def _until_ready(self) -> None:
+        for worker in self._workers:
+            await worker.ready.wait()
+
+    def _begin(self) -> Begin:
+        """Starts the grid; returns that for this process's own sampler."""
+        start_seconds = time.monotonic()
+        self._grid = self._grid._replace(start_seconds=start_seconds)
+        for worker in self._workers:
+            worker.begin(start_seconds)
+        return Begin(start_seconds, start_seconds)
 
     def stop(self) -> None:
         """Ends `run`, as SIGTERM does."""
@@ -184,19 +220,29 @@ class Daemon:
         grid = self._grid  # another one comes with a reload, which begins this anew
         for cycle in count(grid.cycle_of(time.monotonic())):
             await asyncio.sleep(grid.end_of(cycle) - time.monotonic())
-            self._tell(self._sampler.report())
+            told = [await worker for worker in self._ask_workers(grid.interval_seconds * _ANSWER_SHARE)]
+            self._tell([state for state, _report in told], [report for _state, report in told if report])
 
-    def _tell(self, report: Report) -> None:
+    def _ask_workers(self, wait_seconds: float) -> list[asyncio.Task[tuple[WorkerState, Report | None]]]:
+        """Asks all workers at once."""
+        return [asyncio.create_task(worker.report(wait_seconds)) for worker in self._workers]
+
+    def _tell(self, workers: list[WorkerState], told: list[Report]) -> None:
+        here = self._sampler.report()
+        report = add_up([here, *told])
         log.info("%s", report.cycle.line(), extra=report.cycle.facts())
-        self._health.add(report.cycle, report.sinks)
+        self._health.add(report.cycle, report.sinks, workers)
         self._manager.show(self._health.line)
+        commands_kept_apart = sum(each.commands_kept_apart for each in told)
         shipped = self.stats.add(
             report.cycle,
             report.sinks,
             **report.totals._asdict(),
-            names_kept_apart=report.kept_apart,
+            names_kept_apart=report.hosts_kept_apart + max(here.commands_kept_apart, commands_kept_apart),
             inventory=self._inventory.stats,
             usage=report.usage,
+            workers=sum(worker.pid is not None for worker in workers) or 1,
+            workers_restarted_total=sum(worker.restarts_total for worker in workers),
             unix_seconds=time.time(),
         )
         self._sampler.put_stats(shipped)
@@ -220,9 +266,11 @@ class Daemon:
         except (UsageError, SinkError) as error:
             self._keep_old(error)
             return
+        if self._workers and change.settings.run.workers != self._fleet.settings.run.workers:
+            log.warning("run.workers is taken with the next start: %d workers, as before", len(self._workers))
         self._inventory = change.inventory
         await self._take(new, _new_grid(new))
-        log.info("configuration taken: %s%s", _plan(new), _destinations(new))
+        log.info("configuration taken: %s%s%s", _plan(new), self._shares(), _destinations(new))
         self._manager.started(_plan(new))
 
     def _keep_old(self, error: Exception) -> None:
@@ -231,10 +279,50 @@ class Daemon:
 
     async def _take(self, new: Fleet, grid: Grid) -> None:
         self._grid = grid
-        await self._sampler.take(new, grid)
+        if self._workers:
+            for worker, orders in zip(self._workers, self._share_out(new, len(self._workers)), strict=True):
+                worker.take(orders)
+        await self._sampler.take(new, self._grid_here)
 
-    def _tell_totals(self) -> None:
-        totals = {sink.name: sink.counters for sink in self._sampler.report().sinks}
+    @property
+    def _grid_here(self) -> Grid:
+        """The slots that are this process's own: none where there are workers."""
+        return self._grid.share(()) if self._workers else self._grid
+
+    def _share_out(self, fleet: Fleet, workers: int) -> list[Orders]:
+        levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}
+        forwards = bool(fleet.single_sinks) or self._on_outcome is not None
+        shares = [fleet.spec.share(number, workers) for number in range(workers)]
+        specs = [SamplerSpec(share, self._grid.share(share.hosts)) for share in shares]
+        return [Orders(spec, forwards, fleet.reach.passphrases, levels) for spec in specs]
+
+    def _shares(self) -> str:
+        if not self._workers:
+            return ""
+        return f" in {len(self._workers)} workers with {', '.join(str(worker.hosts) for worker in self._workers)} hosts"
+
+    def _add(self, outcome: Outcome) -> None:
+        """Takes an outcome that a worker has forwarded."""
+        self._sampler.put(outcome)
+        if self._on_outcome:
+            self._on_outcome(outcome)
+
+    async def _shut_down(self, members: list[asyncio.Task[None]]) -> None:
+        """Lets all deliver what they have, side by side; sinks here get what workers have sampled up to the end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_WORKERS_SECONDS):
+                for stopping in [asyncio.create_task(worker.stop()) for worker in self._workers]:
+                    await stopping
+        await self._sampler.stop()
+        _done, late = await asyncio.wait(members, timeout=_SHUT_DOWN_SECONDS)
+        for worker in self._workers if late else ():
+            worker.kill()
+        await asyncio.wait(members)
+        told = [await worker for worker in self._ask_workers(0)]
+        totals = {
+            sink.name: sink.counters
+            for sink in add_up([self._sampler.report(), *(report for _state, report in told if report)]).sinks
+        }
         points = {f"{name}_points_sent": stats.points_sent_total for name, stats in totals.items()}
         datagrams = {f"{name}_datagrams_sent": stats.datagrams_sent_total for name, stats in totals.items()}
         log.info("stopped", extra=points | datagrams)

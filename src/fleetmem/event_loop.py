@@ -82,10 +82,10 @@ def run_async(main: Coroutine[Any, Any, _T]) -> _T:
         try:
             return runner.run(main)
         except ExceptionGroup as group:
-            raise _first(group) from group
+            raise first_error(group) from group
 
 
-def _first(error: Exception) -> Exception:
+def first_error(error: Exception) -> Exception:
     """Returns the first error inside nested groups: what a person is told, and what picks the exit status."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

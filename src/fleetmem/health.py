@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 _CYCLES = 3
 
 
+class WorkerState(NamedTuple):
+    """A worker process at the end of an interval.
+
+    Attributes:
+        pid: None while it is down.
+        hosts: that are its share.
+        restarts_total: how often it was started again.
+        outcomes: of its hosts, in the interval.
+    """
+
+    pid: int | None
+    hosts: int
+    restarts_total: int
+    outcomes: int
+
+
 class Status(StrEnum):
     """How the collector is."""
 
@@ -40,8 +56,8 @@ class _Cycle(NamedTuple):
 class Health:
     """Knows when a cycle was completed last, and what it came to.
 
-    A cycle is completed when its time is over and a host at least had its outcome in it. So it stands still when the
-    event loop does, and also when the loop turns and no sample ends.
+    A cycle is completed when its time is over and a host at least had its outcome in it; with workers, a host of each.
+    So it stands still when the event loop does, and also when the loop turns and no sample ends.
 
     Args:
         now: returns monotonic seconds.
@@ -52,6 +68,7 @@ class Health:
         self._begun_seconds = now()
         self._interval_seconds, self._allowed_seconds = 0.0, math.inf
         self._cycle: _Cycle | None = None
+        self._worker_at: list[float] = []
         self._is_stopping = False
 
     def begin(self, interval_seconds: float, sample_seconds: float) -> None:
@@ -64,12 +81,18 @@ class Health:
         self._begun_seconds = self._now()
         self._interval_seconds = interval_seconds
         self._allowed_seconds = _CYCLES * interval_seconds + sample_seconds
+        self._worker_at.clear()
 
-    def add(self, stats: CycleStats, sinks: Sequence[SinkState]) -> None:
-        """Takes the end of an interval, with the state of the sinks."""
+    def add(self, stats: CycleStats, sinks: Sequence[SinkState], workers: Sequence[WorkerState] = ()) -> None:
+        """Takes the end of an interval, with the state of sinks and workers."""
+        now = self._now()
+        before = self._worker_at or [self._begun_seconds] * len(workers)
+        self._worker_at = [
+            now if worker.outcomes or not worker.hosts else at for worker, at in zip(workers, before, strict=True)
+        ]
         if stats.samples or stats.failures:
             away = "".join(f", {sink.name} away" for sink in sinks if sink.problem)
-            self._cycle = _Cycle(self._now(), stats.line() + away, _facts(stats, sinks))
+            self._cycle = _Cycle(now, stats.line() + away, _facts(stats, sinks, workers))
 
     def stop(self) -> None:
         """The collector is about to end; nothing more is expected of it."""
@@ -81,7 +104,7 @@ class Health:
         last = max(self._begun_seconds, self._cycle.at_seconds if self._cycle else 0.0)
         if self._is_stopping:
             return Status.STOPPING
-        if self._now() - last > self._allowed_seconds:
+        if self._now() - min([last, *self._worker_at]) > self._allowed_seconds:
             return Status.STALLED
         return Status.OK if self._cycle else Status.STARTING
 
@@ -122,13 +145,14 @@ class Health:
         return json_answer(self.report(), is_good=is_good)
 
 
-def _facts(stats: CycleStats, sinks: Sequence[SinkState]) -> dict[str, object]:
+def _facts(stats: CycleStats, sinks: Sequence[SinkState], workers: Sequence[WorkerState]) -> dict[str, object]:
+    told = [{"pid": worker.pid, "hosts": worker.hosts, "restarts": worker.restarts_total} for worker in workers]
     return {
         "hosts_up": stats.samples,
         "hosts_failed": sum(stats.failures.values()),
         "failures": dict(stats.failures),
         "sinks": [_sink(sink) for sink in sinks],
-    }
+    } | ({"workers": told} if told else {})
 
 
 def _sink(sink: SinkState) -> dict[str, object]:

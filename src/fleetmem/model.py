@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import compress
 from operator import ne
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from fleetmem.errors import Kind, Stage
 
@@ -55,6 +55,9 @@ COLLECTOR_MEASURES = (
     "handshakes_total",
     "reconnects_total",
     "logins_withheld_total",
+    "outcomes_dropped_total",
+    "workers",
+    "workers_restarted_total",
     "names_kept_apart",
     "inventory_hosts",
     "inventory_failures_total",
@@ -386,6 +389,19 @@ class Shaped:
     other_processes: CommandMemory | None
     other_commands: CommandMemory | None
     left_out: Mapping[LeftOut, int]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For another process: rows by columns, which takes a third of the time that an object for each does."""
+        columns = tuple(zip(*self.processes, strict=True))
+        rest = self.commands, self.other_processes, self.other_commands, self.left_out
+        return _shaped, (self.memory, self.process_count, self.details, columns, *rest)
+
+
+def _shaped(
+    memory: HostMemory, process_count: int, details: frozenset[Detail], columns: tuple[Sequence[Any], ...], *rest: Any
+) -> Shaped:
+    processes = tuple(map(ProcessMemory._make, zip(*columns, strict=True)))
+    return Shaped(memory, process_count, details, processes, *rest)
 
 
 @dataclass(frozen=True, slots=True)

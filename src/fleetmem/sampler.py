@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fleetmem.build import Fleet, FleetSpec, build
 from fleetmem.connect.keys import AskPassphrase
@@ -42,11 +43,21 @@ class SamplerSpec:
     Attributes:
         fleet: hosts, and how to reach, ask and shape them, and where to send that.
         grid: when they are sampled.
-        from_seconds: slots from then on are its own, on the clock of the grid.
     """
 
     fleet: FleetSpec
     grid: Grid
+
+
+class Begin(NamedTuple):
+    """When a sampler begins, where it has been made before that is known, or takes the place of another one.
+
+    Attributes:
+        start_seconds: of the grid.
+        from_seconds: slots from then on are its own.
+    """
+
+    start_seconds: float
     from_seconds: float
 
 
@@ -56,7 +67,6 @@ class Sampler:
     Args:
         fleet: which.
         grid: when each host is sampled; those without a place are not.
-        from_seconds: slots from then on are its own.
         on_outcome: called with each outcome.
         now: the clock of the grid.
     """
@@ -65,17 +75,16 @@ class Sampler:
         self,
         fleet: Fleet,
         grid: Grid,
-        from_seconds: float,
         on_outcome: Listener | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
         self._grid = grid
-        self._from_seconds = from_seconds
         self._on_outcome = on_outcome
         self._now = now
         self._failures = FailureLog()
         self._cycle = CycleStats()
+        self._in_flight = 0
         self._services: dict[Service, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: HostTasks | None = None
@@ -90,20 +99,26 @@ class Sampler:
             UsageError: hosts, keys or the ssh configuration cannot be used.
             SinkError: the spool of a sink cannot be used.
         """
-        return cls(build(spec.fleet, ask_passphrase), spec.grid, spec.from_seconds, on_outcome)
+        return cls(build(spec.fleet, ask_passphrase), spec.grid, on_outcome)
 
     @property
     def fleet(self) -> Fleet:
         """What it samples."""
         return self._fleet
 
-    async def run(self) -> None:
-        """Samples until `stop`; then delivers what is queued and disconnects, within 5 s."""
+    async def run(self, begin: Begin | None = None) -> None:
+        """Samples until `stop`; then delivers what is queued and disconnects, within 5 s.
+
+        Args:
+            begin: see there; None for all slots of the grid.
+        """
+        if begin:
+            self._grid = self._grid._replace(start_seconds=begin.start_seconds)
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._begin_services()
             self._tasks = HostTasks(group, self._sample_host)
-            self._tasks.replace(self._grid, self._from_seconds)
+            self._tasks.replace(self._grid, begin.from_seconds if begin else self._grid.start_seconds)
             try:
                 await self._stopping.wait()
             finally:
@@ -120,7 +135,12 @@ class Sampler:
         while True:
             await asyncio.sleep(slot.at_seconds - self._now())
             late_seconds = self._now() - slot.at_seconds
-            self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
+            self._in_flight += 1
+            try:
+                outcome = await self._fleet.collector.sample(self._fleet.latest.get(host, host))
+            finally:
+                self._in_flight -= 1
+            self._add(outcome, late_seconds)
             slot, missed = schedule.next_slot(slot, self._now())
             self._cycle.missed += missed
 
@@ -130,6 +150,17 @@ class Sampler:
         self._failures.add(outcome)
         if self._on_outcome:
             self._on_outcome(outcome)
+
+    def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> Fleet:
+        """Returns the fleet of another spec, for `take`; with the same start of its grid only hosts are different.
+
+        Raises:
+            UsageError, SinkError: see `of`; nothing has changed then.
+        """
+        fleet = spec.fleet
+        if spec.grid.start_seconds == self._grid.start_seconds:
+            fleet = replace(fleet, settings=self._fleet.settings)  # the very same: what came from it is kept
+        return build(fleet, ask_passphrase, self._fleet)
 
     async def take(self, fleet: Fleet, grid: Grid) -> None:
         """Takes a fleet in the place of the one that it was built from: its sinks begin, those that are gone end.
@@ -179,12 +210,20 @@ class Sampler:
         cycle, self._cycle = self._cycle, CycleStats()
         collector, reach = self._fleet.collector, self._fleet.reach
         return Report(
+            self._grid.start_seconds,
             cycle,
+            self._in_flight,
             Totals(collector.handshakes_total, collector.reconnects_total, reach.withheld_total),
-            self._fleet.names.kept_apart,
+            self._fleet.names.hosts_kept_apart,
+            self._fleet.names.commands_kept_apart,
             own_usage(),
             tuple(map(SinkState.of, collector.sinks)),
         )
+
+    def put(self, outcome: Outcome) -> None:
+        """Hands the outcome of a host that a worker samples to those sinks that workers do not have."""
+        for sink in self._fleet.single_sinks:
+            sink.put(outcome)
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Ships the collector's own counters through its sinks."""

@@ -1,7 +1,7 @@
 """When each host is sampled: absolute times, so that delays do not add up. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fleetmem.model import Host
@@ -78,6 +78,15 @@ class Grid(NamedTuple):
     def seconds_of_cycle(self, now_seconds: float) -> float:
         """Returns how long ago the cycle of a time began."""
         return (now_seconds - self.start_seconds) % self.interval_seconds
+
+    def share(self, hosts: Iterable[Host]) -> "Grid":
+        """Returns the slots of some of the hosts."""
+        return self._replace(places={host: self.places[host] for host in hosts})
+
+    def slots_between(self, from_seconds: float, to_seconds: float) -> int:
+        """Returns how many slots there are from one time until another."""
+        schedules = map(self.schedule, self.places)
+        return sum(each.first_slot(to_seconds).cycle - each.first_slot(from_seconds).cycle for each in schedules)
 
     def with_hosts(self, hosts: Sequence[Host]) -> "Grid":
         """Returns the slots of other hosts: who is there already keeps its own, the others are spread."""

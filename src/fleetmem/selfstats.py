@@ -1,6 +1,7 @@
 """The collector's own counters. Their names and units are in docs/metrics.md."""
 
 import socket
+from array import array
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -37,8 +38,8 @@ class CycleStats:
         self.processes = 0
         self.left_out: Tally[LeftOut] = Tally()
         self.received_bytes = 0
-        self.late_seconds: list[float] = []
-        self.host_seconds: list[float] = []
+        self.late_seconds = array("d")
+        self.host_seconds = array("d")
 
     def add(self, outcome: Outcome, late_seconds: float, cycle_seconds: float) -> None:
         """Counts an outcome.
@@ -58,6 +59,18 @@ class CycleStats:
             self.left_out.update(outcome.shaped.left_out)
         else:
             self.failures[outcome.kind] += 1
+
+    def merge(self, other: "CycleStats") -> None:
+        """Adds what happened to other hosts in the same interval."""
+        self.missed += other.missed
+        self.seconds = max(self.seconds, other.seconds)
+        self.samples += other.samples
+        self.failures += other.failures
+        self.processes += other.processes
+        self.left_out += other.left_out
+        self.received_bytes += other.received_bytes
+        self.late_seconds += other.late_seconds
+        self.host_seconds += other.host_seconds
 
     def line(self) -> str:
         """Returns one line for people."""
@@ -92,9 +105,12 @@ class SelfStats:
         handshakes_total: int,
         reconnects_total: int,
         logins_withheld_total: int,
+        outcomes_dropped_total: int,
         names_kept_apart: int,
         inventory: InventoryStats,
         usage: Usage | None,
+        workers: int,
+        workers_restarted_total: int,
         unix_seconds: float,
     ) -> CollectorStats:
         """Takes an interval's counters, and the state of everything else that is counted; returns what to ship."""
@@ -113,6 +129,9 @@ class SelfStats:
             "handshakes_total": handshakes_total,
             "reconnects_total": reconnects_total,
             "logins_withheld_total": logins_withheld_total,
+            "outcomes_dropped_total": outcomes_dropped_total,
+            "workers": workers,
+            "workers_restarted_total": workers_restarted_total,
             "names_kept_apart": names_kept_apart,
             **inventory._asdict(),
             **(usage._asdict() if usage else {}),

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from fleetmem.build import FleetSpec
+from fleetmem.channel import Channel, Orders
+from fleetmem.config import load
 from fleetmem.connect.breaker import Breakers
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.sources import Source
 from fleetmem.model import PROCESS_MEASURES, Host
+from fleetmem.sampler import SamplerSpec
+from fleetmem.schedule import Grid
 from fleetmem.selfstats import CycleStats, SelfStats
 from fleetmem.shape.budget import HostBudget, SeriesPool
 from fleetmem.shape.limits import Filter, Limits
@@ -29,6 +34,8 @@ from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.sinks.spool import Spool
 from fleetmem.sinks.udp import UdpTransport
 from fleetmem.usage import Usage, own_usage
+from fleetmem.worker import Forwarder
+from fleetmem.worker_process import WorkerProcess
 from unit.builders import WEB, failure, process, sample, snapshot
 from unit.connect.targets import resolve
 from unit.test_collector import Fleet
@@ -43,6 +50,8 @@ class Scene:
         self.cycle = CycleStats()
         self.fleet = Fleet()
         self.breakers = Breakers(most_refusals=1)
+        self.outcomes_dropped_total = 0
+        self.worker: WorkerProcess | None = None
         self.usage: Usage | None = Usage(0.0, 0, 0, 0)
         self.names = FleetNames("p", ["web01"])
         self.hosts_file = folder / "hosts"
@@ -83,6 +92,9 @@ class Scene:
             handshakes_total=self.fleet.collector.handshakes_total,
             reconnects_total=self.fleet.collector.reconnects_total,
             logins_withheld_total=self.breakers.withheld_total,
+            outcomes_dropped_total=self.outcomes_dropped_total,
+            workers=self.worker is not None and self.worker.pid is not None,
+            workers_restarted_total=self.worker.restarts_total if self.worker else 0,
             names_kept_apart=self.names.kept_apart,
             inventory=self.inventory.stats,
             usage=self.usage,
@@ -168,6 +180,33 @@ async def _be_refused(scene: Scene) -> None:
             raise HostError(Stage.LOGIN, Kind.AUTH_FAILED, "no")
 
 
+async def _forward_to_nobody(scene: Scene) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = await Channel.open(ours, max_waiting_bytes=0)
+        forwarder = Forwarder(channel)
+        while not forwarder.dropped_total:
+            forwarder.put(sample(_BIG))
+        scene.outcomes_dropped_total = forwarder.dropped_total
+    await channel.close()
+
+
+async def _restart_a_worker(scene: Scene) -> None:
+    settings = load(None, {})
+    spec = SamplerSpec(FleetSpec(settings, (), (), settings.ssh.reach(), 0), Grid(0.0, 10.0, {}))
+    scene.worker = worker = WorkerProcess(1, Orders(spec, False, {}, {}), print)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        await worker.ready.wait()
+        worker.kill()
+        while worker.ready.is_set() or not worker.restarts_total:  # noqa: ASYNC110 - nobody tells of an end
+            await asyncio.sleep(0.01)
+        await worker.ready.wait()
+    scene.values = partial(dict, scene.values())  # type: ignore[method-assign] # as it is now
+    await worker.stop()
+    await running
+
+
 async def _use_the_machine(scene: Scene) -> None:
     scene.usage = own_usage()
 
@@ -193,6 +232,9 @@ MOVES: dict[str, Move] = {
     "handshakes_total": _connect,
     "reconnects_total": _connect,
     "logins_withheld_total": _be_refused,
+    "outcomes_dropped_total": _forward_to_nobody,
+    "workers": _restart_a_worker,
+    "workers_restarted_total": _restart_a_worker,
     "names_kept_apart": _meet_names_that_fold_to_one,
     "inventory_hosts": _read_the_inventory,
     "inventory_failures_total": _lose_the_inventory,

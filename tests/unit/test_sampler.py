@@ -19,9 +19,8 @@ _INTERVAL_SECONDS = 0.2
 
 def _spec(sampled: tuple[Host, ...] = _HOSTS) -> SamplerSpec:
     settings = load(None, {"statsd": {"server": ["127.0.0.1:9"]}, "run": {"interval_seconds": _INTERVAL_SECONDS}})
-    fleet = FleetSpec(settings, _HOSTS, tuple(host.name for host in _HOSTS), settings.ssh.reach())
-    start = time.monotonic()
-    return SamplerSpec(fleet, Grid(start, _INTERVAL_SECONDS, {}).with_hosts(sampled), start)
+    fleet = FleetSpec(settings, _HOSTS, tuple(host.name for host in _HOSTS), settings.ssh.reach(), 0)
+    return SamplerSpec(fleet, Grid(time.monotonic(), _INTERVAL_SECONDS, {}).with_hosts(sampled))
 
 
 async def _run_until(sampler: Sampler, enough: asyncio.Event) -> Report:

@@ -222,6 +222,18 @@ DOCTOR_FLAGS = {
 }
 """Likewise, for `fleetmem doctor` alone."""
 
+RUN_FLAGS = {
+    "workers": _flag(
+        str,
+        "run.workers",
+        "--workers",
+        help_="Processes that share the hosts out. auto: one for 2,500 hosts, one for a CPU at most. (default 1)",
+        panel="How it runs",
+        metavar="NUMBER|auto",
+    ),
+}
+"""Likewise, for `fleetmem run` alone."""
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

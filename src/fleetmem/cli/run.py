@@ -13,8 +13,10 @@ from fleetmem.build import build_fleet
 from fleetmem.cli.collect import EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
 from fleetmem.cli.dry_run import DryRun
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
-from fleetmem.cli.options import Given, ask_passphrase, with_settings
+from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
+from fleetmem.config import AUTO
+from fleetmem.cpus import worker_count
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.event_loop import raise_file_limit, run_async
@@ -30,7 +32,7 @@ _RETENTION = "10s:6h,60s:7d,10m:1y"
 _WRITE_SECONDS = 0.5
 
 
-@with_settings
+@with_settings_and(RUN_FLAGS)
 def run(
     given: Given,
     log_format: Annotated[
@@ -68,7 +70,10 @@ def run(
     if format_ is OutputFormat.TABLE:
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
     fleet = build_fleet(given.settings, ask_passphrase)
-    raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
+    wanted = given.settings.run.workers
+    workers = worker_count(len(fleet.hosts)) if wanted == AUTO else int(wanted)
+    if workers == 1:  # else each of them raises its own
+        raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
     gc.freeze()  # what there is now stays: no collection has to look at it again, of which 10,000 logins cause many
     if not fleet.collector.sinks and output is None:
         raise UsageError(
@@ -77,12 +82,12 @@ def run(
         )
     manager = ServiceManager(os.environ)
     if output is None:
-        run_async(Daemon(fleet, given.reload, manager=manager).run())
+        run_async(Daemon(fleet, given.reload, manager=manager, workers=workers).run())
         return
     with open_output(output, is_appending=True) as file:  # what was written before a restart stays
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
         writer = BackgroundWriter(guard, _MAX_WAITING)
-        run_async(Daemon(fleet, given.reload, writer.write, manager).run())
+        run_async(Daemon(fleet, given.reload, writer.write, manager, workers).run())
         is_stalled = writer.is_stalled(_WRITE_SECONDS)
         if writer.lost or is_stalled:
             log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)

@@ -224,6 +224,11 @@ class KeyRing:
             self._agents[path] = Agent(path)
         return self._agents[path]
 
+    @property
+    def passphrases(self) -> dict[Path, str]:
+        """Those of the files that needed one."""
+        return {path: file.passphrase for path, file in self._files.items() if file.passphrase is not None}
+
     def close(self) -> None:
         """Closes the connections to agents."""
         for agent in self._agents.values():

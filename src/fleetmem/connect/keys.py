@@ -24,6 +24,7 @@ class KeyFile:
         pairs: what can be signed with here, with its certificate (`<path>-cert.pub`) first, then without; none where it
             takes the agent: for encrypted keys that it has, keys on FIDO tokens, and public ones.
         public_data: the public key, by which the agent's are known; None where nothing tells it.
+        passphrase: what it is encrypted with, None where it is not, or nobody has typed it.
         problem: why nothing can be signed with it, neither here nor by the agent; None where it can.
     """
 
@@ -42,7 +43,7 @@ class KeyFile:
         self.pairs: tuple[asyncssh.SSHKeyPair, ...] = ()
         self.public_data: bytes | None = None
         self.problem: str | None = None
-        self._passphrase: str | None = None
+        self.passphrase: str | None = None
         self._stamp = self._look()
         public = _read_public(path)
         if public:
@@ -62,7 +63,7 @@ class KeyFile:
             return
         self._stamp = stamp
         try:
-            self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self._passphrase))
+            self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self.passphrase))
         except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
             log.warning("key %s has changed and cannot be read: %s; the one before it stays", self.path, error)
             return
@@ -75,11 +76,11 @@ class KeyFile:
     def _read(self, ask_passphrase: AskPassphrase, is_in_agent: Callable[[bytes], bool]) -> None:
         for tries_left in reversed(range(_PASSPHRASE_TRIES + 1)):
             try:
-                self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self._passphrase))
+                self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self.passphrase))
             except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
                 # With a passphrase, PEM and PKCS#8 keys say "unable to decrypt"; without one, "needs a passphrase" and
                 # "is no key" differ in nothing but the text.
-                if self._passphrase is not None:
+                if self.passphrase is not None:
                     if not tries_left:
                         raise UsageError(f"key {self.path}: wrong passphrase") from error
                 elif "passphrase" not in str(error).lower():
@@ -92,8 +93,8 @@ class KeyFile:
                 raise UsageError(f"key {self.path}: {reason_of(error)}") from error
             else:
                 return
-            self._passphrase = ask_passphrase(self.path)
-            if self._passphrase is None:
+            self.passphrase = ask_passphrase(self.path)
+            if self.passphrase is None:
                 self.problem = (
                     f"key {self.path} is encrypted and nobody is there to type its passphrase: "
                     "load it with ssh-add, or run in a terminal"

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
 
 import asyncssh
 
@@ -84,6 +85,11 @@ class Reach:
     def target(self, host: Host) -> Target:
         """Returns how a host is reached."""
         return self._targets[host]
+
+    @property
+    def passphrases(self) -> dict[Path, str]:
+        """Of the keys that have been read, for a process that reads them, too."""
+        return self._keys.passphrases
 
     @property
     def withheld_total(self) -> int:

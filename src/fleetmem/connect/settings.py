@@ -87,6 +87,17 @@ class LoginLimits:
     jump_handshakes_per_second: float = 50.0
     most_refusals: int = 5
 
+    def share(self, processes: int) -> "LoginLimits":
+        """Returns the part of one of several processes that log in to the same fleet; one login at least."""
+        return LoginLimits(
+            max_handshakes=max(1, self.max_handshakes // processes),
+            max_connects=max(1, self.max_connects // processes),
+            handshakes_per_second=self.handshakes_per_second / processes,
+            jump_handshakes=max(1, self.jump_handshakes // processes),
+            jump_handshakes_per_second=self.jump_handshakes_per_second / processes,
+            most_refusals=self.most_refusals and max(1, self.most_refusals // processes),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ReachSettings:

@@ -181,6 +181,7 @@ class FleetNames:
         hosts: of the fleet.
         before: names of the fleet as it was; hosts that are called as before go on with the commands seen there.
         tags: of hosts, by name.
+        own: of these hosts, those that are sampled here; None for all of them.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class FleetNames:
         hosts: Iterable[str],
         before: "FleetNames | None" = None,
         tags: Mapping[str, Tags] | None = None,
+        own: Iterable[str] | None = None,
     ) -> None:
         self.prefix = check_prefix(prefix)
         max_bytes = MAX_NAME_BYTES - len(prefix) - _FIXED_BYTES - _COMMAND_BYTES
@@ -198,7 +200,8 @@ class FleetNames:
             self._table.name(host)
         known = before._hosts if before else {}
         self._hosts: dict[str, HostNames] = {
-            host: _host_names(self._table.name(host), (tags or {}).get(host, ()), known.get(host)) for host in hosts
+            host: _host_names(self._table.name(host), (tags or {}).get(host, ()), known.get(host))
+            for host in (hosts if own is None else own)
         }
 
     def host(self, host: str) -> "HostNames":
@@ -208,7 +211,17 @@ class FleetNames:
     @property
     def kept_apart(self) -> int:
         """Hosts and commands that have a hash in their name, as they would share it with another otherwise."""
-        return self._table.hashed + sum(names.kept_apart for names in self._hosts.values())
+        return self.hosts_kept_apart + self.commands_kept_apart
+
+    @property
+    def hosts_kept_apart(self) -> int:
+        """Of these the hosts, also those that are sampled elsewhere."""
+        return self._table.hashed
+
+    @property
+    def commands_kept_apart(self) -> int:
+        """Of these the commands."""
+        return sum(names.kept_apart for names in self._hosts.values())
 
 
 class HostNames:

@@ -18,6 +18,7 @@ LARGE_BACKLOG_DATAGRAMS = 4000
 
 _STALL_SECONDS = 0.21  # 200 ms, and a moment to wake up
 _STALL_DATAGRAMS = 90  # of 92: our own timers are late, too
+_STATS_DATAGRAMS = 5  # the own counters, which the main process of several senders adds once per interval
 _SAFE_DATAGRAMS_PER_SECOND = _STALL_DATAGRAMS / _STALL_SECONDS
 _LOAD_SECONDS = 10.0  # over which the usual load is averaged
 _LOAD_HEADROOM = 1.25  # or a load above the steady pace would keep a backlog of CATCH_UP_SECONDS for ever
@@ -32,21 +33,26 @@ class Pace:
     Args:
         now_seconds: a monotonic clock.
         steady_rate: datagrams per second, when there is neither backlog nor a load above it.
+        senders: processes that send to the same receiver: each has an equal part of everything.
     """
 
-    def __init__(self, now_seconds: float, steady_rate: float = STEADY_DATAGRAMS_PER_SECOND) -> None:
-        self._steady_rate = steady_rate
-        self._tokens = float(BURST_DATAGRAMS)
+    def __init__(self, now_seconds: float, steady_rate: float = STEADY_DATAGRAMS_PER_SECOND, senders: int = 1) -> None:
+        self._steady_rate = steady_rate / senders
+        self._burst = BURST_DATAGRAMS / senders
+        self._large_backlog = LARGE_BACKLOG_DATAGRAMS / senders
+        self._safe_rate = _SAFE_DATAGRAMS_PER_SECOND / senders
+        self._tokens = self._burst
         self._at = now_seconds
-        self._rate = steady_rate
+        self._rate = self._steady_rate
         self._sent = self._came = 0.0  # datagrams, each forgotten at the pace of _LOAD_SECONDS
+        stall_datagrams = _STALL_DATAGRAMS if senders == 1 else max(1, (_STALL_DATAGRAMS - _STATS_DATAGRAMS) // senders)
         self._left = 0.0  # behind the last that were sent
-        self._sent_at = deque([-math.inf] * _STALL_DATAGRAMS, maxlen=_STALL_DATAGRAMS)
+        self._sent_at = deque([-math.inf] * stall_datagrams, maxlen=stall_datagrams)
 
     @property
     def at_once(self) -> int:
         """How many datagrams to ask for at a time: one, but for thousands a second."""
-        return max(1, int(self._rate * _GROUP_SECONDS)) if self._rate > _SAFE_DATAGRAMS_PER_SECOND else 1
+        return max(1, int(self._rate * _GROUP_SECONDS)) if self._rate > self._safe_rate else 1
 
     def wait_seconds(self, now_seconds: float, backlog_datagrams: float, count: int = 1) -> float:
         """Returns how long to wait before the next datagrams, 0 for not at all; then they count as sent.
@@ -65,16 +71,16 @@ class Pace:
         # A load that grows faster than its average must not wait until a backlog tells of it.
         load = max(self._sent, self._came) / _LOAD_SECONDS
         # A backlog that is being cleared counts as load: headroom alone must not take the pace over what is safe.
-        most = _SAFE_DATAGRAMS_PER_SECOND if load < _SAFE_DATAGRAMS_PER_SECOND else math.inf
+        most = self._safe_rate if load < self._safe_rate else math.inf
         catching_up = backlog_datagrams / (CATCH_UP_SECONDS - _LATEST_WAKE_SECONDS)
-        catching_up = max(catching_up, backlog_datagrams - LARGE_BACKLOG_DATAGRAMS)
+        catching_up = max(catching_up, backlog_datagrams - self._large_backlog)
         wanted = max(self._steady_rate, min(load * _LOAD_HEADROOM, most), catching_up)
         # A backlog is cleared at the rate it had at its highest; slowing down with it would never end.
-        self._rate = rate = max(wanted, self._rate) if backlog_datagrams > BURST_DATAGRAMS else wanted
-        burst = max(BURST_DATAGRAMS, rate * _LATEST_WAKE_SECONDS)
+        self._rate = rate = max(wanted, self._rate) if backlog_datagrams > self._burst else wanted
+        burst = max(self._burst, rate * _LATEST_WAKE_SECONDS)
         self._tokens = min(burst, self._tokens + elapsed * rate) - count
         wait_seconds = 0.0 if self._tokens >= 0 else (burst / 2 - self._tokens) / rate
-        if rate <= _SAFE_DATAGRAMS_PER_SECOND:
+        if rate <= self._safe_rate:
             wait_seconds = max(wait_seconds, self._sent_at[0] + _STALL_SECONDS - now_seconds)
         self._sent_at.extend([now_seconds + wait_seconds] * count)
         return wait_seconds

@@ -29,8 +29,9 @@ class UdpTransport(DatagramTransport):
         port: int,
         steady_rate: float = STEADY_DATAGRAMS_PER_SECOND,
         max_datagram_bytes: int = MAX_DATAGRAM_BYTES,
+        senders: int = 1,
     ) -> None:
-        super().__init__(host_port(host, port), max_datagram_bytes, Pace(time.monotonic(), steady_rate))
+        super().__init__(host_port(host, port), max_datagram_bytes, Pace(time.monotonic(), steady_rate, senders))
         self._host = host
         self._port = port
 
