@@ -1,11 +1,12 @@
 import asyncio
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleetmem.build import Fleet, build_fleet
+from fleetmem.build import Fleet, FleetSpec, build, build_fleet
 from fleetmem.config import Settings, load
 from fleetmem.errors import ConfigError, UsageError
 from fleetmem.shape.shaper import Shaper
@@ -286,3 +287,62 @@ def test_shards_tell_the_same_names_apart() -> None:
         fleet = build_fleet(load(None, {"inventory": inventory}), lambda _path: None)
         names |= {(host.name, fleet.names.host(host.name).host) for host in fleet.hosts}
     assert len({place for _name, place in names}) == len({name for name, _place in names}) == 40
+
+
+def _shares(workers: int, hosts: str = "web[001-400]", **sections: Any) -> list[FleetSpec]:
+    fleet = build_fleet(load(None, {"inventory": {"hosts": [hosts]}, **sections}), lambda _path: None)
+    asyncio.run(_close(fleet))
+    return [fleet.spec.share(number, workers) for number in range(workers)]
+
+
+async def _close(fleet: Fleet) -> None:
+    for service in fleet.services:
+        await service.close()
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7])
+def test_workers_share_a_fleet_out(workers: int) -> None:
+    """Each host belongs to one of them; all know all names; none has much more than the others."""
+    shares = _shares(workers)
+    names = [host.name for share in shares for host in share.hosts]
+    assert sorted(names) == sorted(set(names)) == sorted(shares[0].host_names)
+    assert all(0.7 < len(share.hosts) * workers / 400 < 1.3 for share in shares)
+
+
+def test_workers_of_a_shard_share_it_out_once_more() -> None:
+    """By another key: by the same one, one worker would have all hosts of shard 0/2, and the other none."""
+    shares = _shares(2, inventory={"hosts": ["web[001-400]"], "shard": "0/2"})
+    assert all(len(share.hosts) > 50 for share in shares)
+    assert sum(len(share.hosts) for share in shares) < 300
+
+
+def test_workers_share_limits() -> None:
+    """What holds for the whole fleet is divided; a limit that is none stays none; one login at least is left."""
+    ssh = {"concurrency": 64, "handshakes_per_second": 150, "jump_handshakes": 2, "most_refusals": 5}
+    (share, *_others) = _shares(4, ssh=ssh, shape={"max_series": 400 * 11 + 40})
+    limits = share.reach.limits
+    assert (limits.max_handshakes, limits.max_connects, limits.handshakes_per_second) == (16, 128, 37.5)
+    assert (limits.jump_handshakes, limits.jump_handshakes_per_second, limits.most_refusals) == (1, 12.5, 1)
+    assert share.senders == 4
+    shares = _shares(4, ssh={"handshakes_per_second": 0, "most_refusals": 0}, shape={"max_series": 400 * 11})
+    assert (shares[0].reach.limits.handshakes_per_second, shares[0].reach.limits.most_refusals) == (0, 0)
+    for each in shares:  # room for what each host has in any case, to the last one
+        assert build(each, lambda _path: None).series.room == each.max_series - 11 * len(each.hosts) >= 0
+    assert sum(each.max_series for each in shares) <= 400 * 11
+
+
+def test_workers_have_no_sink_that_is_there_once(tmp_path: Path) -> None:
+    """They send to StatsD; ports, spool and files are the main process's."""
+    sinks: dict[str, Any] = {
+        "statsd": {"server": ["s1", "s2"]},
+        "graphite": {"server": "c", "spool_dir": str(tmp_path)},
+        "prometheus": {"listen": str(_free_port())},
+        "file": {"path": str(tmp_path / "f")},
+        "run": {"health_listen": str(_free_port())},
+    }
+    share = _shares(2, **sinks)[0]
+    fleet = build(share, lambda _path: None)
+    assert [sink.name for sink in fleet.collector.sinks] == ["statsd", "statsd_2"]
+    assert not fleet.sites
+    assert not fleet.single_sinks
+    assert pickle.loads(pickle.dumps(share)) == share  # noqa: S301 - our own

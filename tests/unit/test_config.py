@@ -490,3 +490,16 @@ def test_a_shard_is_one_of_several(text: str) -> None:
     """Anything else is told, with what it looks like."""
     with pytest.raises(ConfigError, match=r"inventory\.shard: .* is not NUMBER/COUNT; of three collectors"):
         load(None, {"inventory": {"shard": text}})
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, 1), ("4", 4), ("auto", "auto"), (999, 999)])
+def test_workers(value: object, expected: object) -> None:
+    """A number, as flags and variables write it, too; or auto."""
+    assert load(None, {"run": {"workers": value}}).run.workers == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, 1000, "x", "", True, 1.5])
+def test_what_is_no_number_of_workers(value: object) -> None:
+    """The message says what is one."""
+    with pytest.raises(ConfigError, match=r"run\.workers: not a number from 1 to 999, nor auto"):
+        load(None, {"run": {"workers": value}})

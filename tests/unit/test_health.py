@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fleetmem.errors import Kind, SinkError
-from fleetmem.health import Health, Status
+from fleetmem.health import Health, Status, WorkerState
 from fleetmem.model import Outcome
 from fleetmem.selfstats import CycleStats
 from fleetmem.sinks import formats
@@ -170,3 +170,35 @@ def test_a_sink_that_is_away(health: Health) -> None:
     _complete(health, sample(process()), sinks=[sink])
     assert _get(health, "/healthz")[1]["sinks"][0]["problem"] is None
     assert "away" not in health.line
+
+
+def test_a_worker_that_stands_still(health: Health, clock: _Clock) -> None:
+    """The whole is not alive while one of its workers has no outcome for too long; one without hosts is no worry."""
+
+    def complete(*outcomes: int) -> None:
+        stats = CycleStats()
+        stats.add(sample(), 0.0, 0.0)
+        states = [WorkerState(7 + number, min(1, count + 1), number, count) for number, count in enumerate(outcomes)]
+        health.add(stats, [], [*states, WorkerState(None, 0, 0, 0)])
+
+    complete(5, 5)
+    assert _get(health, "/healthz")[1]["workers"] == [
+        {"pid": 7, "hosts": 1, "restarts": 0},
+        {"pid": 8, "hosts": 1, "restarts": 1},
+        {"pid": None, "hosts": 0, "restarts": 0},
+    ]
+    for _cycle in range(4):
+        clock.seconds += 10
+        complete(5, 0)
+    assert health.is_ready
+    clock.seconds += 10
+    complete(5, 0)
+    assert health.status is Status.STALLED
+    complete(5, 1)
+    assert health.is_ready
+    clock.seconds += 40
+    health.begin(10.0, 15.0)
+    complete(5, 0)
+    clock.seconds += 10
+    complete(5, 0)
+    assert health.is_ready

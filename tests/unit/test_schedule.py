@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.schedule import Schedule, Slot
+from fleetmem.model import Host
+from fleetmem.schedule import Grid, Schedule, Slot
 
 
 def test_slots_are_absolute() -> None:
@@ -70,3 +71,35 @@ def test_hosts_are_spread(interval: float, hosts: int) -> None:
 def test_first_slot(from_seconds: float, slot: Slot) -> None:
     """Of a host that comes later: on the same grid, and none that is over."""
     assert Schedule(100, 10, 0.5).first_slot(from_seconds) == slot
+
+
+_HOSTS = [Host(name, name) for name in "abcd"]
+
+
+def test_a_grid_spreads_hosts_and_keeps_their_places() -> None:
+    """Who comes later gets a place of its own; who stays, or is one of a share, has the one that it had."""
+    grid = Grid(100.0, 10.0, {}).with_hosts(_HOSTS[:2])
+    assert list(grid.places.values()) == [0.0, 0.5]
+    after = grid.with_hosts(_HOSTS[1:])
+    assert [after.places[host] for host in _HOSTS[1:]] == [0.5, 1 / 3, 2 / 3]
+    assert after.share(_HOSTS[2:3]) == Grid(100.0, 10.0, {_HOSTS[2]: 1 / 3})
+    assert after.schedule(_HOSTS[1]).slot(3) == Slot(3, 135.0)
+
+
+def test_where_a_grid_is() -> None:
+    """Cycles have a number, a time since their begin and an end."""
+    grid = Grid(100.0, 10.0, {})
+    assert (grid.cycle_of(100.0), grid.cycle_of(119.9), grid.cycle_of(120.0)) == (0, 1, 2)
+    assert (grid.end_of(0), grid.end_of(2)) == (110.0, 130.0)
+    assert grid.seconds_of_cycle(123.0) == 3.0
+
+
+@given(st.floats(100, 200), st.floats(0, 50), st.floats(0, 50))
+def test_slots_between_times_add_up(begin: float, first: float, second: float) -> None:
+    """Each slot is between two times once, whatever the times; a whole interval has one for each host."""
+    grid = Grid(100.0, 10.0, {}).with_hosts(_HOSTS)
+    middle, end = begin + first, begin + first + second
+    assert grid.slots_between(begin, middle) + grid.slots_between(middle, end) == grid.slots_between(begin, end)
+    assert grid.slots_between(100.0, 100.0) == 0
+    assert grid.slots_between(101.0, 111.0) == len(_HOSTS)
+    assert grid.slots_between(101.0, 106.0) == 2

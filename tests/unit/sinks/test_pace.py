@@ -182,3 +182,16 @@ def test_a_load_that_grows() -> None:
         sent += count
     assert max(waited.values()) < 30_000
     assert waited[89] < 20_000 / 10
+
+
+@pytest.mark.parametrize("senders", [2, 3, 8])
+@pytest.mark.parametrize("backlog", [0, 300])
+def test_several_senders_keep_to_what_one_may(senders: int, backlog: int) -> None:
+    """All of them at once, with what they have to send and the main process's own counters, fit one buffer."""
+    times = [0.0, 10.0, 20.0] * 5  # the own counters
+    for _sender in range(senders):
+        pace, now_seconds = Pace(0.0, senders=senders), 0.0
+        for _ in range(1000 // senders):
+            now_seconds += pace.wait_seconds(now_seconds, backlog / senders)
+            times.append(now_seconds)
+    assert _most_in_a_window(sorted(times)) <= _BUFFER_DATAGRAMS
