@@ -129,11 +129,15 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
         log.info("sampling %s%s%s", _plan(self._fleet), self._shares(), _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
-            members = [group.create_task(worker.run()) for worker in self._workers]
+            members = [group.create_task(self._sampler.run(self._begin()))]
+            members += [group.create_task(worker.run()) for worker in self._workers]
             watchdog = group.create_task(self._manager.feed_watchdog(lambda: self._health.is_alive))
             try:
-                await self._wait_for_workers()
-                members.append(group.create_task(self._sampler.run(self._begin())))
+                if self._workers:
+                    await self._wait_for_workers()
+                    begin = self._begin()
+                    for worker in self._workers:
+                        worker.begin(begin.start_seconds)
                 self._manager.started(_plan(self._fleet))
                 while not self._stopping.is_set():
                     change = await self._follow_until_change()
@@ -158,11 +162,9 @@ class Daemon:
             await worker.ready.wait()
 
     def _begin(self) -> Begin:
-        """Starts the grid; returns that for this process's own sampler."""
+        """Lets the grid start now."""
         start_seconds = time.monotonic()
         self._grid = self._grid._replace(start_seconds=start_seconds)
-        for worker in self._workers:
-            worker.begin(start_seconds)
         return Begin(start_seconds, start_seconds)
 
     def stop(self) -> None:
