@@ -56,20 +56,26 @@ class FleetSpec:
     max_series: int
     senders: int = 1
 
-    def share(self, number: int, workers: int) -> "FleetSpec":
-        """Returns the part of one of several worker processes: hosts, and what is limited for the whole fleet.
+    def shares(self, workers: int) -> "list[FleetSpec]":
+        """Returns the parts of so many worker processes: hosts, and what is limited for the whole fleet.
 
         Hosts go by another key than with `inventory.shard`: two workers of shard 0/2 would have all and none.
         """
-        hosts = tuple(host for host in self.hosts if shard_of(f"worker {host.name}", workers) == number)
-        return replace(
-            self,
-            settings=self.settings.for_worker(),
-            hosts=hosts,
-            reach=replace(self.reach, limits=self.reach.limits.share(workers)),
-            max_series=self.max_series * len(hosts) // len(self.hosts),
-            senders=workers,
-        )
+        hosts: list[list[Host]] = [[] for _ in range(workers)]
+        for host in self.hosts:
+            hosts[shard_of(f"worker {host.name}", workers)].append(host)
+        settings, reach = self.settings.for_worker(), replace(self.reach, limits=self.reach.limits.share(workers))
+        return [
+            FleetSpec(
+                settings,
+                tuple(its_hosts),
+                self.host_names,
+                reach,
+                max_series=self.max_series * len(its_hosts) // len(self.hosts),
+                senders=workers,
+            )
+            for its_hosts in hosts
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,8 +268,8 @@ class Daemon:
         except (UsageError, SinkError) as error:
             self._keep_old(error)
             return
-        if self._workers and change.settings.run.workers != self._fleet.settings.run.workers:
-            log.warning("run.workers is taken with the next start: %d workers, as before", len(self._workers))
+        if change.settings.run.workers != self._fleet.settings.run.workers:
+            log.warning("run.workers is taken with the next start; until then there are as many as before")
         self._inventory = change.inventory
         await self._take(new, _new_grid(new))
         log.info("configuration taken: %s%s%s", _plan(new), self._shares(), _destinations(new))
@@ -294,8 +294,7 @@ class Daemon:
     def _share_out(self, fleet: Fleet, workers: int) -> list[Orders]:
         levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}
         forwards = bool(fleet.single_sinks) or self._on_outcome is not None
-        shares = [fleet.spec.share(number, workers) for number in range(workers)]
-        specs = [SamplerSpec(share, self._grid.share(share.hosts)) for share in shares]
+        specs = [SamplerSpec(share, self._grid.share(share.hosts)) for share in fleet.spec.shares(workers)]
         return [Orders(spec, forwards, fleet.reach.passphrases, levels) for spec in specs]
 
     def _shares(self) -> str:

@@ -292,7 +292,7 @@ def test_shards_tell_the_same_names_apart() -> None:
 def _shares(workers: int, hosts: str = "web[001-400]", **sections: Any) -> list[FleetSpec]:
     fleet = build_fleet(load(None, {"inventory": {"hosts": [hosts]}, **sections}), lambda _path: None)
     asyncio.run(_close(fleet))
-    return [fleet.spec.share(number, workers) for number in range(workers)]
+    return fleet.spec.shares(workers)
 
 
 async def _close(fleet: Fleet) -> None:
