@@ -240,8 +240,8 @@ def test_it_keeps_the_pace(receiver: socket.socket, monkeypatch: pytest.MonkeyPa
     class Slow:
         at_once = 1
 
-        def __init__(self, _now_seconds: float, steady_rate: float) -> None:
-            assert steady_rate == 700
+        def __init__(self, _now_seconds: float, steady_rate: float, senders: int) -> None:
+            assert (steady_rate, senders) == (700, 1)
 
         def wait_seconds(self, _now_seconds: float, backlog_datagrams: float, _count: int) -> float:
             backlogs.append(backlog_datagrams)
