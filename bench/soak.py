@@ -46,11 +46,13 @@ class Options:
         fleet: that is simulated.
         interval_seconds: between two samples of a host.
         seconds: from the first complete cycle on.
+        workers: processes that sample.
     """
 
     fleet: SimulatedFleet
     interval_seconds: float
     seconds: float
+    workers: int
 
 
 class Soak:
@@ -62,7 +64,7 @@ class Soak:
     """
 
     def __init__(self, options: Options, folder: Path) -> None:
-        self.checks = SoakChecks(options.fleet.plan, options.interval_seconds)
+        self.checks = SoakChecks(options.fleet.plan, options.interval_seconds, options.workers)
         self.grown: list[Grown] = []
         self.is_interrupted = False
         self._options = options
@@ -101,6 +103,8 @@ class Soak:
     def _collector(self) -> Iterator[Running]:
         config, interval = str(self._folder / "fleet" / "fleetmem.toml"), str(self._options.interval_seconds)
         arguments = ["run", "-c", config, "-g", f"127.0.0.1:{self._counter.port}", "--interval", interval]
+        if self._options.workers != 1:
+            arguments += ["--workers", str(self._options.workers)]
         file = {"PATH": str(self._folder / "memory.jsonl"), **_FILE}
         environment = os.environ | {f"FLEETMEM_FILE__{key}": value for key, value in file.items()}
         with running(
@@ -234,6 +238,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--faulty", type=float, default=0.05, help="share of the hosts, a fifth of them each fault")
     parser.add_argument("--churn", type=float, default=0.1, help="share of the rows that change each time")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the collector that sample")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes say there")
     return parser.parse_args()
 
@@ -242,7 +247,7 @@ def main() -> None:
     """Runs and prints."""
     given = _arguments()
     fleet = SimulatedFleet(given.hosts, given.processes, given.churn, given.faulty)
-    options = Options(fleet, given.interval, given.minutes * _MINUTE_SECONDS)
+    options = Options(fleet, given.interval, given.minutes * _MINUTE_SECONDS, given.workers)
     print(
         f"{fleet.hosts} hosts with {fleet.processes} processes every {options.interval_seconds:g} s "
         f"for {given.minutes:g} minutes, {fleet.churn:.0%} of the rows change, "

@@ -41,8 +41,8 @@ class SimulatedRun:
         checks: what it is given to.
     """
 
-    def __init__(self) -> None:
-        self.checks = SoakChecks(PLAN, INTERVAL_SECONDS)
+    def __init__(self, workers: int = 1) -> None:
+        self.checks = SoakChecks(PLAN, INTERVAL_SECONDS, workers)
         self.usage = USAGE
         self.statsd = SinkStats(series=1000)
         self.begun_unix_seconds = BEGUN_UNIX_SECONDS
@@ -375,6 +375,44 @@ def test_a_reload() -> None:
     run.run(10)
     assert run.violations() == []
     assert run.checks.reloads == 1
+
+
+def _run_with_one_ahead(workers: int) -> SimulatedRun:
+    """Returns a run in which an outcome of the next cycle comes before the counters of this one."""
+    run = SimulatedRun(workers)
+    run.run(5)
+    this = [run.outcome(number) for number in range(PLAN.hosts)]
+    for outcome in this:
+        run.give(outcome)
+    run.cycle += 1
+    first = run.outcome(0)
+    run.give(first)
+    run.cycle -= 1
+    run.end(this)
+    others = [run.outcome(number) for number in range(1, PLAN.hosts)]
+    for outcome in others:
+        run.give(outcome)
+    run.end([first, *others])
+    run.run(5)
+    return run
+
+
+def test_workers_tell_one_after_the_other() -> None:
+    """With several processes an outcome may be ahead of its cycle's counters; with one it may not."""
+    assert _run_with_one_ahead(2).violations() == []
+    assert any("hosts_up is" in violation for violation in _run_with_one_ahead(1).violations())
+
+
+def test_what_workers_lose_adds_up() -> None:
+    """One outcome may be ahead, but one in each cycle is lost."""
+    run = SimulatedRun(workers=2)
+    run.run(3)
+    for _ in range(3):
+        outcomes = [run.outcome(number) for number in range(PLAN.hosts)]
+        for outcome in outcomes:
+            run.give(outcome)
+        run.end(outcomes[1:])
+    assert "collector, cycle 4: hosts_up is 8, there were 9" in run.violations()
 
 
 def test_before_the_start_is_over() -> None:
