@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .servers import REPOSITORY, descendants, environment, is_alive, stop, wait_for
 
-_FLAGS = ("--hosts", "20", "--processes", "40", "--interval", "1", "--faulty", "0.25", "--churn", "0.2")
+_FLAGS = ("--hosts", "20", "--processes", "40", "--interval", "1", "--faulty", "0.5", "--churn", "0.2")
 
 
 @contextmanager
