@@ -5,8 +5,8 @@
     processes come and go               └──JSON lines──> soak_checks.py
 
 A line a minute says how it goes, violations are named as they are found, and a table comes at the end. In the middle
-the collector reads its configuration again (SIGHUP). Ctrl-C ends it with what was found so far. Exit status 1 when
-something did not hold, 130 when it was ended before its time.
+the collector reads its configuration again (SIGHUP). Ctrl-C, or SIGTERM, ends it with what was found so far. Exit
+status 1 when something did not hold, 130 when it was ended before its time.
 """
 
 import argparse
@@ -256,9 +256,14 @@ def main() -> None:
         f"{fleet.faulty:.1%} of the hosts are faulty",
         flush=True,
     )
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it in the background
+        signal.signal(number, signal.default_int_handler)
     with folder_for("soak", given.logs) as folder:
         soak = Soak(options, folder)
-        soak.run()
+        try:
+            soak.run()
+        except KeyboardInterrupt:  # before it had begun, or a second one
+            sys.exit(_EXIT_INTERRUPTED)
     print(soak.table())
     if violated := soak.checks.findings.violated.total():
         print(f"{violated} violations; the first are named above")
