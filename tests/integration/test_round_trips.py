@@ -123,6 +123,8 @@ def count(trips: Trips, folder: Path, sshds: list[Sshd], *keys: Path, options: s
             answer = await link.ask(lambda number: script.request(number, ProbeKind.STATUS, Processes.USER))
             totals.append(trips.total)
             assert b"\nEND " in answer.frame
+            assert link._connection
+            assert not any(channel._command for channel in link._connection._channels.values()), "kept for each host"
             await link.close()
         await reach.close()
         return totals

@@ -115,6 +115,8 @@ def lighten(connection: asyncssh.SSHClientConnection) -> None:
     if connection._kex_complete:  # a host may want new keys as soon as the login is over
         connection._client_kexinit = connection._server_kexinit = b""
     connection._server_sig_algs = set()
+    for channel in connection._channels.values():
+        channel._command = None  # 5 KB, another one for each host
 
 
 def _take_apart(connection: asyncssh.SSHClientConnection) -> None:

@@ -62,6 +62,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
     def forget_login(self) -> None:
         """Lets go of what the login needed."""
         self._offer = self._key = None
+        self._ahead = []
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
         """Goes over to the ciphers agreed on."""
