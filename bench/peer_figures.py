@@ -25,7 +25,7 @@ class Cost:
     """What one cycle over all hosts takes.
 
     Attributes:
-        wall_seconds: until the last host is done; of a warm cycle of fleetmem, which spreads its hosts over the
+        wall_seconds: until the command has ended; of a warm cycle of fleetmem, which spreads its hosts over the
             interval, the slowest answer of a host.
         client_cpu_seconds: of the command and all that it starts and leaves behind.
         host_cpu_seconds: of all hosts together.
@@ -138,33 +138,24 @@ def is_ahead_everywhere(figures: Iterable[Figure]) -> bool:
     return bool(compared) and has_ours and all(comparison.is_ahead for comparison in compared)
 
 
-_COLUMNS = (
-    "hosts",
-    "processes",
-    "round trip, ms",
-    "program",
-    "",
-    "wall, s",
-    "client CPU",
-    "host CPU",
-    "memory, MB",
-    "KB",
-)
+_COLUMNS = ("hosts", "processes", "round trip, ms", "program", "wall, s", "client CPU", "host CPU", "memory, MB", "KB")
 
 
 def markdown(figures: Iterable[Figure]) -> str:
-    """Returns the table: CPU in ms for each host, KB on the wire for each host."""
+    """Returns the table, each cell cold / warm: CPU in ms for each host, KB on the wire for each host."""
     lines = [_row(_COLUMNS), _row("---" for _ in _COLUMNS)]
     for figure in figures:
-        for part in ("cold", "warm"):
-            cost, size = figure.part(part), figure.size
-            head = (str(size.hosts), str(size.processes), f"{size.round_trip_ms:g}", figure.program, part)
-            cells = _cells(cost, size.hosts) if cost else (f"failed: {figure.problem}", *[""] * 4)
-            lines.append(_row((*head, *cells)))
+        size = figure.size
+        cold, warm = (_cells(figure.part(part), size.hosts) for part in ("cold", "warm"))
+        cells = (" / ".join(pair) for pair in zip(cold, warm, strict=True))
+        program = f"{figure.program}: {figure.problem}" if figure.problem else figure.program
+        lines.append(_row((str(size.hosts), str(size.processes), f"{size.round_trip_ms:g}", program, *cells)))
     return "\n".join(lines)
 
 
-def _cells(cost: Cost, hosts: int) -> tuple[str, ...]:
+def _cells(cost: Cost | None, hosts: int) -> tuple[str, ...]:
+    if not cost:
+        return ("-",) * 5
     return (
         number(cost.wall_seconds),
         number(cost.client_cpu_seconds / hosts * 1000),

@@ -4,6 +4,10 @@ Every one of them has to bring home pid, RSS, VSZ, memory percent and name of ea
 its probe, the others by `PS`. fleetmem writes JSON lines, in bytes; the programs with a library do so in one form, and
 print the text as it comes in the other; the rest print it as it comes. All keep their connections as far as they can,
 accept unknown host keys (parallel-ssh checks none), and are at 64 hosts at once, the default of fleetmem and of clush.
+
+OpenSSH 9's own choice of a key exchange, sntrup761x25519, resists quantum computers and is most of what a login costs
+its client. The libraries, fleetmem's among them, do not know it and agree on curve25519 with such a host; so there is
+OpenSSH with curve25519, too.
 """
 
 import json
@@ -283,9 +287,15 @@ class Clush(_PsProgram):
 
 
 class Xargs(_PsProgram):
-    """`xargs -P` and OpenSSH with ControlPersist; a file for each host, or lines of several would mix."""
+    """`xargs -P` and OpenSSH with ControlPersist; a file for each host, or lines of several would mix.
 
-    name = "ssh + xargs"
+    Args:
+        key_exchange: to use instead of OpenSSH's own choice.
+    """
+
+    def __init__(self, key_exchange: str = "") -> None:
+        self.name = f"ssh + xargs, {key_exchange}" if key_exchange else "ssh + xargs"
+        self._options = [f"-oKexAlgorithms={key_exchange}"] if key_exchange else []
 
     def version(self) -> str:
         """Returns the version of OpenSSH."""
@@ -293,7 +303,8 @@ class Xargs(_PsProgram):
 
     def commands(self, task: Task) -> list[list[str]]:
         """Returns one command for each cycle."""
-        script = f'exec ssh {shlex.join(_ssh_options(task))} "$1" "{PS}" >>{task.folder}/from-"$1"'
+        options = shlex.join([*self._options, *_ssh_options(task)])
+        script = f'exec ssh {options} "$1" "{PS}" >>{task.folder}/from-"$1"'
         xargs = shutil.which("xargs") or "xargs"
         command = [xargs, "-a", str(task.hosts_file), "-P", str(task.at_once), "-I{}", "sh", "-c", script, "sh", "{}"]
         return [command] * task.cycles
@@ -310,4 +321,5 @@ PROGRAMS: list[Program] = [
     Ansible(),
     Clush(),
     Xargs(),
+    Xargs("curve25519-sha256"),
 ]

@@ -42,9 +42,9 @@ class Failed(Exception):  # noqa: N818 - an outcome that is told, not a fault of
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run took, with all of its cycles."""
+    """What a run took, with all of its cycles; the wall time of each command."""
 
-    wall_seconds: float
+    walls_seconds: list[float]
     client_cpu_seconds: float
     host_cpu_seconds: float
     memory_bytes: int
@@ -77,7 +77,7 @@ def measure_program(program: Program, place: Place) -> Figure:
 
 def _cold(single: Run, size: Size) -> Cost:
     return Cost(
-        single.wall_seconds,
+        single.walls_seconds[0],
         single.client_cpu_seconds,
         single.host_cpu_seconds,
         single.memory_bytes,
@@ -93,13 +93,20 @@ def _warm(few: Run, more: Run, size: Size) -> Cost:
         raise Failed(f"{samples} samples more of {size.hosts} hosts")
     cycles = samples / size.hosts
     return Cost(
-        more.gathered.answer_seconds or (more.wall_seconds - few.wall_seconds) / cycles,
+        more.gathered.answer_seconds or _warm_wall_seconds(few, more, cycles),
         (more.client_cpu_seconds - few.client_cpu_seconds) / cycles,
         (more.host_cpu_seconds - few.host_cpu_seconds) / cycles,
         more.memory_bytes,
         (more.wire_bytes - few.wire_bytes) / cycles,
         (more.gathered.rows - few.gathered.rows) / samples,
     )
+
+
+def _warm_wall_seconds(few: Run, more: Run, cycles: float) -> float:
+    """Returns that of a command after the first one; of a program that runs all cycles, the difference, divided."""
+    if len(more.walls_seconds) > 1:
+        return median(more.walls_seconds[1:])
+    return (more.walls_seconds[0] - few.walls_seconds[0]) / cycles
 
 
 def run(program: Program, place: Place, cycles: int) -> Run:
@@ -130,7 +137,7 @@ def run(program: Program, place: Place, cycles: int) -> Run:
         gathered = program.gathered(task)
     if gathered.samples < size.hosts * cycles:
         raise Failed(f"{gathered.samples} samples of {size.hosts} hosts in {cycles} cycles: {said}")
-    return Run(sum(cost.wall_seconds), cost.cpu_seconds, host_cpu_seconds, cost.memory_bytes, wire_bytes, gathered)
+    return Run(cost.wall_seconds, cost.cpu_seconds, host_cpu_seconds, cost.memory_bytes, wire_bytes, gathered)
 
 
 def middle(figures: list[Figure]) -> Figure:
@@ -198,7 +205,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=90, metavar="SECONDS", help="for one run of a program")
     parser.add_argument("--quick", action="store_true", help="20 hosts: for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for plots.py")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="measure nothing: the table of such a file")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="measure nothing: the table of such a file, or of some sizes"
+    )
     return parser.parse_args()
 
 
@@ -206,6 +215,16 @@ def _sizes(given: argparse.Namespace) -> list[Size]:
     if not (given.hosts or given.processes or given.round_trips_ms):
         return default_sizes(is_quick=given.quick)
     return [Size(*size) for size in product(given.hosts or [50], given.processes or [150], given.round_trips_ms or [0])]
+
+
+def _chosen(figures: list[Figure], given: argparse.Namespace) -> list[Figure]:
+    """Returns those of the sizes asked for; all where none is."""
+    asked = (given.hosts, given.processes, given.round_trips_ms)
+    return [
+        figure
+        for figure in figures
+        if all(not values or value in values for values, value in zip(asked, figure.size, strict=True))
+    ]
 
 
 def save(path: Path, figures: list[Figure], notes: list[str]) -> None:
@@ -238,7 +257,7 @@ def main() -> int:
     """Measures, prints, and returns the exit status."""
     given = _arguments()
     if given.markdown:
-        print(markdown(load(given.markdown)))
+        print(markdown(_chosen(load(given.markdown), given)))
         return 0
     chosen = [
         program

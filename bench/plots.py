@@ -25,6 +25,7 @@ _COLOURS = {
     "clush": "#e69f00",
     "ssh + xargs": "#8a5fb0",
 }
+_SECOND_FORMS = ("text", "curve25519-sha256")
 _PARTS = ("cold", "warm")
 
 
@@ -116,7 +117,7 @@ def _points(curve: Curve, part: str, figures: Iterable[Figure]) -> list[tuple[fl
 def _line(axes: Axes, program: str, points: list[tuple[float, float]]) -> None:
     xs, ys = [x for x, _y in points], [y for _x, y in points]
     colour = _COLOURS[program.partition(",")[0]]
-    style = "--" if program.endswith("text") else "-"
+    style = "--" if program.endswith(_SECOND_FORMS) else "-"
     is_ours = program == OURS
     axes.plot(
         xs, ys, style, color=colour, label=program, marker="o", markersize=4, linewidth=2.4 if is_ours else 1.3,
