@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -86,12 +87,12 @@ class Gathered(NamedTuple):
     Attributes:
         samples: of all hosts and cycles.
         rows: processes in all of them.
-        answer_seconds: the slowest answer of a host that was connected before; None where a program does not tell.
+        answers_seconds: how long each host took to answer, one after the other; none where a program does not tell.
     """
 
     samples: int
     rows: int
-    answer_seconds: float | None = None
+    answers_seconds: Sequence[float] = ()
 
 
 class Program(Protocol):
@@ -147,12 +148,13 @@ class _PsProgram:
         return Gathered(pids.count(b"1"), len(pids))
 
 
-def _read_json_lines(path: Path, first_answer: int = 0) -> Gathered:
+def _read_json_lines(path: Path) -> Gathered:
     outcomes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     samples = [outcome for outcome in outcomes if outcome["ok"]]
     rows = sum(outcome["process_count"] for outcome in samples)
-    answers = [sample["collect_seconds"] for sample in samples[first_answer:] if "collect_seconds" in sample]
-    return Gathered(len(samples), rows, max(answers, default=None))
+    return Gathered(
+        len(samples), rows, [sample["collect_seconds"] for sample in samples if "collect_seconds" in sample]
+    )
 
 
 class Fleetmem(_PsProgram):
@@ -183,8 +185,8 @@ class Fleetmem(_PsProgram):
         return super().environment(task) | {"FLEETMEM_SSH__KNOWN_HOSTS": str(task.known_hosts)}
 
     def gathered(self, task: Task) -> Gathered:
-        """Reads the JSON lines; answers are those after two cycles."""
-        return _read_json_lines(task.output, 2 * len(task.hosts))
+        """Reads the JSON lines."""
+        return _read_json_lines(task.output)
 
 
 class _Library(_PsProgram):

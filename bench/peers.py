@@ -93,7 +93,7 @@ def _warm(few: Run, more: Run, size: Size) -> Cost:
         raise Failed(f"{samples} samples more of {size.hosts} hosts")
     cycles = samples / size.hosts
     return Cost(
-        more.gathered.answer_seconds or _warm_wall_seconds(few, more, cycles),
+        _warm_wall_seconds(few, more, size.hosts),
         (more.client_cpu_seconds - few.client_cpu_seconds) / cycles,
         (more.host_cpu_seconds - few.host_cpu_seconds) / cycles,
         more.memory_bytes,
@@ -102,11 +102,15 @@ def _warm(few: Run, more: Run, size: Size) -> Cost:
     )
 
 
-def _warm_wall_seconds(few: Run, more: Run, cycles: float) -> float:
-    """Returns that of a command after the first one; of a program that runs all cycles, the difference, divided."""
-    if len(more.walls_seconds) > 1:
+def _warm_wall_seconds(few: Run, more: Run, hosts: int) -> float:
+    """Returns that of a cycle; of fleetmem, which spreads its hosts over the interval, the slowest answer in it."""
+    if len(more.walls_seconds) > 1:  # a command for each cycle
         return median(more.walls_seconds[1:])
-    return (more.walls_seconds[0] - few.walls_seconds[0]) / cycles
+    answers = more.gathered.answers_seconds
+    if answers:
+        starts = range(2 * hosts, len(answers) - hosts + 1, hosts)  # the first two cycles have logins beside them
+        return median(max(answers[start : start + hosts]) for start in starts)
+    return (more.walls_seconds[0] - few.walls_seconds[0]) / (more.gathered.samples - few.gathered.samples) * hosts
 
 
 def run(program: Program, place: Place, cycles: int) -> Run:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from peer_figures import OURS, Cost, Figure, Size
 from peers import load
@@ -129,7 +129,13 @@ def _dress(axes: Axes, title: str, curve: Curve, xs: list[float]) -> None:
     plain = FuncFormatter(lambda value, _position: f"{value:g}")
     axes.set_title(title, fontsize=10)
     axes.set_yscale("log")
-    axes.set_xscale("symlog", linthresh=20)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if xs[0] > 0:
+        axes.set_xscale("log")
+        axes.set_xlim(xs[0] * 0.8, xs[-1] * 1.25)
+    else:
+        axes.set_xscale("symlog", linthresh=20)
+        axes.set_xlim(-4, xs[-1] * 1.25)
     axes.set_xticks(xs)
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(plain)
