@@ -73,8 +73,8 @@ class Commands:
 
 def counted(commands: Commands, target: int) -> list[Line]:
     """Counts the round trips of one connection after the other, which no other work delays."""
-    with DelayProxy([target], _NEAR_MS) as proxy:
-        commands.fleetmem(proxy.port, _HOSTS[:3], "-s", "-o", os.devnull)
+    with DelayProxy([target], _FAR_MS) as proxy:  # so far that each answer is there before something else arrives
+        commands.fleetmem(proxy.port, _HOSTS[:3], "-s", "-o", os.devnull, *_PATIENCE)
         ours = [float(count) for count in proxy.passed().round_trips]
         commands.baseline(proxy.port, _HOSTS[:1])
         theirs = [float(proxy.passed().round_trips[-1])]
@@ -87,7 +87,8 @@ def counted(commands: Commands, target: int) -> list[Line]:
 
 def timed(commands: Commands, target: int) -> list[Line]:
     """Times cold runs, near and far in turn."""
-    near, far, ours, theirs, starts = _Runs(), _Runs(), _Runs(), _Runs(), _Runs()
+    starts, ours, near, far = _Runs(), _Runs(), _Runs(), _Runs()
+    their_here, theirs = _Runs(), _Runs()
     with DelayProxy([target], 0) as here, DelayProxy([target], _NEAR_MS) as there, DelayProxy([target], _FAR_MS) as off:
         for repetition in range(_REPETITIONS):
             say(f"{len(_HOSTS)} cold hosts, {repetition + 1} of {_REPETITIONS}")
@@ -95,6 +96,7 @@ def timed(commands: Commands, target: int) -> list[Line]:
             ours.add(commands.collect(here.port))
             near.add(commands.collect(there.port))
             theirs.add(commands.baseline(there.port, _HOSTS))
+            their_here.add(commands.baseline(here.port, _HOSTS))
             far.add(commands.collect(off.port))
     what = f"{len(_HOSTS)} cold hosts, {_NEAR_MS} ms"
     return [
@@ -104,6 +106,7 @@ def timed(commands: Commands, target: int) -> list[Line]:
         Line("  of it the program's start, s", starts.walls(), [], ""),
         Line("  the same at 0 ms, wall, s", ours.walls(), [], ""),
         Line("  the difference, s", near.longer_than(ours), _least(_NEAR_MS), f"{LEAST} round trips"),
+        Line("  the baseline's, s", theirs.longer_than(their_here), _least(_NEAR_MS), f"{LEAST} round trips"),
         Line(f"  likewise at {_FAR_MS} ms, s", far.longer_than(ours), _least(_FAR_MS), f"{LEAST} round trips"),
     ]
 
