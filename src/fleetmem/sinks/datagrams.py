@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from fleetmem.errors import SinkError
+from fleetmem.sinks.backlog import BATCH_BYTES
 from fleetmem.sinks.formats import cut_lines
 from fleetmem.sinks.pace import Pace
 
@@ -49,6 +50,7 @@ class DatagramTransport(ABC):
         self.address = address
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.batch_bytes = BATCH_BYTES
         self.refuses_late = pace is not None
         self._max_datagram_bytes = max_datagram_bytes
         self._pace = pace

@@ -11,6 +11,8 @@ from fleetmem.sinks.archive import Rotation
 from fleetmem.sinks.record_file import RecordFile
 
 _TIMEOUT_SECONDS = 5.0
+# A batch is a trip to the thread and back, of which a busy machine has time for one or two in a second.
+_BATCH_BYTES = 1024 * 1024
 _CLOSE_TIMEOUT_SECONDS = 0.7  # as the runner gives a spool: a stop may take 5 s in all
 
 
@@ -33,6 +35,7 @@ class FileTransport:
         self.address = str(path)
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.batch_bytes = _BATCH_BYTES
         self.refuses_late = False
         self._file = RecordFile(path, header, rotation or Rotation())
         self._thread = SideThread("file")

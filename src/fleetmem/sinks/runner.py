@@ -13,7 +13,7 @@ from typing import Protocol
 
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Host, Outcome
-from fleetmem.sinks.backlog import BATCH_BYTES, Backlog, Bounds, Item
+from fleetmem.sinks.backlog import Backlog, Bounds, Item
 from fleetmem.sinks.disk import DiskQueue, Spool
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
@@ -38,6 +38,8 @@ class Transport(Protocol):
     address: str
     datagrams_total: int
     bytes_total: int
+    batch_bytes: int
+    """how much it is to be sent at once, where that much waits"""
     refuses_late: bool
     """whether an error tells that what was sent before is lost, as with UDP"""
 
@@ -247,7 +249,7 @@ class QueuedSink:
             self._is_idle.set()
 
     async def _deliver_queued(self) -> bool:
-        taken = self._backlog.take(BATCH_BYTES)
+        taken = self._backlog.take(self._transport.batch_bytes)
         is_sent = False
         try:
             is_sent = await self._send(b"".join(item.text for _at, item in taken), self._backlog.text_bytes)

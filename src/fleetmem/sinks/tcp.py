@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks import pickled
 from fleetmem.sinks.addresses import host_port
+from fleetmem.sinks.backlog import BATCH_BYTES
 from fleetmem.sinks.unconfirmed import Unconfirmed
 
 _LIMIT_SECONDS = 5.0
@@ -65,6 +66,7 @@ class TcpTransport:
         self.address = host_port(host, port)
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.batch_bytes = BATCH_BYTES
         self.refuses_late = False
         self._receiver = receiver
         self._host = host

@@ -11,7 +11,7 @@ import pytest
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Counter, Host
 from fleetmem.sinks import formats, runner
-from fleetmem.sinks.backlog import Bounds, Item
+from fleetmem.sinks.backlog import BATCH_BYTES, Bounds, Item
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.runner import Options, QueuedSink
 from fleetmem.sinks.series import Retire, SeriesEncoding
@@ -29,6 +29,7 @@ class ScriptedTransport:
         self.address = "x:1"
         self.datagrams_total = 0
         self.bytes_total = 0
+        self.batch_bytes = BATCH_BYTES
         self.refuses_late = True
         self.script = list(script)
         self.flush_error = flush_error
@@ -332,6 +333,26 @@ def test_outcomes_that_wait_travel_together() -> None:
         assert len(transport.sent) == 1
 
     assert _totals(_run(ScriptedTransport, use)) == (50, 0, 0)
+
+
+def test_a_transport_gets_as_much_at_once_as_it_wants() -> None:
+    """A file takes more than a socket: of what waits it gets up to that many bytes, whole outcomes, at least one."""
+
+    async def main(batch_bytes: int) -> list[int]:
+        transport = ScriptedTransport()
+        transport.batch_bytes = batch_bytes
+        sink = _sink(transport)
+        for _ in range(6):
+            sink.put(failure())
+        running = asyncio.create_task(sink.run())
+        await sink.drain()
+        running.cancel()
+        return [text.count(b"\n") for text in transport.sent]
+
+    length = len(b"fleetmem.host.web01.up:0|g\n")
+    assert asyncio.run(main(1))[:2] == [1, 1]
+    assert len(asyncio.run(main(length))) > len(asyncio.run(main(3 * length))) > 1
+    assert len(asyncio.run(main(BATCH_BYTES))) == 1
 
 
 def test_drain_tells_a_late_refusal() -> None:
