@@ -6,7 +6,8 @@ from pathlib import Path
 from fleetmem.build import FleetSpec
 from fleetmem.channel import Channel, Orders, Progress, Request
 from fleetmem.config import load
-from fleetmem.model import Detail, ProcessTable, Sample
+from fleetmem.model import Detail, Sample
+from fleetmem.process_table import ProcessTable
 from fleetmem.sampler import SamplerSpec
 from fleetmem.schedule import Grid
 from fleetmem.shape.limits import Limits

@@ -5,8 +5,9 @@ from array import array
 from struct import pack
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import NEW, HostMemory, ProcessMemory, ProcessTable, RowKeys, Snapshot, name_print, pids_of
+from fleetmem.model import HostMemory, ProcessMemory, Snapshot
 from fleetmem.probe.script import ProbeKind
+from fleetmem.process_table import NEW, ProcessTable, RowKeys, name_print, pids_of
 from fleetmem.units import kib_to_bytes, percent_of
 
 MAX_PROCESSES = 65_536

@@ -10,7 +10,8 @@ from math import exp
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from fleetmem.model import CommandMemory, LeftOut, ProcessMemory, ProcessTable, RowKeys, name_print
+from fleetmem.model import CommandMemory, LeftOut, ProcessMemory
+from fleetmem.process_table import ProcessTable, RowKeys, name_print
 from fleetmem.shape.budget import REMEMBER_SECONDS, SERIES_PER_COMMAND, SERIES_PER_PROCESS, HostBudget
 from fleetmem.shape.limits import Limits, TopBy
 from fleetmem.units import percent_of

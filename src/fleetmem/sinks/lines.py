@@ -11,7 +11,8 @@ from itertools import accumulate
 from sys import intern
 from typing import NamedTuple
 
-from fleetmem.model import NEW, PROCESS_MEASURES, Changes, RowKeys
+from fleetmem.model import PROCESS_MEASURES
+from fleetmem.process_table import NEW, Changes, RowKeys
 from fleetmem.sinks.formats import Wrap
 from fleetmem.sinks.naming import Place
 

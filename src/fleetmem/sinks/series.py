@@ -17,11 +17,10 @@ from fleetmem.model import (
     Host,
     Outcome,
     ProcessMemory,
-    ProcessTable,
-    RowKeys,
     Sample,
     Shaped,
 )
+from fleetmem.process_table import ProcessTable, RowKeys
 from fleetmem.sinks.formats import Format, Wrap, statsd_zeros, without_time
 from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place

@@ -7,10 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import ProcessMemory, ProcessTable, Snapshot
+from fleetmem.model import ProcessMemory, Snapshot
 from fleetmem.probe.frame import MAX_FRAME_BYTES
 from fleetmem.probe.parse import MAX_PROCESSES, SnapshotParser
 from fleetmem.probe.script import ProbeKind
+from fleetmem.process_table import ProcessTable
 
 _ROWS = (b"P 1 0 168124 12868 12868 3552 0 systemd", b"P 2 33 4096 1024 2048 - 16 nginx: worker")
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import PROCESS_MEASURES, RowKeys
+from fleetmem.model import PROCESS_MEASURES
+from fleetmem.process_table import RowKeys
 from fleetmem.sinks import formats
 from fleetmem.sinks.lines import ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, Place
