@@ -24,10 +24,9 @@ from fleetmem.build import Fleet, build_fleet, read_inventory
 from fleetmem.channel import Orders
 from fleetmem.config import Settings
 from fleetmem.errors import SinkError, UsageError
-from fleetmem.health import WorkerState
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
-from fleetmem.report import Report, add_up
+from fleetmem.report import add_up
 from fleetmem.sampler import Begin, Listener, Sampler, SamplerSpec
 from fleetmem.schedule import Grid
 from fleetmem.selfstats import SelfStats
@@ -222,20 +221,19 @@ class Daemon:
         grid = self._grid  # another one comes with a reload, which begins this anew
         for cycle in count(grid.cycle_of(time.monotonic())):
             await asyncio.sleep(grid.end_of(cycle) - time.monotonic())
-            told = [await worker for worker in self._ask_workers(grid.interval_seconds * _ANSWER_SHARE)]
-            self._tell([state for state, _report in told], [report for _state, report in told if report])
+            async with asyncio.TaskGroup() as asking:
+                for worker in self._workers:
+                    asking.create_task(worker.ask(grid.interval_seconds * _ANSWER_SHARE))
+            self._tell()
 
-    def _ask_workers(self, wait_seconds: float) -> list[asyncio.Task[tuple[WorkerState, Report | None]]]:
-        """Asks all workers at once."""
-        return [asyncio.create_task(worker.report(wait_seconds)) for worker in self._workers]
-
-    def _tell(self, workers: list[WorkerState], told: list[Report]) -> None:
-        here = self._sampler.report()
-        report = add_up([here, *told])
+    def _tell(self) -> None:
+        here, told = self._sampler.report(), [worker.report() for worker in self._workers]
+        workers = [state for state, _report in told]
+        report = add_up([here, *(report for _state, report in told)])
         log.info("%s", report.cycle.line(), extra=report.cycle.facts())
         self._health.add(report.cycle, report.sinks, workers)
         self._manager.show(self._health.line)
-        commands_kept_apart = sum(each.commands_kept_apart for each in told)
+        commands_kept_apart = report.commands_kept_apart - here.commands_kept_apart
         shipped = self.stats.add(
             report.cycle,
             report.sinks,
@@ -243,7 +241,7 @@ class Daemon:
             names_kept_apart=report.hosts_kept_apart + max(here.commands_kept_apart, commands_kept_apart),
             inventory=self._inventory.stats,
             usage=report.usage,
-            workers=sum(worker.pid is not None for worker in workers) or 1,
+            workers=sum(worker.pid is not None for worker in workers) if workers else 1,
             workers_restarted_total=sum(worker.restarts_total for worker in workers),
             unix_seconds=time.time(),
         )
@@ -319,11 +317,8 @@ class Daemon:
         for worker in self._workers if late else ():
             worker.kill()
         await asyncio.wait(members)
-        told = [await worker for worker in self._ask_workers(0)]
-        totals = {
-            sink.name: sink.counters
-            for sink in add_up([self._sampler.report(), *(report for _state, report in told if report)]).sinks
-        }
+        reports = [self._sampler.report(), *(worker.report()[1] for worker in self._workers)]
+        totals = {sink.name: sink.counters for sink in add_up(reports).sinks}
         points = {f"{name}_points_sent": stats.points_sent_total for name, stats in totals.items()}
         datagrams = {f"{name}_datagrams_sent": stats.datagrams_sent_total for name, stats in totals.items()}
         log.info("stopped", extra=points | datagrams)

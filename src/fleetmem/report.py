@@ -1,7 +1,7 @@
 """What a sampler tells of itself, and what several of them come to."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from fleetmem.selfstats import CycleStats
@@ -34,13 +34,13 @@ class Report:
     """
 
     start_seconds: float
-    cycle: CycleStats
-    in_flight: int
-    totals: Totals
-    hosts_kept_apart: int
-    commands_kept_apart: int
-    usage: Usage | None
-    sinks: tuple[SinkState, ...]
+    cycle: CycleStats = field(default_factory=CycleStats)
+    in_flight: int = 0
+    totals: Totals = field(default_factory=Totals)
+    hosts_kept_apart: int = 0
+    commands_kept_apart: int = 0
+    usage: Usage | None = None
+    sinks: tuple[SinkState, ...] = ()
 
     def after_end(self) -> "Report":
         """Returns what is left of it when the process is gone: totals, which must not fall."""

@@ -8,6 +8,7 @@ the probes on the hosts.
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from logging.handlers import QueueHandler
 
@@ -29,6 +30,7 @@ from fleetmem.sampler import Begin, Sampler
 log = logging.getLogger("fleetmem.worker")
 
 _EXIT_UNUSABLE = 2
+_PR_SET_PDEATHSIG = 1
 
 
 class _ToMain(QueueHandler):
@@ -169,8 +171,15 @@ async def _obey_from_the_start(channel: Channel) -> None:
                 return
 
 
+def _end_with_parent() -> None:
+    """Lets Linux kill this with the main process, also where it hangs and would not notice (prctl(2))."""
+    with suppress(AttributeError):  # on other systems
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Works until told to stop."""
+    _end_with_parent()
     for number in MAIN_SIGNALS:
         signal.signal(number, lambda *_: None)  # not SIG_IGN: a ProxyCommand would have that, too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, MAIN_SIGNALS)

@@ -53,7 +53,7 @@ class WorkerProcess:
         self._channel: Channel | None = None
         self._cycle = CycleStats()
         self._last: Report | None = None  # what it has told
-        self._ended: Report | None = None  # what is left of those before it
+        self._ended = Report(0.0)  # what is left of those before it
         self._told = asyncio.Event()
         self._stopping = asyncio.Event()
         self._has_stopped = asyncio.Event()
@@ -80,15 +80,17 @@ class WorkerProcess:
                 return
             deaths = 0 if time.monotonic() - begun > _SETTLED_SECONDS else deaths + 1
             wait_seconds = min(_LONGEST_WAIT_SECONDS, 2.0 ** (deaths - 2)) if deaths > 1 else 0.0
+            again = f"in {wait_seconds:g} s" if wait_seconds else "at once"
             facts = {"pid": pid, "hosts": self.hosts}
-            log.error("worker %d %s; started again in %g s", self._number, end, wait_seconds, extra=facts)
+            log.error("worker %d %s; it is started again %s", self._number, end, again, extra=facts)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await self._stopping.wait()
-            self.restarts_total += 1
+            self.restarts_total += not self._stopping.is_set()
 
     async def _live(self) -> tuple[int | None, str]:
         """Runs one process to its end; returns its id and how it ended."""
+        self._has_stopped.clear()
         ours, theirs = socket.socketpair()
         try:
             with theirs, _signals_blocked():
@@ -150,8 +152,7 @@ class WorkerProcess:
         """Keeps what may not be lost with a process: its totals, and that outcomes are missing."""
         if self._last:
             self._cycle.missed += self._last.in_flight
-            gone = self._last.after_end()
-            self._ended = add_up([self._ended, gone]) if self._ended else gone
+            self._ended = add_up([self._ended, self._last.after_end()])
             self._last = None
         self._has_begun = False
         self.ready.clear()
@@ -175,23 +176,22 @@ class WorkerProcess:
         if self._channel:
             self._channel.send(orders)
 
-    async def report(self, wait_seconds: float) -> tuple[WorkerState, Report | None]:
-        """Asks how it is; returns what it has told since the last time, in time or before.
-
-        Args:
-            wait_seconds: for its answer. What comes later is told with the next report.
-        """
+    async def ask(self, wait_seconds: float) -> None:
+        """Lets it tell how it is, and waits for that; what comes later is told with the next report."""
         self._told.clear()
         if self._channel and self._has_begun and self._channel.send(Request.REPORT):
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await self._told.wait()
-        else:
+
+    def report(self) -> tuple[WorkerState, Report]:
+        """Returns how it is, and what it, and those before it, have told since the last time."""
+        if not self._has_begun:
             self._miss_until(time.monotonic())
         cycle, self._cycle = self._cycle, CycleStats()
         state = WorkerState(self.pid, self.hosts, self.restarts_total, cycle.samples + sum(cycle.failures.values()))
-        told = [report for report in (self._ended, self._last) if report]
-        return state, replace(add_up(told), cycle=cycle) if told else None
+        told = add_up([self._ended, self._last] if self._last else [self._ended])
+        return state, replace(told, cycle=cycle)
 
     async def stop(self) -> None:
         """Lets it stop; returns when it samples no more, and has sent all outcomes."""
