@@ -14,6 +14,7 @@ asyncssh's and the OS's errors are turned into `HostError` at one door, `connect
 
 import os
 from enum import StrEnum
+from typing import Self
 
 from fleetmem.safe_text import printable, redact
 
@@ -83,9 +84,9 @@ class HostError(FleetmemError):
         self.kind = kind
         self.message: str = self.args[0]
 
-    def bare(self) -> "HostError":
+    def bare(self) -> Self:
         """Returns the same, to be kept: without the frames that it went through, and all that they hold."""
-        return HostError(self.stage, self.kind, self.message)
+        return type(self)(self.stage, self.kind, self.message)
 
 
 class SinkError(FleetmemError):

@@ -10,6 +10,8 @@ import pytest
 
 from fleetmem import config
 from fleetmem.build import build_fleet
+from fleetmem.connect.backoff import NotTriedError
+from fleetmem.connect.breaker import WithheldError
 from fleetmem.connect.guard import Guard
 from fleetmem.connect.link import ProbeChannel
 from fleetmem.connect.login import Client
@@ -55,11 +57,13 @@ def test_an_ended_connection_leaves_nothing(fault: Fault | None, tmp_path: Path)
     asyncio.run(main())
 
 
-def test_a_bare_error() -> None:
-    """It says the same, and leads to no frame."""
+@pytest.mark.parametrize("class_", [HostError, NotTriedError, WithheldError])
+def test_a_bare_error(class_: type[HostError]) -> None:
+    """It is the same and says the same, and leads to no frame: a host that was not tried still has no backoff."""
     with pytest.raises(HostError) as caught:
-        raise HostError(Stage.LOGIN, Kind.DISCONNECTED, "gone") from OSError()
+        raise class_(Stage.LOGIN, Kind.DISCONNECTED, "gone") from OSError()
     assert caught.value.__traceback__
     bare = caught.value.bare()
+    assert type(bare) is class_
     assert (bare.stage, bare.kind, bare.message) == (Stage.LOGIN, Kind.DISCONNECTED, "gone")
     assert (bare.__traceback__, bare.__cause__, bare.__context__) == (None, None, None)
