@@ -26,11 +26,10 @@ _COLOURS = {
     "ssh + xargs": "#8a5fb0",
 }
 _SECOND_FORMS = ("text", "curve25519-sha256")
-_PARTS = ("cold", "warm")
 
 
 class Curve(NamedTuple):
-    """One plot: a panel for cold and one for warm, a line for each program.
+    """One plot: a panel for each part, a line for each program.
 
     Attributes:
         file: its name.
@@ -39,6 +38,7 @@ class Curve(NamedTuple):
         x: what varies, of a size.
         y: what is measured.
         fixed: whether a size belongs into it.
+        parts: that have a panel.
     """
 
     file: str
@@ -47,6 +47,7 @@ class Curve(NamedTuple):
     x: Callable[[Size], float]
     y: Callable[[Cost, Size], float]
     fixed: Callable[[Size], bool]
+    parts: tuple[str, ...] = ("cold", "warm")
 
 
 CURVES = [
@@ -81,6 +82,7 @@ CURVES = [
         lambda size: size.round_trip_ms,
         lambda cost, _size: cost.wall_seconds,
         lambda size: size.hosts == 50 and size.processes == 150,
+        ("cold",),  # warm it says little: `fleetmem run` spreads its hosts over the interval
     ),
     Curve(
         "memory-by-hosts.svg",
@@ -95,13 +97,14 @@ CURVES = [
 
 def draw(curve: Curve, figures: list[Figure], path: Path) -> None:
     """Draws a plot; cost is on a logarithmic axis, the programs are that far apart."""
-    figure, panels = plt.subplots(1, len(_PARTS), figsize=_INCHES, sharey=True, layout="constrained")
+    figure, rows = plt.subplots(1, len(curve.parts), figsize=_INCHES, sharey=True, squeeze=False, layout="constrained")
+    panels = rows[0]
     chosen = [each for each in figures if curve.fixed(each.size)]
-    for part, axes in zip(_PARTS, panels, strict=True):
+    for part, axes in zip(curve.parts, panels, strict=True):
         for program in dict.fromkeys(each.program for each in chosen):
             points = sorted(_points(curve, part, (each for each in chosen if each.program == program)))
             _line(axes, program, points)
-        _dress(axes, f"{part}", curve, sorted({curve.x(each.size) for each in chosen}))
+        _dress(axes, part, curve, sorted({curve.x(each.size) for each in chosen}))
     panels[0].set_ylabel(curve.y_label)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
