@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from itertools import groupby, product
@@ -33,6 +34,7 @@ _LEAST_INTERVAL_SECONDS = 0.1
 """What `run` is given to do, by its interval: the others have no pause between cycles, so it has none that it can do
 without, where hosts, client and proxy share the cores of one machine."""
 
+_HOSTS_FOR_ALL_CYCLES = 50
 _ERRORS_SHOWN = 200
 
 
@@ -67,12 +69,18 @@ def measure_program(program: Program, place: Place) -> Figure:
     try:
         single = run(program, place, 1)
         cold = _cold(single, place.size)
-        few, more = program.cycles
+        few, more = cycles(program, place.size.hosts)
         fewer = single if few == 1 else run(program, place, few)
         warm = _warm(fewer, run(program, place, more), place.size)
     except Failed as failure:
         return Figure(program.name, place.size, cold, warm, str(failure))
     return Figure(program.name, place.size, cold, warm)
+
+
+def cycles(program: Program, hosts: int) -> tuple[int, int]:
+    """Returns the cycles of the two runs: fewer more ones where each has many hosts."""
+    few, more = program.cycles
+    return few, few + max(1, round((more - few) * min(1, _HOSTS_FOR_ALL_CYCLES / hosts)))
 
 
 def _cold(single: Run, size: Size) -> Cost:
@@ -91,13 +99,13 @@ def _warm(few: Run, more: Run, size: Size) -> Cost:
     samples = more.gathered.samples - few.gathered.samples
     if samples < size.hosts:
         raise Failed(f"{samples} samples more of {size.hosts} hosts")
-    cycles = samples / size.hosts
+    count = samples / size.hosts
     return Cost(
         _warm_wall_seconds(few, more, size.hosts),
-        (more.client_cpu_seconds - few.client_cpu_seconds) / cycles,
-        (more.host_cpu_seconds - few.host_cpu_seconds) / cycles,
+        (more.client_cpu_seconds - few.client_cpu_seconds) / count,
+        (more.host_cpu_seconds - few.host_cpu_seconds) / count,
         more.memory_bytes,
-        (more.wire_bytes - few.wire_bytes) / cycles,
+        (more.wire_bytes - few.wire_bytes) / count,
         (more.gathered.rows - few.gathered.rows) / samples,
     )
 
@@ -113,8 +121,8 @@ def _warm_wall_seconds(few: Run, more: Run, hosts: int) -> float:
     return (more.walls_seconds[0] - few.walls_seconds[0]) / (more.gathered.samples - few.gathered.samples) * hosts
 
 
-def run(program: Program, place: Place, cycles: int) -> Run:
-    """Runs a program once.
+def run(program: Program, place: Place, count: int) -> Run:
+    """Runs a program once, for so many cycles.
 
     Raises:
         Failed: it took too long, failed, or did not sample every host.
@@ -123,7 +131,7 @@ def run(program: Program, place: Place, cycles: int) -> Run:
     with tempfile.TemporaryDirectory(prefix="fm-") as folder:  # short: sockets are in it
         interval_seconds = max(_LEAST_INTERVAL_SECONDS, size.hosts * size.processes / _ROWS_PER_SECOND)
         where = (fleet.hosts, place.proxy.port, fleet.user, fleet.key, Path(folder))
-        task = Task(*where, cycles, interval_seconds)
+        task = Task(*where, count, interval_seconds)
         errors = task.folder / "errors"
         commands, files = program.commands(task), (str(task.output), str(errors))
         stop_at_lines = program.stop_at_lines(task)
@@ -139,8 +147,8 @@ def run(program: Program, place: Place, cycles: int) -> Run:
         if any(cost.statuses):
             raise Failed(f"exit status {max(cost.statuses)}: {said}")
         gathered = program.gathered(task)
-    if gathered.samples < size.hosts * cycles:
-        raise Failed(f"{gathered.samples} samples of {size.hosts} hosts in {cycles} cycles: {said}")
+    if gathered.samples < size.hosts * count:
+        raise Failed(f"{gathered.samples} samples of {size.hosts} hosts in {count} cycles: {said}")
     return Run(cost.wall_seconds, cost.cpu_seconds, host_cpu_seconds, cost.memory_bytes, wire_bytes, gathered)
 
 
@@ -165,6 +173,8 @@ def measure_all(programs: list[Program], sizes: list[Size], repetitions: int, li
             for size in group:
                 with fleet.proxy(size.round_trip_ms) as proxy:
                     place = Place(fleet, proxy, size, limit_seconds)
+                    with suppress(Failed):  # no figure: the first one to come finds all caches cold
+                        run(programs[0], place, 1)
                     for program in programs:
                         say(f"{size}: {program.name}")
                         yield middle([measure_program(program, place) for _ in range(repetitions)])
@@ -206,7 +216,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=_numbers, metavar="N,N")
     parser.add_argument("--round-trips-ms", type=_numbers, metavar="N,N")
     parser.add_argument("--repetitions", type=int, default=1, help="of which the medians are shown")
-    parser.add_argument("--limit", type=float, default=90, metavar="SECONDS", help="for one run of a program")
+    parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="for one run of a program")
     parser.add_argument("--quick", action="store_true", help="20 hosts: for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for plots.py")
     parser.add_argument(
