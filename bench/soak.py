@@ -190,7 +190,7 @@ class Soak:
             if process.poll() is None:
                 self._cpu_seconds[name] = usage_of(process.pid).cpu_seconds_total
         if own := self.checks.counters.get("cpu_seconds_total"):  # workers included
-            self._cpu_seconds["collector"] = max(own, self._cpu_seconds["collector"])
+            self._cpu_seconds["collector"] = max(own, self._cpu_seconds.get("collector", 0.0))
         self._cpu_seconds["checks"] = time.process_time()
 
     def cores(self) -> dict[str, float]:
