@@ -18,7 +18,7 @@ from rich.text import Text
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
 from fleetmem.safe_text import printable
-from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, json_line, rows_of, to_json
+from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
 from fleetmem.units import format_size
 
 NO_NAME = "(no name)"
@@ -53,7 +53,7 @@ class JsonLinesWriter:
 
     def write(self, outcome: Outcome) -> None:
         """Writes a line."""
-        self._file.write(json_line(to_json(outcome)))
+        self._file.write(outcome_line(outcome))
 
     def finish(self) -> None:
         """Flushes."""

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from fleetmem.model import (
@@ -26,6 +27,9 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
 
 _PROCESS_FIELDS = ProcessMemory._fields
+_PROCESS_TEMPLATE = "{" + ",".join(f'"{field}":%s' for field in _PROCESS_FIELDS) + "}"
+_BEHIND_PROCESSES = ("commands", "other", "other_commands", "left_out")
+_COMMANDS_REMEMBERED = 20_000
 
 CSV_COLUMNS = (
     "taken_unix_seconds",
@@ -51,7 +55,7 @@ class RecordFormat(StrEnum):
     CSV = "csv"
 
 
-def to_json(outcome: Outcome) -> dict[str, Any]:
+def to_json(outcome: Outcome, *, has_processes: bool = True) -> dict[str, Any]:
     """Returns an outcome as the JSON output has it; sizes in bytes, a key is left out where the kernel has no value."""
     head: dict[str, Any] = {
         "host": outcome.host.name,
@@ -79,7 +83,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         ),
         "process_count": shaped.process_count,
     }
-    if Detail.PROCESS in shaped.details:
+    if has_processes and Detail.PROCESS in shaped.details:
         data["processes"] = [_process(process) for process in shaped.processes]
     if Detail.COMMAND in shaped.details:
         data["commands"] = [_command(command) for command in shaped.commands]
@@ -90,6 +94,17 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     if shaped.left_out:
         data["left_out"] = dict(shaped.left_out)
     return data
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Returns `to_json` of an outcome as one line of ASCII; rows of processes in less than half the time of `json`."""
+    data = to_json(outcome, has_processes=False)
+    if not isinstance(outcome, Sample) or Detail.PROCESS not in outcome.shaped.details:
+        return json_line(data)
+    rest = {key: data.pop(key) for key in _BEHIND_PROCESSES if key in data}
+    rows = ",".join([_process_text(process) for process in outcome.shaped.processes])
+    end = "," + json_line(rest)[1:] if rest else "}\n"
+    return f'{json_line(data)[:-2]},"processes":[{rows}]{end}'
 
 
 def stats_to_json(stats: CollectorStats) -> dict[str, Any]:
@@ -164,7 +179,7 @@ class HostRecords:
         if isinstance(outcome, Sample):
             self.count = sum(1 for detail in Detail for _row in rows_of(outcome, detail))
         if self._format is RecordFormat.JSONL:
-            return _text(json_line(to_json(outcome)), 1)
+            return _text(outcome_line(outcome), 1)
         return _text(csv_rows(outcome, FILE_CSV_COLUMNS), self.count if isinstance(outcome, Sample) else 1)
 
     def retire(self) -> Text:
@@ -240,6 +255,18 @@ def _csv_lines(lines: Iterable[Iterable[Any]]) -> str:
 
 def _process(process: ProcessMemory) -> dict[str, Any]:
     return {field: value for field, value in zip(_PROCESS_FIELDS, process, strict=True) if value is not None}
+
+
+def _process_text(process: ProcessMemory) -> str:
+    if None in process:
+        return json.dumps(_process(process), separators=(",", ":"))
+    pid, uid, command, *sizes = process  # a float is written as `json` writes it
+    return _PROCESS_TEMPLATE % (pid, uid, _quoted(command), *sizes)
+
+
+@lru_cache(_COMMANDS_REMEMBERED)
+def _quoted(command: str) -> str:
+    return json.dumps(command)
 
 
 def _command(command: CommandMemory) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fleetmem.shape.limits import Limits
 from fleetmem.sinks import records
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.records import RecordEncoding, RecordFormat
-from unit.builders import WEB, command_names, failure, process, processes, sample
+from unit.builders import WEB, all_limits, command_names, failure, process, processes, sample
 
 NAMES = FleetNames("fleetmem", [WEB.name])
 STATS = CollectorStats(
@@ -41,6 +41,13 @@ def test_a_json_record_is_the_line_that_collect_prints(outcome: Outcome) -> None
     text, count = update(RecordFormat.JSONL, outcome)
     assert (text, count) == (records.json_line(records.to_json(outcome)), 1)
     assert json.loads(text)["host"] == "web01"
+
+
+@given(processes(), st.none() | st.integers(0, 2**40), all_limits())
+def test_a_line_is_what_json_makes_of_it(rows: tuple[ProcessMemory, ...], anon: int | None, limits: Limits) -> None:
+    """Whatever the names are, whatever the kernel does not say, at every level of detail."""
+    outcome = sample(*[row._replace(anon_bytes=anon) for row in rows], limits=limits)
+    assert records.outcome_line(outcome) == records.json_line(records.to_json(outcome))
 
 
 def test_csv_records_are_rows_of_collect_with_room_for_counters() -> None:
