@@ -136,11 +136,10 @@ class Sampler:
             await asyncio.sleep(slot.at_seconds - self._now())
             late_seconds = self._now() - slot.at_seconds
             self._in_flight += 1
-            try:
-                outcome = await self._fleet.collector.sample(self._fleet.latest.get(host, host))
+            try:  # an outcome has no name here: thousands would be kept until the next slots
+                self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
             finally:
                 self._in_flight -= 1
-            self._add(outcome, late_seconds)
             slot, missed = schedule.next_slot(slot, self._now())
             self._cycle.missed += missed
 

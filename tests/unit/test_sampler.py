@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import pickle
 import threading
 import time
@@ -8,7 +9,7 @@ import pytest
 from fleetmem.build import FleetSpec
 from fleetmem.config import load
 from fleetmem.errors import Kind
-from fleetmem.model import Host, Outcome
+from fleetmem.model import Failure, Host, Outcome
 from fleetmem.report import Report
 from fleetmem.sampler import Sampler, SamplerSpec
 from fleetmem.schedule import Grid
@@ -80,3 +81,28 @@ def test_hosts_without_a_place_are_not_sampled() -> None:
 
     asyncio.run(main())
     assert set(names) == {"web0", "web1"}
+
+
+def test_no_outcome_is_kept_until_the_next_one() -> None:
+    """Thousands of hosts wait for their next slot; an outcome with all its rows for each of them is 100 KB."""
+    kept: list[int] = []
+
+    async def main() -> None:
+        enough = asyncio.Event()
+        seen: list[int] = []
+
+        def take(outcome: Outcome) -> None:
+            seen.append(id(outcome))
+            if len(seen) == 3 * len(_HOSTS):
+                asyncio.get_running_loop().call_later(_INTERVAL_SECONDS / 20, look)
+
+        def look() -> None:
+            kept.append(sum(isinstance(thing, Failure) for thing in gc.get_objects()))
+            enough.set()
+
+        gc.collect()
+        await _run_until(Sampler.of(_spec(), lambda _path: None, take), enough)
+
+    before = sum(isinstance(thing, Failure) for thing in gc.get_objects())
+    asyncio.run(main())
+    assert kept == [before]
