@@ -24,6 +24,7 @@ from fleetmem.build import Fleet, build_fleet, read_inventory
 from fleetmem.channel import Orders
 from fleetmem.config import Settings
 from fleetmem.errors import SinkError, UsageError
+from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
 from fleetmem.report import add_up
@@ -131,6 +132,7 @@ class Daemon:
             members = [group.create_task(self._sampler.run(self._begin()))]
             members += [group.create_task(worker.run()) for worker in self._workers]
             watchdog = group.create_task(self._manager.feed_watchdog(lambda: self._health.is_alive))
+            memory = group.create_task(keep_in_huge_pages())
             try:
                 if self._workers:
                     await self._wait_for_workers()
@@ -144,6 +146,7 @@ class Daemon:
                         await self._reload(change)
             finally:
                 watchdog.cancel()
+                memory.cancel()
                 self._inventory.close()
                 await self._shut_down(members)
 

@@ -24,6 +24,7 @@ from fleetmem.build import Fleet
 from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request
 from fleetmem.errors import FleetmemError
 from fleetmem.event_loop import first_error, raise_file_limit, run_async
+from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.model import Outcome
 from fleetmem.sampler import Begin, Sampler
 
@@ -93,9 +94,10 @@ class _Worker:
     async def run(self, begin: Begin) -> None:
         """Samples until told to stop."""
         async with asyncio.TaskGroup() as group:
-            obeying = group.create_task(self._obey(group))
+            beside = [group.create_task(self._obey(group)), group.create_task(keep_in_huge_pages())]
             await self._sampler.run(begin)
-            obeying.cancel()
+            for task in beside:
+                task.cancel()
         self._report()
 
     async def _obey(self, group: asyncio.TaskGroup) -> None:

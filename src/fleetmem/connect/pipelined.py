@@ -22,6 +22,7 @@ from asyncssh.packet import Boolean, SSHPacket, String
 
 from fleetmem.connect.key_ring import Offer
 
+_TIMER_SECONDS = 0.002  # what a timer may be early by: it knows milliseconds
 _PUBLIC_KEY = b"publickey"
 _NONE = b"none"
 _OPENSSH = b"SSH-2.0-OpenSSH_"
@@ -56,6 +57,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         self._is_at_the_last = False
         self._is_accept_due = False
         self._ahead: list[Any] = []
+        self._heard_at = 0.0
         if not self._gss_auth:  # whether a host takes GSSAPI, only its answer to `none` tells
             self._auth_methods = [_PUBLIC_KEY]
 
@@ -68,6 +70,18 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         """Goes over to the ciphers agreed on."""
         send_no_decoys(self)
         super().send_newkeys(k, h)
+
+    def _reset_keepalive_timer(self) -> None:
+        """Notes that the host was heard of. The timer is let go on: setting it anew for each packet costs more."""
+        self._heard_at = self._loop.time()
+
+    def _keepalive_timer_callback(self) -> None:
+        """Asks whether the host lives, once nothing was heard of it for the interval; else waits for what is left."""
+        left_seconds = self._heard_at + self._keepalive_interval - self._loop.time()
+        if left_seconds > _TIMER_SECONDS:
+            self._keepalive_timer = self._loop.call_later(left_seconds, self._keepalive_timer_callback)
+        else:
+            super()._keepalive_timer_callback()
 
     def _process_ext_info(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         """Begins to authenticate without waiting for the service: no host refuses it (RFC 4253, 10).

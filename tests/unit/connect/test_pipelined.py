@@ -207,3 +207,37 @@ def test_decoys(cipher: bytes, sent_types: list[int]) -> None:
     send_no_decoys(cast("SSHConnection", connection))
     connection.send_packet(MSG_CHANNEL_DATA, b"x", handler=None)
     assert connection.sent == sent_types
+
+
+def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Path) -> None:
+    """Not while it is heard of, though no timer is set anew for that."""
+    key = _key(tmp_path / "key")
+    Server.right_key = asyncssh.read_private_key(str(key)).public_data
+
+    async def run() -> None:
+        async with listening(Server) as acceptor:
+            ring = KeyRing(lambda _path: None)
+            ssh = SshSettings(known_hosts_path=tmp_path / "known", user="u", key_paths=(key,), keepalive_seconds=0.2)
+            target = resolve("127.0.0.1", ssh, port=acceptor.get_port())
+            ring.prepare(target.access.identities)
+            connection = await Login(HostKeys(), ring).connect(target, await open_way(target))
+            (host,) = Server.connections
+            asked: list[object] = []
+            answer = host._process_keepalive_at_openssh_dot_com_global_request
+
+            def note(packet: Any) -> None:
+                asked.append(packet)
+                answer(packet)
+
+            host.__dict__["_process_keepalive_at_openssh_dot_com_global_request"] = note
+            for _ in range(8):
+                host.send_debug("still here")
+                await asyncio.sleep(0.1)
+            assert not asked
+            async with asyncio.timeout(10):
+                while len(asked) < 2:  # it is asked, and answers
+                    await asyncio.sleep(0.01)
+                cast("Any", host._transport).pause_reading()
+                await connection.wait_closed()
+
+    asyncio.run(run())
