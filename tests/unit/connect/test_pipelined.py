@@ -222,12 +222,14 @@ def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Pat
             ring.prepare(target.access.identities)
             connection = await Login(HostKeys(), ring).connect(target, await open_way(target))
             (host,) = Server.connections
-            asked: list[object] = []
+            asked, twice = list[object](), asyncio.Event()
             answer = host._process_keepalive_at_openssh_dot_com_global_request
 
             def note(packet: Any) -> None:
                 asked.append(packet)
                 answer(packet)
+                if len(asked) == 2:
+                    twice.set()
 
             host.__dict__["_process_keepalive_at_openssh_dot_com_global_request"] = note
             for _ in range(8):
@@ -235,8 +237,7 @@ def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Pat
                 await asyncio.sleep(0.1)
             assert not asked
             async with asyncio.timeout(10):
-                while len(asked) < 2:  # it is asked, and answers
-                    await asyncio.sleep(0.01)
+                await twice.wait()  # it is asked, and answers
                 cast("Any", host._transport).pause_reading()
                 await connection.wait_closed()
 
