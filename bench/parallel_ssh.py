@@ -3,26 +3,14 @@
 One of the programs that `peers.py` measures. The client is the package's default one, with libssh2 and gevent.
 """
 
-import argparse
-from pathlib import Path
-
 from pssh.clients import ParallelSSHClient
 
-from ps_rows import FORMS
+from ps_rows import FORMS, arguments
 
 
 def main() -> None:
     """Runs the command on all hosts as many times as asked, prints what they say."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hosts", required=True, type=Path, help="a file, one on each line")
-    parser.add_argument("--port", type=int, default=22)
-    parser.add_argument("--user", required=True)
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--at-once", type=int, required=True)
-    parser.add_argument("--cycles", type=int, default=1)
-    parser.add_argument("--form", choices=FORMS, required=True)
-    parser.add_argument("command")
-    given = parser.parse_args()
+    given = arguments(__doc__)
     hosts = given.hosts.read_text(encoding="utf-8").split()
     client = ParallelSSHClient(
         hosts, user=given.user, port=given.port, pkey=given.key, allow_agent=False, pool_size=given.at_once, timeout=60

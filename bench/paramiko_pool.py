@@ -3,27 +3,16 @@
 One of the programs that `peers.py` measures. The key is loaded once, every host has one client.
 """
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import paramiko
 
-from ps_rows import FORMS
+from ps_rows import FORMS, arguments
 
 
 def main() -> None:
     """Connects to all hosts, runs the command on them as many times as asked, prints what they say."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hosts", required=True, type=Path, help="a file, one on each line")
-    parser.add_argument("--port", type=int, default=22)
-    parser.add_argument("--user", required=True)
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--at-once", type=int, required=True)
-    parser.add_argument("--cycles", type=int, default=1)
-    parser.add_argument("--form", choices=FORMS, required=True)
-    parser.add_argument("command")
-    given = parser.parse_args()
+    given = arguments(__doc__)
     hosts = given.hosts.read_text(encoding="utf-8").split()
     key = paramiko.Ed25519Key.from_private_key_file(given.key)
     clients: dict[str, paramiko.SSHClient] = {}

@@ -1,6 +1,22 @@
-"""What a program makes of the text of `ps -eo pid=,rss=,vsz=,pmem=,comm=`: the values, as JSON lines in bytes."""
+"""What the libraries' programs have in common: their arguments, and what they make of the text of `ps`."""
 
+import argparse
 import json
+from pathlib import Path
+
+
+def arguments(about: str | None) -> argparse.Namespace:
+    """Returns what such a program was called with."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--hosts", required=True, type=Path, help="a file, one on each line")
+    parser.add_argument("--port", type=int, default=22)
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--at-once", type=int, required=True)
+    parser.add_argument("--cycles", type=int, default=1)
+    parser.add_argument("--form", choices=FORMS, required=True)
+    parser.add_argument("command", help="ps -eo pid=,rss=,vsz=,pmem=,comm=")
+    return parser.parse_args()
 
 
 def json_line(host: str, text: str) -> str:
