@@ -209,7 +209,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--faulty", type=float, default=0.01, help="share of the hosts")
     parser.add_argument("--cycles", type=int, default=6, help="that are measured")
     parser.add_argument("--workers", type=int, default=1, help="as `fleetmem run` has it; bounds are those of each")
-    parser.add_argument("--curves", action="store_true", help="how cost grows with hosts and processes, 15 minutes")
+    parser.add_argument("--curves", action="store_true", help="how cost grows with hosts and processes, 9 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for plots.py")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes say there")
     parser.add_argument("--quick", action="store_true", help="1,000 hosts, 3 cycles")
