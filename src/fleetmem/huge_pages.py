@@ -13,13 +13,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from fleetmem.errors import reason_of
 from fleetmem.usage import usage_of
 
 log = logging.getLogger("fleetmem.memory")
 
-LEAST_BYTES = 128 * 1024 * 1024
-"""With less than this there is nothing to gain."""
-
+_LEAST_BYTES = 128 * 1024 * 1024  # with less there is nothing to gain
 _SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
 _MADV_COLLAPSE = 25  # madvise(2), Linux 6.1
 _LOOK_SECONDS = 10.0
@@ -35,14 +34,17 @@ async def keep_in_huge_pages() -> None:
     before_bytes = collapsed_bytes = 0
     while page_bytes:
         await asyncio.sleep(_LOOK_SECONDS)
-        rss_bytes = usage_of("self").rss_bytes
-        is_steady, before_bytes = rss_bytes < before_bytes * _STEADY, rss_bytes
-        if is_steady and rss_bytes > max(LEAST_BYTES, collapsed_bytes * _GROWN):
-            pages = await collapse(page_bytes)
-            log.debug("%d huge pages", pages)
-            if not pages:
-                return
-            collapsed_bytes = rss_bytes
+        try:
+            rss_bytes = usage_of("self").rss_bytes
+            is_steady, before_bytes = rss_bytes < before_bytes * _STEADY, rss_bytes
+            if is_steady and rss_bytes > max(_LEAST_BYTES, collapsed_bytes * _GROWN):
+                pages = await collapse(page_bytes)
+                log.debug("%d huge pages", pages)
+                if not pages:
+                    return
+                collapsed_bytes = rss_bytes
+        except OSError as error:  # no file can be opened any more, say: the hosts are sampled all the same
+            log.debug("no huge pages now: %s", reason_of(error))
 
 
 async def collapse(page_bytes: int) -> int:
