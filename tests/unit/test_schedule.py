@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetmem.model import Host
-from fleetmem.schedule import Grid, Schedule, Slot
+from fleetmem.schedule import BUNCH_SECONDS, Grid, Schedule, Slot
 
 
 def test_slots_are_absolute() -> None:
@@ -56,13 +56,20 @@ def test_it_never_drifts(start: float, interval: float, position: float, delays:
 
 @given(st.floats(0.1, 3600), st.integers(2, 500))
 def test_hosts_are_spread(interval: float, hosts: int) -> None:
-    """Hosts of a fleet are evenly spread over one interval."""
+    """Hosts of a fleet are evenly spread over one interval, none further from its place than a bunch is long."""
     times = [Schedule(0, interval, place / hosts).slot(0).at_seconds for place in range(hosts)]
     assert times == sorted(times)
-    assert times[0] >= 0
-    assert times[-1] < interval
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert max(gaps) - min(gaps) < interval * 1e-9
+    for place, at_seconds in enumerate(times):
+        late_seconds = place / hosts * interval - at_seconds
+        assert -1e-9 * interval <= late_seconds < BUNCH_SECONDS + 1e-9 * interval
+
+
+@given(st.integers(1, 60), st.integers(1, 2000))
+def test_hosts_come_in_bunches(interval: int, hosts: int) -> None:
+    """Two hosts are asked at the same time, to the last bit, or a bunch apart: the collector wakes up once for each."""
+    times = sorted({Schedule(1234.5, interval, place / hosts).slot(3).at_seconds for place in range(hosts)})
+    assert all(later - earlier > BUNCH_SECONDS / 2 for earlier, later in pairwise(times))
+    assert len(times) <= interval / BUNCH_SECONDS + 1
 
 
 @pytest.mark.parametrize(
