@@ -9,7 +9,6 @@ the probes on the hosts.
 
 import asyncio
 import ctypes
-import gc
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from fleetmem.build import Fleet
 from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request
 from fleetmem.errors import FleetmemError
 from fleetmem.event_loop import first_error, raise_file_limit, run_async
+from fleetmem.garbage import keep_collections_short
 from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.model import Outcome
 from fleetmem.sampler import Begin, Sampler
@@ -162,7 +162,7 @@ async def _obey_from_the_start(channel: Channel) -> None:
                 for name, level in message.log_levels.items():
                     logging.getLogger(name).setLevel(level)
                 worker = _Worker(channel, message)
-                gc.freeze()  # what there is now stays
+                keep_collections_short()
                 channel.send(Progress.READY)
             case Begin() if worker:
                 await worker.run(message)

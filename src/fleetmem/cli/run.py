@@ -1,6 +1,5 @@
 """`fleetmem run`: every interval, until stopped."""
 
-import gc
 import logging
 import os
 from pathlib import Path
@@ -20,6 +19,7 @@ from fleetmem.cpus import worker_count
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.event_loop import raise_file_limit, run_async
+from fleetmem.garbage import keep_collections_short
 from fleetmem.model import Outcome
 from fleetmem.sinks.whisper import parse_retention
 from fleetmem.systemd import ServiceManager
@@ -74,7 +74,7 @@ def run(
     workers = worker_count(len(fleet.hosts)) if wanted == AUTO else int(wanted)
     if workers == 1:  # else each of them raises its own
         raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
-    gc.freeze()  # what there is now stays: no collection has to look at it again, of which 10,000 logins cause many
+    keep_collections_short()
     if not fleet.collector.sinks and output is None:
         raise UsageError(
             "run would send nothing: give a StatsD server (-g HOST), --graphite HOST, --prometheus PORT "

@@ -1,7 +1,6 @@
 """`fleetmem lab simulate`: any number of hosts in one process, to see how fleetmem does with them."""
 
 import asyncio
-import gc
 import shlex
 import signal
 from contextlib import suppress
@@ -13,6 +12,7 @@ import typer
 from fleetmem.cli.lab import MaxHours, app, told_clearly
 from fleetmem.errors import UsageError
 from fleetmem.event_loop import raise_file_limit, run_async
+from fleetmem.garbage import keep_collections_short
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Fault, Plan
 from fleetmem.lab.simulator import MAX_HOSTS, Simulator
@@ -78,7 +78,7 @@ async def _serve(simulator: Simulator, path: Path, seconds: int) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    gc.freeze()
+    keep_collections_short()
     async with simulator:
         print(_how_to_use(simulator, path), flush=True)
         with suppress(TimeoutError):

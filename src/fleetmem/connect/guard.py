@@ -26,6 +26,7 @@ MAX_UNREAD_BYTES = 1024 * 1024
 
 _TURN_SECONDS = 0.01
 _PORTION_BYTES = 16 * 1024  # at most 500 packets, 0.03 s
+_PORTION_SECONDS = 0.1  # at most: what takes longer is no host's doing, but a garbage collection in the middle, say
 _KEY_EXCHANGE_SECONDS = 0.02  # of CPU, in tasks of asyncssh's: not seen here otherwise
 _POLL_SECONDS = 0.005
 
@@ -124,7 +125,7 @@ class Guard(asyncio.Protocol):
             return
         begun = time.thread_time()
         self.connection.data_received(portion)
-        self._charge(time.thread_time() - begun)
+        self._charge(min(time.thread_time() - begun, _PORTION_SECONDS))
         if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self._end(f"does not read what it asked for, more than {MAX_UNREAD_BYTES} bytes")
 

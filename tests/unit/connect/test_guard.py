@@ -130,6 +130,13 @@ def test_a_host_over_its_allowance_is_cut_off() -> None:
     assert error.reason.startswith("took 0.4 s of our time")
 
 
+def test_what_we_do_meanwhile_is_not_charged() -> None:
+    """Python looks for garbage whenever it likes: with 10,000 hosts that takes a second, and some host is there."""
+    guard, connection, _ = guarded(seconds_per_portion=0.6)
+    guard.data_received(b"x")
+    assert not connection.lost
+
+
 def test_a_jump_host_has_no_allowance() -> None:
     """Its bytes are those of all hosts behind it."""
     guard, connection, _ = guarded(seconds_per_portion=0.01, allowance_seconds=None)
