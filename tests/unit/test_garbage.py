@@ -1,10 +1,10 @@
 import gc
+import time
 import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from fleetmem import garbage
 from fleetmem.garbage import LOOK_AGAIN_SECONDS, keep_collections_short
 
 
@@ -46,7 +46,7 @@ def test_a_collection_does_not_look_at_what_survived_the_one_before() -> None:
 def test_what_refers_to_itself_goes_at_once_or_within_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Young garbage is found as ever; what had survived a collection when it died is found when all is looked at."""
     now = 100.0
-    monkeypatch.setattr(garbage.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     keep_collections_short()
     young, old = _Node(), _Node()
     young_dead, old_dead = weakref.ref(young), weakref.ref(old)
