@@ -7,11 +7,13 @@ Three processes on the loopback device, more with `--workers`. From the first in
 on, the collector is measured for some cycles: CPU and memory by /proc, delays by its own counters, which come among its
 datagrams. Then it is stopped, and what it says to have sent is compared with what has come. Exit status 1 when a bound
 is missed. `--curves` measures smaller and larger fleets instead, one after the other: how cost grows with hosts and
-processes.
+processes. Each fleet is measured at one interval, and at as many samples a second as the others: a machine that has
+little to do does the same work at a higher price, whatever the program. What that is here is measured beside it.
 """
 
 import argparse
 import json
+import math
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -25,11 +27,15 @@ from fleetmem.usage import usage_of
 
 _START_MOST_SECONDS = 120
 _SETTLE_CYCLES = 2  # after the first complete one: the start's backlog is gone
+_SETTLE_SECONDS = 20  # at least
 _HOSTS_LATE = 5  # of all: their outcomes may come a moment after the end of a cycle
 _CORES_MOST = 0.6
 _RSS_MOST_MB = 700
 _CURVE_HOSTS = (500, 2000, 5000, 10_000)
 _CURVE_PROCESSES = (50, 150, 400, 1000)
+_CURVE_SAMPLES_PER_SECOND = 1000
+_CURVE_SECONDS = 30  # at least, of each
+_WORK_SECONDS = 4  # for what the same work costs
 _GROWTH_MOST = 1.2  # of the cost of a host, from the smallest fleet on
 _BEND_MOST = 0.2  # away from a straight line, of the cost by processes
 
@@ -46,7 +52,7 @@ class Load:
     """
 
     fleet: SimulatedFleet
-    interval_seconds: int
+    interval_seconds: float
     cycles: int
     workers: int = 1
 
@@ -63,6 +69,7 @@ class Figures(NamedTuple):
 
     hosts: int
     processes: int
+    interval_seconds: float
     cores: float
     cpu_ms_per_sample: float
     rss_mb: float
@@ -104,7 +111,7 @@ class Run:
             with running(self._collect(counter.port), self._folder / "collector.log") as collector:
                 wait("all good hosts answer", self._is_complete, _START_MOST_SECONDS + 2 * load.interval_seconds)
                 start_seconds = time.monotonic() - begun
-                self._wait_cycles(_SETTLE_CYCLES)
+                self._wait_cycles(max(_SETTLE_CYCLES, math.ceil(_SETTLE_SECONDS / load.interval_seconds)))
                 first_cycle = len(self._cycles())
                 pid = collector.process.pid
                 before, before_at, before_received = Used.by(pid), time.monotonic(), counter.received()
@@ -143,7 +150,8 @@ class Run:
         ]
         if load.workers > 1:
             lines.insert(2, Line("cores, of the process that used most", max(cores), _CORES_MOST))
-        return Figures(load.fleet.hosts, load.fleet.processes, sum(cores), cpu_ms, max(rss) / MB), lines
+        size = load.fleet.hosts, load.fleet.processes, load.interval_seconds
+        return Figures(*size, sum(cores), cpu_ms, max(rss) / MB), lines
 
     def _collect(self, port: int) -> list[str]:
         config = str(self._folder / "fleet" / "fleetmem.toml")
@@ -177,27 +185,58 @@ def _measure(load: Load, logs: Path | None) -> tuple[Figures, list[Line]]:
 
 def _curves(load: Load) -> tuple[list[Figures], list[Line]]:
     """Measures fleets of all sizes, and hosts with few and many processes; prints each as it comes."""
-    sizes = [(hosts, load.fleet.processes) for hosts in _CURVE_HOSTS]
-    sizes += [(_CURVE_HOSTS[0], processes) for processes in _CURVE_PROCESSES if processes != load.fleet.processes]
-    measured: dict[tuple[int, int], Figures] = {}
-    print("  hosts  processes   cores   CPU per host and cycle, ms   RSS, MB")
-    for hosts, processes in sizes:
+    size, interval_seconds = load.fleet.processes, load.interval_seconds
+    by_hosts = [(hosts, size, interval_seconds) for hosts in _CURVE_HOSTS]
+    by_rate = [(hosts, size, hosts / _CURVE_SAMPLES_PER_SECOND) for hosts in _CURVE_HOSTS]
+    by_processes = [(_CURVE_HOSTS[0], processes, interval_seconds) for processes in _CURVE_PROCESSES]
+    measured: dict[tuple[int, int, float], Figures] = {}
+    print("  hosts  processes   interval, s   cores   CPU per host and cycle, ms   RSS, MB")
+    for hosts, processes, seconds in dict.fromkeys(by_hosts + by_rate + by_processes):
+        cycles = max(load.cycles, math.ceil(_CURVE_SECONDS / seconds))
         fleet = replace(load.fleet, hosts=hosts, processes=processes)
-        figures, _lines = _measure(replace(load, fleet=fleet), None)
-        measured[hosts, processes] = figures
+        figures, _lines = _measure(replace(load, fleet=fleet, interval_seconds=seconds, cycles=cycles), None)
+        measured[hosts, processes, seconds] = figures
         cost = f"{figures.cores:8.3f}   {figures.cpu_ms_per_sample:26.3f}   {figures.rss_mb:7.0f}"
-        print(f"{hosts:7}  {processes:9}{cost}", flush=True)
-    by_hosts = [measured[hosts, load.fleet.processes].cpu_ms_per_sample for hosts in _CURVE_HOSTS]
-    by_processes = [measured[_CURVE_HOSTS[0], processes].cpu_ms_per_sample for processes in _CURVE_PROCESSES]
-    slope, base = linear_regression(_CURVE_PROCESSES, by_processes)
-    bends = [abs(cost / (base + slope * count) - 1) for count, cost in zip(_CURVE_PROCESSES, by_processes, strict=True)]
+        print(f"{hosts:7}  {processes:9}   {seconds:11g}{cost}", flush=True)
+
+    def costs(sizes: list[tuple[int, int, float]]) -> list[float]:
+        return [measured[each].cpu_ms_per_sample for each in sizes]
+
+    rates = [hosts / interval_seconds for hosts in _CURVE_HOSTS]
+    work_ms = _cost_of_work(rates)
+    slope, base = linear_regression(_CURVE_PROCESSES, costs(by_processes))
+    bends = [
+        abs(cost / (base + slope * count) - 1)
+        for count, cost in zip(_CURVE_PROCESSES, costs(by_processes), strict=True)
+    ]
+    at_rate, at_interval = costs(by_rate), costs(by_hosts)
     return list(measured.values()), [
-        Line("dearest host by that of the smallest fleet", max(by_hosts) / by_hosts[0], _GROWTH_MOST),
-        Line("cheapest host by that of the smallest fleet", min(by_hosts) / by_hosts[0]),
+        Line("dearest host by that of the smallest fleet, equal rate", max(at_rate) / at_rate[0], _GROWTH_MOST),
+        Line("cheapest host by that of the smallest fleet, equal rate", min(at_rate) / at_rate[0]),
+        Line("dearest host by that of the smallest fleet", max(at_interval) / at_interval[0], _GROWTH_MOST),
+        Line("smallest fleet's host by that of the largest", at_interval[0] / at_interval[-1]),
+        Line(f"the same work {rates[0]:g} times a second, by {rates[-1]:g}", work_ms[0] / work_ms[-1]),
         Line("CPU per process and sample, us", slope * 1000),
         Line("CPU per sample without processes, us", base * 1000),
         Line("furthest from a straight line, share", max(bends), _BEND_MOST),
     ]
+
+
+def _cost_of_work(rates: list[float]) -> list[float]:
+    """Returns the CPU (ms) of a fixed piece of Python, done that often each second with sleeps in between."""
+    texts = {number: str(number) for number in range(20_000)}
+    some = [number * 7919 % len(texts) for number in range(8000)]  # all over the memory
+    spent = []
+    for rate in rates:
+        begun, seconds, times = time.monotonic(), 0.0, 0
+        while time.monotonic() - begun < _WORK_SECONDS:
+            time.sleep(max(0.0, begun + times / rate - time.monotonic()))
+            before = time.process_time()
+            sum(len(texts[number]) for number in some)
+            seconds += time.process_time() - before
+            times += 1
+        spent.append(seconds / times * 1000)
+    return spent
 
 
 def _arguments() -> argparse.Namespace:
@@ -205,11 +244,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hosts", type=int, default=10_000)
     parser.add_argument("--processes", type=int, default=150)
     parser.add_argument("--churn", type=float, default=0.1, help="share of the rows that change each time")
-    parser.add_argument("--interval", type=int, default=10, metavar="SECONDS")
+    parser.add_argument("--interval", type=float, default=10, metavar="SECONDS")
     parser.add_argument("--faulty", type=float, default=0.01, help="share of the hosts")
     parser.add_argument("--cycles", type=int, default=6, help="that are measured")
     parser.add_argument("--workers", type=int, default=1, help="as `fleetmem run` has it; bounds are those of each")
-    parser.add_argument("--curves", action="store_true", help="how cost grows with hosts and processes, 9 minutes")
+    parser.add_argument("--curves", action="store_true", help="how cost grows with hosts and processes, 12 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for plots.py")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes say there")
     parser.add_argument("--quick", action="store_true", help="1,000 hosts, 3 cycles")
@@ -224,7 +263,7 @@ def main() -> None:
     load = Load(fleet, given.interval, cycles, given.workers)
     print(
         ("Fleets" if given.curves else f"{fleet.hosts} hosts with {fleet.processes} processes")
-        + f" every {load.interval_seconds} s, {fleet.churn:.0%} of the rows change, "
+        + f" every {load.interval_seconds:g} s, {fleet.churn:.0%} of the rows change, "
         f"{fleet.faulty:.1%} of the hosts are faulty; {load.cycles} cycles"
     )
     if given.curves:
