@@ -1,6 +1,7 @@
 """The event loop: uvloop where it is installed, name look-ups that do not wait for each other, enough open files."""
 
 import asyncio
+import ipaddress
 import logging
 import resource
 import socket
@@ -22,6 +23,8 @@ class _LookupMixin:
 
     getaddrinfo blocks for as long as a dead name server makes it, 20 s and more. libuv gives it two threads for all
     names, and an executor is waited for at exit; these are daemons, and a limit that has passed leaves them behind.
+
+    What is an IP address already takes no thread. uvloop asks for that once more with each connection.
     """
 
     _slots: asyncio.Semaphore | None = None
@@ -37,6 +40,8 @@ class _LookupMixin:
         flags: int = 0,
     ) -> list[tuple[Any, ...]]:
         """Does what `socket.getaddrinfo` does, while the loop goes on."""
+        if _is_address(host):
+            return list(socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST))
         loop = asyncio.get_running_loop()
         slots = self._slots = self._slots or asyncio.Semaphore(_LOOKUPS_AT_ONCE)
         await slots.acquire()
@@ -63,6 +68,14 @@ class _LookupMixin:
 
         threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
         return await found
+
+
+def _is_address(host: object) -> bool:
+    try:
+        ipaddress.ip_address(str(host).partition("%")[0])  # a zone follows the percent sign
+    except ValueError:
+        return False
+    return True
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -2,6 +2,7 @@ import asyncio
 import resource
 import socket
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -41,6 +42,25 @@ def test_names_are_looked_up() -> None:
     assert run_async(_look_up("127.0.0.1"))[0][4] == ("127.0.0.1", 80)
     with pytest.raises(socket.gaierror):
         run_async(_look_up("host.invalid"))
+
+
+def test_an_address_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when it is looked up nor when it is connected to: with 10,000 hosts that would be as many threads."""
+
+    async def connect(port: int) -> None:
+        loop = asyncio.get_running_loop()
+        for host in ("127.0.0.1", "::1", "fe80::1%1"):
+            await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+
+    def start(thread: threading.Thread) -> None:
+        raise AssertionError(f"started {thread}")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        run_async(connect(server.getsockname()[1]))
 
 
 def test_an_error_in_a_group_is_told_as_itself() -> None:

@@ -1,7 +1,6 @@
 """What an SSH connection runs over: a TCP connection, or the standard input and output of a ProxyCommand."""
 
 import asyncio
-import ipaddress
 import os
 import signal
 import socket
@@ -24,21 +23,17 @@ async def open_socket(target: Target) -> socket.socket:
         HostError: the name does not resolve, or nothing answers, within the limit of both together.
     """
     limit_seconds, started = target.access.connect_timeout_seconds, time.monotonic()
-    addresses = await within(limit_seconds, Stage.RESOLVE, _look_up(target))
+    look_up = asyncio.get_running_loop().getaddrinfo(
+        target.address,
+        target.port,
+        family=target.access.family,
+        type=socket.SOCK_STREAM,
+        proto=socket.IPPROTO_TCP,
+    )
+    addresses = await within(limit_seconds, Stage.RESOLVE, look_up)
     used_seconds = time.monotonic() - started
     connecting = _connect(addresses, target, limit_seconds - used_seconds)
     return await within(limit_seconds, Stage.CONNECT, connecting, used_seconds=used_seconds)
-
-
-async def _look_up(target: Target) -> list[tuple[Any, ...]]:
-    """Returns the addresses of a name as `getaddrinfo` does, without a thread where it is an IP address already."""
-    name, port, family = target.address, target.port, target.access.family
-    try:
-        ipaddress.ip_address(name.partition("%")[0])  # a zone follows the percent sign
-    except ValueError:
-        look_up = asyncio.get_running_loop().getaddrinfo
-        return list(await look_up(name, port, family=family, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP))
-    return list(socket.getaddrinfo(name, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
 
 
 async def _connect(addresses: list[tuple[Any, ...]], target: Target, seconds: float) -> socket.socket:
