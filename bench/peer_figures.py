@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isnan
 from typing import NamedTuple
 
 from report import number
@@ -28,9 +29,9 @@ class Cost:
         wall_seconds: until the command has ended; of a warm cycle of fleetmem, which spreads its hosts over the
             interval, the slowest answer of a host.
         client_cpu_seconds: of the command and all that it starts and leaves behind.
-        host_cpu_seconds: of all hosts together.
+        host_cpu_seconds: of all hosts together; NaN where they are simulated.
         memory_bytes: PSS of the client's processes, the highest sum.
-        wire_bytes: TCP's payload in both directions.
+        wire_bytes: TCP's payload in both directions; likewise.
         rows: processes that a host told, on average.
     """
 
@@ -116,10 +117,10 @@ def _pairs_ms(ours: Cost | None, theirs: Cost | None, hosts: int) -> dict[str, t
     if not ours or not theirs:
         return {}
     per_host = 1000 / hosts
-    return {
-        "client": (ours.client_cpu_seconds * per_host, theirs.client_cpu_seconds * per_host),
-        "host": (ours.host_cpu_seconds * per_host, theirs.host_cpu_seconds * per_host),
-    }
+    pairs = {"client": (ours.client_cpu_seconds * per_host, theirs.client_cpu_seconds * per_host)}
+    if not isnan(ours.host_cpu_seconds + theirs.host_cpu_seconds):
+        pairs["host"] = (ours.host_cpu_seconds * per_host, theirs.host_cpu_seconds * per_host)
+    return pairs
 
 
 def missing(figures: Iterable[Figure]) -> list[str]:
@@ -159,10 +160,14 @@ def _cells(cost: Cost | None, hosts: int) -> tuple[str, ...]:
     return (
         number(cost.wall_seconds),
         number(cost.client_cpu_seconds / hosts * 1000),
-        number(cost.host_cpu_seconds / hosts * 1000),
+        _known(cost.host_cpu_seconds / hosts * 1000),
         f"{cost.memory_bytes / 1_000_000:.0f}",
-        number(cost.wire_bytes / hosts / 1000),
+        _known(cost.wire_bytes / hosts / 1000),
     )
+
+
+def _known(value: float) -> str:
+    return "-" if isnan(value) else number(value)
 
 
 def _row(cells: Iterable[str]) -> str:

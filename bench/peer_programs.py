@@ -101,10 +101,14 @@ class Program(Protocol):
     Attributes:
         name: what people call it.
         cycles: of two runs of which the difference is that many warm cycles; of 1 it is the cold run.
+        least_more_cycles: of the second run, however many hosts there are.
+        writes_json: whether its samples can be counted whatever the hosts' processes are.
     """
 
     name: str
     cycles: tuple[int, int]
+    least_more_cycles: int
+    writes_json: bool
 
     def version(self) -> str:
         """Returns what it says of itself.
@@ -130,6 +134,8 @@ class _PsProgram:
     """What those that run `PS` have in common."""
 
     cycles = (1, 4)
+    least_more_cycles = 1
+    writes_json = False
 
     def environment(self, task: Task) -> dict[str, str]:
         """Returns an environment without an agent, and with a home of its own."""
@@ -162,6 +168,8 @@ class Fleetmem(_PsProgram):
 
     name = "fleetmem"
     cycles = (5, 15)  # of `run`, which spreads the logins over the first one
+    least_more_cycles = 5  # it is ended by the number of lines, which is not exact
+    writes_json = True
 
     def version(self) -> str:
         """Returns the version of the package."""
@@ -202,6 +210,7 @@ class _Library(_PsProgram):
 
     def __init__(self, form: str) -> None:
         self.name = f"{self._package}, {form}"
+        self.writes_json = form != "text"
         self._form = form
 
     def version(self) -> str:

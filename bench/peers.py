@@ -1,12 +1,13 @@
 """`make bench-peers`: fleetmem beside what people use instead, cold and warm, in one run.
 
-    program ──SSH──> delay_proxy.py ──> hosts of measured_fleet.py
+    program ──SSH──> delay_proxy.py ──> hosts of measured_fleet.py     or  ──SSH──> simulated_hosts.py
     measured_client.py  bytes           CPU
 
 The programs are in peer_programs.py, what is measured in peer_figures.py. Every program has each size in turn. A cold
 cycle is a command from its start until it and what it left behind have ended, with no host key known. A warm cycle is
 the difference of two runs, one with a few cycles more than the other, divided by the cycles. A run in which a host is
-missing is no figure. Exit status 1 when fleetmem takes as much CPU as a peer or more, here or on the hosts.
+missing is no figure. With `--simulated` there may be thousands of hosts, and clients alone are measured, those that
+write JSON lines. Exit status 1 when fleetmem takes as much CPU as a peer or more, here or on the hosts.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from itertools import groupby, product
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -28,11 +30,13 @@ from measured_fleet import MeasuredFleet
 from peer_figures import Cost, Figure, Size, comparisons, is_ahead_everywhere, markdown, missing
 from peer_programs import PROGRAMS, Gathered, Program, Task
 from report import surroundings
+from simulated_hosts import SimulatedHosts, Way
 
 _ROWS_PER_SECOND = 25_000
+_SIMULATED_ROWS_PER_SECOND = 100_000
 _LEAST_INTERVAL_SECONDS = 0.1
 """What `run` is given to do, by its interval: the others have no pause between cycles, so it has none that it can do
-without, where hosts, client and proxy share the cores of one machine."""
+without, where hosts, client and proxy share the cores of one machine; simulated hosts take less of them."""
 
 _HOSTS_FOR_ALL_CYCLES = 50
 _ERRORS_SHOWN = 200
@@ -50,17 +54,27 @@ class Run:
     client_cpu_seconds: float
     host_cpu_seconds: float
     memory_bytes: int
-    wire_bytes: int
+    wire_bytes: float
     gathered: Gathered
 
 
 class Place(NamedTuple):
     """Where programs run."""
 
-    fleet: MeasuredFleet
-    proxy: DelayProxy
+    fleet: MeasuredFleet | SimulatedHosts
+    proxy: DelayProxy | Way
     size: Size
     limit_seconds: float
+
+    @property
+    def interval_seconds(self) -> float:
+        """What `run` is given."""
+        rate = _SIMULATED_ROWS_PER_SECOND if isinstance(self.fleet, SimulatedHosts) else _ROWS_PER_SECOND
+        return max(_LEAST_INTERVAL_SECONDS, self.size.hosts * self.size.processes / rate)
+
+    def passed_bytes(self) -> float:
+        """Returns what went over the wire so far, NaN where that is not known."""
+        return self.proxy.passed().total_bytes if isinstance(self.proxy, DelayProxy) else nan
 
 
 def measure_program(program: Program, place: Place) -> Figure:
@@ -80,7 +94,7 @@ def measure_program(program: Program, place: Place) -> Figure:
 def cycles(program: Program, hosts: int) -> tuple[int, int]:
     """Returns the cycles of the two runs: fewer more ones where each has many hosts."""
     few, more = program.cycles
-    return few, few + max(1, round((more - few) * min(1, _HOSTS_FOR_ALL_CYCLES / hosts)))
+    return few, few + max(program.least_more_cycles, round((more - few) * min(1, _HOSTS_FOR_ALL_CYCLES / hosts)))
 
 
 def _cold(single: Run, size: Size) -> Cost:
@@ -129,18 +143,17 @@ def run(program: Program, place: Place, count: int) -> Run:
     """
     fleet, size = place.fleet, place.size
     with tempfile.TemporaryDirectory(prefix="fm-") as folder:  # short: sockets are in it
-        interval_seconds = max(_LEAST_INTERVAL_SECONDS, size.hosts * size.processes / _ROWS_PER_SECOND)
         where = (fleet.hosts, place.proxy.port, fleet.user, fleet.key, Path(folder))
-        task = Task(*where, count, interval_seconds)
+        task = Task(*where, count, place.interval_seconds)
         errors = task.folder / "errors"
         commands, files = program.commands(task), (str(task.output), str(errors))
         stop_at_lines = program.stop_at_lines(task)
         job = Job(commands, program.environment(task), *files, place.limit_seconds, stop_at_lines)
-        passed_before = place.proxy.passed()
+        passed_before = place.passed_bytes()
         fleet.start()
         cost = measure(job)
         host_cpu_seconds = fleet.stop()
-        wire_bytes = place.proxy.passed().total_bytes - passed_before.total_bytes
+        wire_bytes = place.passed_bytes() - passed_before
         said = errors.read_text(encoding="utf-8", errors="replace").strip()[-_ERRORS_SHOWN:]
         if len(cost.statuses) < len(job.commands):
             raise Failed(f"not within {place.limit_seconds:g} s")
@@ -166,10 +179,16 @@ def _middle_cost(costs: list[Cost]) -> Cost | None:
     return Cost(**{key: median(each[key] for each in fields) for key in fields[0]}) if fields else None
 
 
-def measure_all(programs: list[Program], sizes: list[Size], repetitions: int, limit_seconds: float) -> Iterator[Figure]:
+def measure_all(
+    programs: list[Program],
+    sizes: list[Size],
+    repetitions: int,
+    limit_seconds: float,
+    make_fleet: type[MeasuredFleet] | type[SimulatedHosts] = MeasuredFleet,
+) -> Iterator[Figure]:
     """Yields every program at every size; hosts stay as they are from one round trip to the next."""
     for (hosts, processes), group in groupby(sizes, key=lambda size: (size.hosts, size.processes)):
-        with MeasuredFleet(hosts, processes) as fleet:
+        with make_fleet(hosts, processes) as fleet:
             for size in group:
                 with fleet.proxy(size.round_trip_ms) as proxy:
                     place = Place(fleet, proxy, size, limit_seconds)
@@ -217,6 +236,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--round-trips-ms", type=_numbers, metavar="N,N")
     parser.add_argument("--repetitions", type=int, default=1, help="of which the medians are shown")
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="for one run of a program")
+    parser.add_argument("--simulated", action="store_true", help="hosts of `fleetmem lab simulate`")
     parser.add_argument("--quick", action="store_true", help="20 hosts: for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, for plots.py")
     parser.add_argument(
@@ -278,12 +298,15 @@ def main() -> int:
         for program in PROGRAMS
         if program.name == "fleetmem" or not given.peers or program.name.startswith(tuple(given.peers.split(",")))
     ]
+    if given.simulated:  # they have no pid 1, by which text is counted
+        chosen = [program for program in chosen if program.writes_json]
     versions, notes = installed(chosen)
     chosen = [program for program in chosen if program.name in versions]
     again = f"again: python bench/peers.py {' '.join(sys.argv[1:])}"
     notes += [", ".join(dict.fromkeys(versions.values())), surroundings(), again]
     figures: list[Figure] = []
-    for figure in measure_all(chosen, _sizes(given), given.repetitions, given.limit):
+    make_fleet = SimulatedHosts if given.simulated else MeasuredFleet
+    for figure in measure_all(chosen, _sizes(given), given.repetitions, given.limit, make_fleet):
         figures.append(figure)
         if given.json:
             save(given.json, figures, notes)

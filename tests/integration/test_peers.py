@@ -1,12 +1,14 @@
 import shutil
 from collections.abc import Iterator
+from math import isnan
 
 import pytest
 
 from measured_fleet import MeasuredFleet
 from peer_figures import Cost, Size
-from peer_programs import Fleetmem, Xargs
+from peer_programs import Fleetmem, Paramiko, Xargs
 from peers import Place, measure_program
+from simulated_hosts import SimulatedHosts
 
 from .servers import find_tool, missing
 
@@ -59,3 +61,18 @@ def test_a_program_that_takes_too_long_is_no_figure(place: Place) -> None:
     figure = measure_program(Xargs(), place._replace(limit_seconds=0.0))
     assert figure.cold is None
     assert figure.problem == "not within 0 s"
+
+
+def test_a_peer_is_measured_on_simulated_hosts() -> None:
+    """Client CPU and memory alone, of the same rows that fleetmem gets."""
+    pytest.importorskip("paramiko")
+    with SimulatedHosts(_SIZE.hosts, _SIZE.processes) as fleet, fleet.proxy(0) as way:
+        simulated = Place(fleet, way, _SIZE, limit_seconds=60)
+        for program in (Fleetmem(), Paramiko("jsonl")):
+            figure = measure_program(program, simulated)
+            assert not figure.problem
+            assert figure.cold
+            assert figure.warm
+            assert figure.cold.rows == figure.warm.rows == _SIZE.processes
+            assert figure.warm.client_cpu_seconds < figure.cold.client_cpu_seconds
+            assert isnan(figure.cold.host_cpu_seconds)

@@ -109,6 +109,11 @@ class SimulatedHost:
         )
         return b"%b%b\nEND %d 0 %d\n" % (head, b"\n".join(self._rows), request_id, len(self._rows))
 
+    def ps(self) -> bytes:
+        """Returns what `ps -eo pid=,rss=,vsz=,pmem=,comm=` prints, after the processes have gone on a little."""
+        self.go_on()
+        return b"".join(map(_ps_line, self._rows))
+
     @property
     def _available_kib(self) -> int:
         return _MEM_TOTAL_KIB // 2 + self._state % 100_000
@@ -164,6 +169,11 @@ def _first_rows(processes: int) -> Sequence[bytes]:
         )
         for index in range(processes)
     )
+
+
+def _ps_line(row: bytes) -> bytes:
+    _p, pid, _uid, vsz, rss, _peak, _anon, _swap, name = row.split(b" ", 8)
+    return b"%7b %5b %6b %4.1f %b\n" % (pid, rss, vsz, int(rss) / _MEM_TOTAL_KIB * 100, name)
 
 
 def _row(pid: int, uid: int, vsz_kib: int, rss_kib: int, peak_kib: int, name: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """An SSH server that answers as any number of hosts: the simulated fleet.
 
 One listener at every loopback address; which host a connection is for is told by the address that it was made to.
-After a real handshake it takes the probe's command and speaks the probe's protocol. It does not run what it is sent.
+After a real handshake it takes the probe's command and speaks the probe's protocol, or answers one `ps`, for those who
+compare. It does not run what it is sent.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ _SLOW_SECONDS = 2.0
 _DROPPED_EACH = 4  # frames
 _FLOOD = b"P 1 0 1 1 1 1 0 flood\n" * 1000
 _PROBE = "# fleetmem probe"
+_PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
 _FIRST_REQUEST = re.compile(r"' (sample \d+ \w+ \w+)$")
 
 
@@ -199,6 +201,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._channel: asyncssh.SSHServerChannel[bytes] | None = None
         self._buffer = b""
         self._first = b""
+        self._is_ps = False
         self._frames = 0
         self._is_writable = True
         self._is_flooding = False
@@ -212,14 +215,18 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         send_no_decoys(chan.get_connection())  # as OpenSSH
 
     def exec_requested(self, command: str) -> bool:
-        """Takes the probe and nothing else; the first request is the words behind it."""
+        """Takes the probe, of which the first request is the words behind it, and `ps`; nothing else."""
         first = _FIRST_REQUEST.search(command)
         self._first = first[1].encode() if first else b""
-        return _PROBE in command
+        self._is_ps = _PS in command
+        return self._is_ps or _PROBE in command
 
     def session_started(self) -> None:
         """Answers the first request."""
-        if self._first:
+        if self._is_ps and self._channel:
+            self._channel.write(self._host.ps())
+            self._channel.exit(0)
+        elif self._first:
             self._answer(self._first)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from math import nan
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_behind_in_one_of_four(part: str, side: str) -> None:
     ours_ms, ratio = ("1", "2.00") if side == "client" else ("2", "4.00")
     size = "50 hosts, 150 processes, 20 ms"
     assert behind == [f"{part}, {side} CPU, {size}: {ours_ms} ms a host, peer 0.5 ({ratio})"]
+
+
+def test_what_is_not_known_of_simulated_hosts() -> None:
+    """Their CPU and bytes are no figures: clients are compared, and the table has a dash."""
+    figures = [
+        replace(figure, cold=replace(figure.cold, host_cpu_seconds=nan, wire_bytes=nan), warm=None)
+        for figure in _figures()
+        if figure.cold
+    ]
+    assert [(one.part, one.side) for one in comparisons(figures)] == [("cold", "client")]
+    assert [row.count("| - / - |") for row in markdown(figures).splitlines()[2:]] == [2, 2]
 
 
 def test_the_same_is_not_ahead() -> None:

@@ -78,3 +78,16 @@ def test_what_the_processes_add_up_to() -> None:
         assert host.available_bytes == snapshot.memory.available_bytes
         other.go_on()
         assert (other.sums(), other.available_bytes) == (host.sums(), host.available_bytes)
+
+
+def test_ps_tells_the_same_processes() -> None:
+    """Whoever asks by `ps` gets what the probe would have told."""
+    plan, parser = _plan(processes=30), SnapshotParser(ProbeKind.STATUS)
+    asked, other = SimulatedHost(plan, 3), SimulatedHost(plan, 3)
+    for request_id in range(1, 5):
+        lines = [line.split(None, 4) for line in asked.ps().decode().splitlines()]
+        rows = parser.parse(other.frame(request_id)).processes
+        assert [(int(pid), int(rss) * 1024, int(vsz) * 1024, name) for pid, rss, vsz, _percent, name in lines] == [
+            (row.pid, row.rss_bytes, row.vsz_bytes, row.command) for row in rows
+        ]
+        assert all(abs(float(line[3]) - row.mem_percent) <= 0.05 + 1e-9 for line, row in zip(lines, rows, strict=True))

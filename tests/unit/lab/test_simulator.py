@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import pytest
 
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Fault, Plan
 from fleetmem.lab.simulator import Simulator, address_of
 
+_PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
 _REQUEST = b"sample %d status user\n"
 
 
 @asynccontextmanager
 async def _probe(
-    simulator: Simulator, folder: Path, number: int = 0
+    simulator: Simulator, folder: Path, number: int = 0, command: str = "# fleetmem probe"
 ) -> AsyncIterator["asyncssh.SSHClientProcess[Any]"]:
     """A connection with a probe in it."""
     lab = Directory(folder)
@@ -29,7 +31,7 @@ async def _probe(
             client_keys=[str(lab.key)],
             known_hosts=str(lab.known_hosts),
         ) as connection,
-        connection.create_process("# fleetmem probe", encoding=None) as probe,
+        connection.create_process(command, encoding=None) as probe,
     ):
         yield probe
 
@@ -89,5 +91,22 @@ def test_a_request_too_many_is_noticed(tmp_path: Path) -> None:
             await _until(lambda: simulator.doubles_total == 1)
             other.stdin.write(_REQUEST % 1)
             await _until(lambda: simulator.doubles_total == 2)
+
+    asyncio.run(main())
+
+
+def test_ps_is_answered_and_nothing_else(tmp_path: Path) -> None:
+    """Also in a shell, as parallel-ssh asks for it: one answer, and the command has ended; others are refused."""
+
+    async def main() -> None:
+        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {})) as simulator:
+            for command in (_PS, f"$SHELL -c '{_PS}'"):
+                async with _probe(simulator, tmp_path, command=command) as ps:
+                    done = await ps.wait()
+                assert isinstance(done.stdout, bytes)
+                assert (done.exit_status, done.stdout.count(b"\n")) == (0, 5)
+            with pytest.raises(asyncssh.ChannelOpenError):
+                async with _probe(simulator, tmp_path, command="ps aux"):
+                    pass
 
     asyncio.run(main())
