@@ -1,7 +1,10 @@
 """`fleetmem config`: show, check, sample."""
 
+import ast
+import inspect
 import json
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,7 @@ def sample_toml() -> str:
 def _render(settings: BaseModel, *, is_sample: bool) -> str:
     lines: list[str] = []
     sections: list[str] = []
+    meanings = _meanings(type(settings)) if is_sample else {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
@@ -66,10 +70,24 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
             is_set = value is not None and (value != () or not field.examples)
             shown = value if is_set else (field.examples or [""])[0]
             note = "" if is_set else " (not set; an example)"
-            lines += [f"# {field.description}{note}", f"#{name} = {_toml(shown)}"]
+            lines += [f"# {meanings[name]}{note}", f"#{name} = {_toml(shown)}"]
         elif value is not None:
             lines.append(f"{name} = {_toml(value)}")
     return "".join(f"{line}\n" for line in lines) + "".join(sections)
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Returns what stands below each field, in the source of the class and of those that it inherits fields from."""
+    meanings: dict[str, str] = {}
+    for class_ in reversed(model.__mro__):
+        if class_.__module__ != model.__module__:
+            continue
+        [definition] = ast.parse(inspect.getsource(class_)).body
+        for pair in pairwise(ast.iter_child_nodes(definition)):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(meaning))):
+                    meanings[name] = meaning
+    return meanings
 
 
 def _toml(value: Any) -> str:
