@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fleetmem.build import Fleet
-from fleetmem.cli.output import plain
+from fleetmem.cli.tables import plain
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.shape.budget import REMEMBER_SECONDS
 from fleetmem.sinks.formats import cut_lines, statsd_plain

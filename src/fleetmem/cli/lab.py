@@ -20,7 +20,7 @@ from rich.text import Text
 from fleetmem.cli.check import check, print_verdict
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
-from fleetmem.cli.output import NO_NAME, plain
+from fleetmem.cli.tables import NO_NAME, plain
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError, UsageError
 from fleetmem.event_loop import run_async

@@ -4,27 +4,16 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from heapq import nlargest
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
-from fleetmem.safe_text import printable
 from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
-from fleetmem.units import format_size
-
-NO_NAME = "(no name)"
-"""Shown for a process whose name is empty."""
-
-_PIPE_COLUMNS = 120
 
 
 class OutputFormat(StrEnum):
@@ -102,30 +91,10 @@ class TableWriter:
     def finish(self) -> None:
         """Prints the table."""
         if self._biggest:
-            console = Console(file=self._file)
-            if not console.is_terminal:
-                console = Console(file=self._file, width=_PIPE_COLUMNS)
-            console.print(biggest_table(self._biggest))
+            # Imported here: rich is a twentieth of a start that prints no table.
+            from fleetmem.cli.tables import print_biggest
 
-
-def biggest_table(biggest: Iterable[tuple[str, ProcessMemory | CommandMemory]]) -> Table:
-    """Returns a table of hosts and their processes or commands."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("HOST", overflow="fold")
-    table.add_column("PID", justify="right")
-    table.add_column("COMMAND", overflow="fold")
-    for name in ("RSS", "VSZ", "MEM%"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for host, row in biggest:
-        pid = str(row.pid) if isinstance(row, ProcessMemory) else f"({row.procs})"
-        sizes = format_size(row.rss_bytes), format_size(row.vsz_bytes), f"{row.mem_percent:.2f}"
-        table.add_row(plain(host), pid, plain(row.command or NO_NAME), *sizes)
-    return table
-
-
-def plain(text: str) -> Text:
-    """Returns what a host or an inventory says, for a table: without markup, and steering no terminal."""
-    return Text(printable(text))
+            print_biggest(self._biggest, self._file)
 
 
 class BackgroundWriter:

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fleetmem.build import build_fleet
 from fleetmem.cli.collect import EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
-from fleetmem.cli.dry_run import DryRun
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
@@ -96,6 +94,11 @@ def run(
 
 
 def _dry_run(given: Given, retention: str, output: Path | None) -> None:
+    # Imported here: rich is a twentieth of a start that prints no table.
+    from rich.console import Console
+
+    from fleetmem.cli.dry_run import DryRun
+
     try:
         kept = parse_retention(retention)
     except ValueError as error:
