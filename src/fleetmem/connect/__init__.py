@@ -2,3 +2,8 @@
 
 The only stage that knows asyncssh; its errors and the OS's leave through `translate`.
 """
+
+from fleetmem.connect.libraries import spared_searches
+
+with spared_searches():
+    import asyncssh  # noqa: F401 - before a module of this stage does

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fleetmem.connect.libraries import loadable
 
 _UNUSED = {
     "boto3",
@@ -25,12 +28,15 @@ _UNUSED = {
 _PROGRAM = """
 import json, linecache, sys
 
+children = []
+sys.addaudithook(lambda event, facts: children.append(str(facts[0])) if event == "subprocess.Popen" else None)
+
 from fleetmem.cli import main
 
 try:
     main()
 except SystemExit as end:
-    print(json.dumps({"status": end.code, "modules": [*sys.modules], "read": [*linecache.cache]}))
+    print(json.dumps({"status": end.code, "modules": [*sys.modules], "children": children, "read": [*linecache.cache]}))
 """
 
 
@@ -63,6 +69,12 @@ def test_collect_imports_nothing_that_it_does_not_use(sink: tuple[str, ...]) -> 
 def test_collect_reads_no_source() -> None:
     """What settings mean is read from the source where it is printed, and only there."""
     assert not [path for path in _start(*_COLLECT)["read"] if path.endswith("config.py")]
+
+
+@pytest.mark.skipif(loadable() is None, reason="it is not known what the loader may find")
+def test_collect_runs_no_compiler() -> None:
+    """None is asked for libraries that are not there; where those are that are, ldconfig says."""
+    assert {Path(child).name for child in _start(*_COLLECT)["children"]} <= {"ldconfig"}
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
