@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import host_cost
+from compiled import compile_fleetmem
 from datagram_counter import DatagramCounter
 from measured_host import MeasuredHost
 from report import number, surroundings
@@ -336,6 +337,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
     given = parser.parse_args()
+    compile_fleetmem()
     with tempfile.TemporaryDirectory(prefix="fleetmem-bench-") as folder:
         bench = Bench(QUICK if given.quick else FULL, Path(folder))
         bench.run()

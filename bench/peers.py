@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from compiled import compile_fleetmem
 from delay_proxy import DelayProxy
 from measured_client import Job, measure
 from measured_fleet import MeasuredFleet
@@ -304,6 +305,7 @@ def main() -> int:
     chosen = [program for program in chosen if program.name in versions]
     again = f"again: python bench/peers.py {' '.join(sys.argv[1:])}"
     notes += [", ".join(dict.fromkeys(versions.values())), surroundings(), again]
+    compile_fleetmem()
     figures: list[Figure] = []
     make_fleet = SimulatedHosts if given.simulated else MeasuredFleet
     for figure in measure_all(chosen, _sizes(given), given.repetitions, given.limit, make_fleet):

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from compare import Cost, Line, print_table, run, say
+from compiled import compile_fleetmem
 from datagram_counter import DatagramCounter
 from delay_proxy import DelayProxy
 from measured_host import MeasuredHost
@@ -140,6 +141,7 @@ def _least(round_trip_ms: float) -> list[float]:
 
 def main() -> int:
     """Measures, prints, and returns the exit status."""
+    compile_fleetmem()
     measurements: list[Callable[[Commands, int], list[Line]]] = [counted, timed]
     with tempfile.TemporaryDirectory(prefix="fleetmem-bench-") as folder:
         (Path(folder) / "host").mkdir()
