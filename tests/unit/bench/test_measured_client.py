@@ -1,7 +1,9 @@
 import os
+import subprocess
 from pathlib import Path
 
 from measured_client import ClientCost, Job, measure
+from subreaper import children
 
 _BURN_SECONDS = 0.3
 _HOLD_BYTES = 30_000_000
@@ -58,3 +60,10 @@ def test_what_runs_too_long_is_killed(tmp_path: Path) -> None:
     cost = _measure(tmp_path, ["sleep", "600"], ["echo", "never"], limit_seconds=0.1)
     assert (cost.statuses, cost.wall_seconds) == ([], [])
     assert (tmp_path / "output").read_text() == ""
+
+
+def test_a_process_that_has_ended_has_no_children() -> None:
+    """It ends whenever it likes, also while one looks."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert children(process.pid) == set()
