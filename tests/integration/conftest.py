@@ -1,5 +1,6 @@
 """Fixtures: servers that live for one test or one run of the suite, and fleetmem's command line."""
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,13 @@ from . import servers
 from .hostile import HostileHosts, hostile_hosts
 from .receivers import CarbonCache, Collectd, Prometheus
 from .servers import Agent, Cli, Sshd, StatsD, find_tool, started, wait_for
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts() -> None:
+    """Lets what is started notice Ctrl-C, also where the tests run in the background of a script, which do not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
