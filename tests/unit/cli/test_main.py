@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit statuses, messages, help. No host is reached."""
 
+import gc
 import json
 import os
 import re
@@ -426,3 +427,10 @@ def test_dashboards_that_cannot_be_written(run: Run, tmp_path: Path, flags: tupl
     assert (ended.status, ended.out) == (2, "")
     assert told in ended.err
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_run_keeps_its_collections_short(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 10,000 hosts a full garbage collection takes a second otherwise, and all of them wait."""
+    monkeypatch.setattr(gc, "callbacks", callbacks := [])
+    assert run("run", "-i", "a").status == 2
+    assert [type(callback).__module__ for callback in callbacks] == ["fleetmem.garbage"]
