@@ -431,6 +431,7 @@ def test_dashboards_that_cannot_be_written(run: Run, tmp_path: Path, flags: tupl
 
 def test_run_keeps_its_collections_short(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """With 10,000 hosts a full garbage collection takes a second otherwise, and all of them wait."""
-    monkeypatch.setattr(gc, "callbacks", callbacks := [])
+    callbacks: list[object] = []
+    monkeypatch.setattr(gc, "callbacks", callbacks)
     assert run("run", "-i", "a").status == 2
     assert [type(callback).__module__ for callback in callbacks] == ["fleetmem.garbage"]
