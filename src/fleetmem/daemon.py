@@ -224,10 +224,13 @@ class Daemon:
         grid = self._grid  # another one comes with a reload, which begins this anew
         for cycle in count(grid.cycle_of(time.monotonic())):
             await asyncio.sleep(grid.end_of(cycle) - time.monotonic())
-            async with asyncio.TaskGroup() as asking:
-                for worker in self._workers:
-                    asking.create_task(worker.ask(grid.interval_seconds * _ANSWER_SHARE))
+            await self._ask_workers(grid.interval_seconds * _ANSWER_SHARE)
             self._tell()
+
+    async def _ask_workers(self, seconds: float) -> None:
+        async with asyncio.TaskGroup() as group:
+            for worker in self._workers:
+                group.create_task(worker.ask(seconds))
 
     def _tell(self) -> None:
         here, told = self._sampler.report(), [worker.report() for worker in self._workers]

@@ -80,12 +80,16 @@ def run(
         )
     manager = ServiceManager(os.environ)
     if output is None:
-        run_async(Daemon(fleet, given.reload, manager=manager, workers=workers).run())
+        daemon = Daemon(fleet, given.reload, manager=manager, workers=workers)
+        del fleet  # the daemon's: it lets go of it when it takes another one
+        run_async(daemon.run())
         return
     with open_output(output, is_appending=True) as file:  # what was written before a restart stays
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
         writer = BackgroundWriter(guard, _MAX_WAITING)
-        run_async(Daemon(fleet, given.reload, writer.write, manager, workers).run())
+        daemon = Daemon(fleet, given.reload, writer.write, manager, workers)
+        del fleet
+        run_async(daemon.run())
         is_stalled = writer.is_stalled(_WRITE_SECONDS)
         if writer.lost or is_stalled:
             log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)

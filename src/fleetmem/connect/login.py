@@ -63,6 +63,10 @@ class Client(asyncssh.SSHClient):
         """Takes the limit of the login."""
         self._limit = limit
 
+    def forget_login(self) -> None:
+        """Lets go of what only the login needed; the limit knows its task, and that all that it works with."""
+        self._limit = self._attempt = None
+
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Decides about a key that is not among the known ones."""
         try:
@@ -182,6 +186,7 @@ class Login:
             way.abandon()
             raise
         self._keys.note_accepted(target, offer)
+        client.forget_login()
         connection.forget_login()
         return connection
 

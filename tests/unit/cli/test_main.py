@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -435,3 +435,19 @@ def test_run_keeps_its_collections_short(run: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gc, "callbacks", callbacks)
     assert run("run", "-i", "a").status == 2
     assert [type(callback).__module__ for callback in callbacks] == ["fleetmem.garbage"]
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "-")])
+def test_run_keeps_no_fleet(output: tuple[str, ...], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's first one would stay beside those of its reloads: a KB for each host."""
+    kept: list[str] = []
+
+    def look(running: Coroutine[Any, Any, None]) -> None:
+        running.close()
+        kept.extend(type(value).__name__ for value in sys._getframe(1).f_locals.values())
+
+    monkeypatch.setattr("fleetmem.cli.run.run_async", look)
+    monkeypatch.setattr(gc, "callbacks", [])
+    assert run("run", "-i", "a", "-g", "127.0.0.1", *output).status == 0
+    assert "Daemon" in kept
+    assert "Fleet" not in kept
