@@ -23,10 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from fleetmem.lab.simulator import PS
 from ps_rows import FORMS
-
-PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
-"""Explicit columns: `ps aux` reads the command line of each process on top, and costs the host half as much again."""
 
 _HERE = Path(__file__).parent
 _SCRIPTS = Path(sys.executable).parent

@@ -1,12 +1,18 @@
 """Short ways to make the nouns of `model`, and Hypothesis strategies for them."""
 
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+from fleetmem.build import FleetSpec
+from fleetmem.channel import Orders
+from fleetmem.config import load
 from fleetmem.errors import Kind, Stage
 from fleetmem.model import CommandMemory, Detail, Failure, Host, HostMemory, ProcessMemory, Sample, Shaped, Snapshot
+from fleetmem.sampler import SamplerSpec
+from fleetmem.schedule import Grid
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.units import percent_of
@@ -99,3 +105,10 @@ def all_limits() -> st.SearchStrategy[Limits]:
         top=st.none() | st.integers(1, 15),
         min_rss_bytes=st.just(0) | st.integers(0, 2**40),
     )
+
+
+def orders() -> Orders:
+    """Returns those of a worker that has one host, and a passphrase."""
+    settings = load(None, {})
+    fleet = FleetSpec(settings, (WEB,), (WEB.name,), settings.ssh.reach(), 0)
+    return Orders(SamplerSpec(fleet, Grid(1.0, 10.0, {WEB: 0.5})), True, {Path("key"): "horse"}, {"fleetmem": 20})

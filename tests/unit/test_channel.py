@@ -1,28 +1,17 @@
 import asyncio
 import pickle
 import socket
-from pathlib import Path
 
-from fleetmem.build import FleetSpec
-from fleetmem.channel import Channel, Orders, Progress, Request
-from fleetmem.config import load
+from fleetmem.channel import Channel, Progress, Request
 from fleetmem.model import Detail, Sample
 from fleetmem.process_table import ProcessTable
-from fleetmem.sampler import SamplerSpec
-from fleetmem.schedule import Grid
 from fleetmem.shape.limits import Limits
-from unit.builders import WEB, failure, process, sample
-
-
-def _orders() -> Orders:
-    settings = load(None, {})
-    fleet = FleetSpec(settings, (WEB,), ("web01",), settings.ssh.reach(), 0)
-    return Orders(SamplerSpec(fleet, Grid(1.0, 10.0, {WEB: 0.5})), True, {Path("key"): "horse"}, {"fleetmem": 20})
+from unit.builders import failure, orders, process, sample
 
 
 def test_messages_arrive_in_order() -> None:
     """Whatever is sent comes out as it went in, one after the other; then the end of the other side."""
-    messages = [_orders(), Request.STOP, failure(), Progress.READY, b"x" * 3_000_000, Progress.STOPPED]
+    messages = [orders(), Request.STOP, failure(), Progress.READY, b"x" * 3_000_000, Progress.STOPPED]
 
     async def main() -> None:
         left, right = socket.socketpair()
@@ -62,7 +51,7 @@ def test_a_message_that_breaks_off_is_the_end() -> None:
 
 def test_a_passphrase_is_not_shown() -> None:
     """Orders may end up in a traceback."""
-    assert "horse" not in repr(_orders())
+    assert "horse" not in repr(orders())
 
 
 def test_an_outcome_for_another_process() -> None:

@@ -19,6 +19,8 @@ from fleetmem.lab.directory import Directory, write_private
 from fleetmem.lab.simulated_host import Fault, Plan, SimulatedHost
 
 MAX_HOSTS = 100_000
+PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
+"""What a host answers besides the probe. `ps aux` reads each command line on top: half as much again for a real one."""
 _HOSTS_IN_A_NET = 250
 _NETS = 250
 _FIRST_NET = 1  # 127.0.0.0/16 is everybody's
@@ -27,7 +29,6 @@ _SLOW_SECONDS = 2.0
 _DROPPED_EACH = 4  # frames
 _FLOOD = b"P 1 0 1 1 1 1 0 flood\n" * 1000
 _PROBE = "# fleetmem probe"
-_PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
 _FIRST_REQUEST = re.compile(r"' (sample \d+ \w+ \w+)$")
 
 
@@ -218,7 +219,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         """Takes the probe, of which the first request is the words behind it, and `ps`; nothing else."""
         first = _FIRST_REQUEST.search(command)
         self._first = first[1].encode() if first else b""
-        self._is_ps = _PS in command
+        self._is_ps = PS in command
         return self._is_ps or _PROBE in command
 
     def session_started(self) -> None:
