@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -277,3 +278,16 @@ def test_a_jump_host_that_is_not_there(sshd: Sshd, cli: Cli) -> None:
     assert all(message.startswith(f"jump host {down}: ") for message in messages)
     assert len([message for message in messages if "next attempt" not in message]) == 1
     assert connections(sshd) == 0
+
+
+def test_workers_share_a_jump_host(fleet_of_30: Sshd, tmp_path: Path, cli: Cli) -> None:
+    """Each worker has one login at the jump host for all of its hosts; at the end none is left."""
+    with jump_hosts(tmp_path, fleet_of_30, 1) as (jump,):
+        through = f"127.0.3.1:{jump.port}"
+        options = ("-p", fleet_of_30.port, "-k", fleet_of_30.key, "-J", through, "-o", "-", *servers.PATIENT)
+        with cli.run("-i", HOSTS, "--workers", 2, "--interval", 1, *options) as running:
+            wait_for("all hosts", lambda: len({each["host"] for each in running.outcomes() if each["ok"]}) == 30, 30)
+            running.signal(signal.SIGTERM)
+            assert running.wait(5) == 0
+        assert (connections(jump), jump.logins_total) == (2, 2)
+    assert fleet_of_30.logins_total == 30
