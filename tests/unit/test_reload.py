@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import logging
 import os
 import signal
 import time
@@ -12,7 +13,11 @@ import pytest
 
 from fleetmem import sampler
 from fleetmem.build import Fleet, build_fleet
-from fleetmem.config import load
+from fleetmem.config import Settings, load
+from fleetmem.connect.host_keys import HostKeys
+from fleetmem.connect.key_ring import Experience, Offer
+from fleetmem.connect.link import Link
+from fleetmem.connect.reach import Reach
 from fleetmem.daemon import Daemon
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Plan
@@ -77,33 +82,39 @@ def test_stuck_sinks_hold_up_a_reload_together(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(main())
 
 
+_KINDS = (asyncio.Task, asyncio.Timeout, TracebackType, Fleet, Grid, Settings, Reach, HostKeys, Experience, Offer)
+
+
 def _left() -> Counter[str]:
     """Returns how many there are of what a reload might leave behind: a traceback leads to all that there was."""
-    kinds = (asyncio.Task, asyncio.Timeout, TracebackType, Fleet, Grid)
-    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, kinds))
+    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, _KINDS))
 
 
-def test_a_reload_leaves_nothing(tmp_path: Path) -> None:
-    """At once: the garbage collector looks at what is old once an hour only."""
-    hosts = 5
+def test_a_reload_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At once: the collector looks at what is old once an hour. Also where connections are of many generations."""
+    hosts, reloads = 5, 4
     left: list[Counter[str]] = []
+    caplog.set_level(logging.INFO, "fleetmem")
 
     async def main() -> None:
+        def read() -> Settings:
+            return load(Directory(tmp_path).config, {"run": {"interval_seconds": 0.2}})
+
         async with Simulator(Directory(tmp_path), Plan(hosts, 5, 0.1, 1, {})):
-            settings = load(Directory(tmp_path).config, {"run": {"interval_seconds": 0.2}})
             outcomes: list[Outcome] = []
-            running = Daemon(build_fleet(settings, lambda _path: None), lambda: settings, outcomes.append)
+            running = Daemon(build_fleet(read(), lambda _path: None), read, outcomes.append)
             task = asyncio.create_task(running.run())
             async with asyncio.timeout(30):
-                for _ in range(4):
-                    outcomes.clear()
-                    while len(outcomes) < 5 * hosts:  # noqa: ASYNC110 - counters have been told by then, too
+                for number in range(1 + reloads):
+                    if number:
+                        os.kill(os.getpid(), signal.SIGHUP)
+                        _abort_a_connection(number - 1)
+                    while not _all_answered(outcomes, hosts):  # noqa: ASYNC110 - nothing tells
                         await asyncio.sleep(0.01)
                     left.append(_left())
-                    os.kill(os.getpid(), signal.SIGHUP)
+                    outcomes.clear()
             running.stop()
             await task
-            assert all(isinstance(outcome, Sample) for outcome in outcomes)
 
     gc.collect()
     gc.disable()
@@ -111,4 +122,19 @@ def test_a_reload_leaves_nothing(tmp_path: Path) -> None:
         asyncio.run(main())
     finally:
         gc.enable()
+    assert sum("configuration taken" in record.getMessage() for record in caplog.records) == reloads
     assert all(later <= left[0] for later in left), left
+
+
+def _abort_a_connection(number: int) -> None:
+    """Breaks the connection of a host, another one each time: it logs in again."""
+    links = sorted((each for each in gc.get_objects() if isinstance(each, Link)), key=lambda link: link.host.name)
+    connection = links[number]._connection
+    assert connection
+    connection.abort()
+
+
+def _all_answered(outcomes: list[Outcome], hosts: int) -> bool:
+    """Whether in the last five cycles all hosts have: a cycle's counters have been told by then, too."""
+    newest = outcomes[-5 * hosts :]
+    return len(newest) == 5 * hosts and all(isinstance(outcome, Sample) for outcome in newest)

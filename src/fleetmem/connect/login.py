@@ -53,8 +53,9 @@ class Client(asyncssh.SSHClient):
         self.refusal: HostError | None = None
         self._limit: asyncio.Timeout | None = None
         self._target = target
-        self._host_keys = host_keys
-        self._offer = offer
+        self._host_keys: HostKeys | None = host_keys
+        self._accepted: asyncssh.SSHKey | None = None
+        self._offer: Offer | None = offer
         self._attempt = attempt
         self._on_closed = on_closed
         self._connection: asyncssh.SSHClientConnection | None = None
@@ -64,19 +65,28 @@ class Client(asyncssh.SSHClient):
         self._limit = limit
 
     def forget_login(self) -> None:
-        """Lets go of what only the login needed; the limit knows its task, and that all that it works with."""
-        self._limit = self._attempt = None
+        """Lets go of what only the login needed: connections outlive many a reload, each of which has other host keys.
+
+        The limit knows its task, and that all that it works with.
+        """
+        self._limit = self._attempt = self._offer = self._host_keys = None
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        """Decides about a key that is not among the known ones."""
+        """Decides about a key that is not among the known ones; after the login it must be the same one."""
+        if self._host_keys is None:
+            return key == self._accepted
         try:
             self._host_keys.verify(self._target, key)
         except HostError as error:
             self.refusal = error
+        else:
+            self._accepted = key
         return self.refusal is None
 
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         """Returns the next key to offer."""
+        if self._offer is None:
+            return None
         if self._attempt and not self._offer.offered and not await self._may_begin(self._attempt):
             self.refusal = self._attempt.refusal()
             return None
