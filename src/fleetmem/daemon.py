@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from fleetmem.build import Fleet, build_fleet, read_inventory
 from fleetmem.channel import Orders
 from fleetmem.config import Settings
-from fleetmem.errors import SinkError, UsageError
+from fleetmem.errors import InventoryError, SinkError, UsageError, reason_of
 from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
@@ -67,10 +67,16 @@ def _destinations(fleet: Fleet) -> str:
 
 
 async def _aside(work: Callable[[], _T]) -> _T:
-    """Returns the result of a call that blocks, without waiting for it here, nor at the end of the process."""
+    """Returns the result of a call that blocks, without waiting for it here, nor at the end of the process.
+
+    Raises:
+        InventoryError: there may be no thread for it.
+    """
     thread = SideThread("inventory")
     try:
         return await thread.call(work)
+    except OSError as error:
+        raise InventoryError(f"inventory: {reason_of(error)}") from error
     finally:
         thread.end()
 
@@ -204,8 +210,13 @@ class Daemon:
         seconds = self._fleet.settings.inventory.refresh_seconds
         while seconds and self._inventory.can_change:
             await asyncio.sleep(seconds)
-            if await _aside(self._inventory.refresh):
-                await self._take_hosts()
+            try:
+                is_changed = await _aside(self._inventory.refresh)
+            except InventoryError as error:
+                log.warning("%s; the hosts stay as they are", error)
+            else:
+                if is_changed:
+                    await self._take_hosts()
 
     async def _take_hosts(self) -> None:
         old = self._fleet

@@ -5,10 +5,11 @@ import ipaddress
 import logging
 import resource
 import socket
-import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from fleetmem.side_thread import start_thread
 
 log = logging.getLogger("fleetmem.event_loop")
 
@@ -39,7 +40,7 @@ class _LookupMixin:
         proto: int = 0,
         flags: int = 0,
     ) -> list[tuple[Any, ...]]:
-        """Does what `socket.getaddrinfo` does, while the loop goes on."""
+        """Does what `socket.getaddrinfo` does, while the loop goes on; OSError also where there may be no thread."""
         if _is_address(host):
             return list(socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST))
         loop = asyncio.get_running_loop()
@@ -66,7 +67,11 @@ class _LookupMixin:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, result, problem)
 
-        threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+        try:
+            start_thread(look_up, f"look up {host}")
+        except OSError:
+            slots.release()
+            raise
         return await found
 
 

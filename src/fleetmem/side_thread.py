@@ -1,4 +1,4 @@
-"""One thread for calls that block: a disk or a server that hangs holds up neither the loop nor the process's end."""
+"""Threads for calls that block: a disk or a server that hangs holds up neither the loop nor the process's end."""
 
 import asyncio
 import queue
@@ -7,6 +7,20 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+
+def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
+    """Returns a thread that does the work, and for which the end of the process does not wait.
+
+    Raises:
+        OSError: there are as many as may be.
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError("no more threads may be started on this machine (ulimit -u, TasksMax)") from error
+    return thread
 
 
 class SideThread:
@@ -22,7 +36,11 @@ class SideThread:
         self._thread: threading.Thread | None = None
 
     def call(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Returns the future result of a call; who cancels it does not stop the call."""
+        """Returns the future result of a call; who cancels it does not stop the call.
+
+        Raises:
+            OSError: there is no thread, and may be no more; the call is not done.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
 
@@ -43,10 +61,9 @@ class SideThread:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result, error)
 
-        self._calls.put(run)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            self._thread = start_thread(self._run, self._name)
+        self._calls.put(run)
         return future
 
     def end(self) -> None:

@@ -232,6 +232,9 @@ async def _wait(process: "subprocess.Popen[bytes]") -> int:
     except TimeoutError:
         process.kill()
         return await thread.call(process.wait)
+    except OSError:  # there may be no thread
+        process.kill()
+        return process.wait()
     finally:
         thread.end()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleetmem import event_loop
 from fleetmem.errors import UsageError
 from fleetmem.event_loop import raise_file_limit, run_async
 
@@ -61,6 +62,20 @@ def test_an_address_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(threading.Thread, "start", start)
         run_async(connect(server.getsockname()[1]))
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_look_up_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there may be no more threads it is the host that fails; the place of the look-up is given back."""
+    monkeypatch.setattr(event_loop, "_LOOKUPS_AT_ONCE", 2)
+
+    async def look_up() -> None:
+        for _ in range(5):
+            async with asyncio.timeout(5):
+                with pytest.raises(OSError, match="no more threads"):
+                    await _look_up("host.invalid")
+
+    run_async(look_up())
 
 
 def test_an_error_in_a_group_is_told_as_itself() -> None:

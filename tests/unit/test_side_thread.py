@@ -48,6 +48,26 @@ def test_a_cancelled_call_goes_on() -> None:
     asyncio.run(main())
 
 
+def test_a_call_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there may be no more threads it is not done, neither then nor later; the next one may be."""
+    start, done = threading.Thread.start, list[int]()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        thread = SideThread("x")
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="no more threads"):
+            thread.call(lambda: done.append(1))
+        monkeypatch.setattr(threading.Thread, "start", start)
+        await thread.call(lambda: done.append(2))
+        thread.end()
+
+    asyncio.run(main())
+    assert done == [2]
+
+
 def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     """A disk that has gone away: the interpreter ends all the same."""
     program = """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fleetmem.errors import InventoryError
+from fleetmem.errors import InventoryError, reason_of
 from fleetmem.inventory.entries import make_host
 from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.side_by_side import run_all
@@ -91,6 +91,8 @@ def read(argument: str, means: Means) -> Listing:
         raise InventoryError(f"ec2: {_explain(error)}") from error
     except TimeoutError as error:
         raise InventoryError(f"ec2: no answer within {means.timeout_seconds:g} s") from error
+    except OSError as error:
+        raise InventoryError(f"ec2: {reason_of(error)}") from error
     instances = [
         instance | {"Region": region} for region, some in zip(regions, found, strict=True) for instance in some
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from fleetmem.errors import InventoryError
+from fleetmem.errors import InventoryError, reason_of
 from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.patterns import select
 from fleetmem.inventory.side_by_side import Call
@@ -155,6 +155,8 @@ class Inventory:
             return self._calls.pop(source).result()
         except InventoryError as error:
             return error
+        except OSError as error:  # no thread; what a source meets it tells as an InventoryError
+            return InventoryError(f"{source}: {reason_of(error)}")
 
     def _problem_of(self, source: Source, answer: Listing | InventoryError) -> str | None:
         if isinstance(answer, InventoryError):

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from fleetmem.side_thread import start_thread
+
 _T = TypeVar("_T")
 
 
@@ -15,8 +17,11 @@ class Call(Generic[_T]):
         self._work = work
         self._result: list[_T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="inventory", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        try:
+            self._thread = start_thread(self._run, "inventory")
+        except OSError as error:
+            self._error = error
 
     def _run(self) -> None:
         try:
@@ -26,11 +31,13 @@ class Call(Generic[_T]):
 
     def wait(self, until: float) -> bool:
         """Waits until it is done, at most until then (monotonic seconds); returns whether it is."""
+        if self._thread is None:
+            return True
         self._thread.join(max(0.0, until - time.monotonic()))
         return not self._thread.is_alive()
 
     def result(self) -> _T:
-        """Returns what the call returned, or raises what it raised; only once it is done."""
+        """Returns what the call returned, or raises what it raised, OSError without a thread; only once it is done."""
         if self._error:
             raise self._error
         return self._result[0]

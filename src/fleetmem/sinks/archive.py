@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, cast
 
 from fleetmem.errors import UsageError, reason_of
+from fleetmem.side_thread import start_thread
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -116,8 +117,10 @@ class Archive:
         with self._lock:
             self._is_asked = True
             if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._work, name="archive", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread = start_thread(self._work, "archive")
+                except OSError as error:
+                    log.warning("%s: compressed and deleted with the next rotation: %s", self._path, reason_of(error))
 
     def wait(self, seconds: float) -> None:
         """Waits until all is tidy."""

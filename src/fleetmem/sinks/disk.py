@@ -120,7 +120,7 @@ class DiskQueue:
     async def _call(self, work: Callable[[], _T]) -> _T | None:
         try:
             return await self._thread.call(work)
-        except SinkError as error:
+        except (SinkError, OSError) as error:  # OSError: there may be no thread
             if self._problem != str(error):
                 log.error("%s; points wait in memory, as far as they fit", error)
                 self._problem = str(error)

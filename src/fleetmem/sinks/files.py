@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fleetmem.errors import SinkError
+from fleetmem.errors import SinkError, reason_of
 from fleetmem.side_thread import SideThread
 from fleetmem.sinks.archive import Rotation
 from fleetmem.sinks.record_file import RecordFile
@@ -70,12 +70,18 @@ class FileTransport:
 
     async def close(self) -> None:
         """Closes the file, unless the disk does not answer."""
-        closing = self._thread.call(self._file.close)
+        try:
+            closing = self._thread.call(self._file.close)
+        except OSError:  # there never was a thread, so nothing is open
+            return
         self._thread.end()
         await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_SECONDS)
 
     async def _call(self, work: Callable[[], None], text: bytes) -> None:
-        future = self._thread.call(work)
+        try:
+            future = self._thread.call(work)
+        except OSError as error:
+            raise SinkError(f"file {self.address}: {reason_of(error)}") from error
         future.add_done_callback(_look_at_error)
         self._under_way = future, text
         await self._wait(future)

@@ -162,6 +162,16 @@ def test_an_inventory_that_is_all_but_empty_is_taken_for_broken(path: Path, left
     assert inventory.stats.inventory_stale == (not is_taken)
 
 
+def test_no_thread_to_read_with(path: Path, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there may be no more threads it counts as a reading that failed."""
+    inventory = _inventory(sources=(f"json:{path}",))
+    inventory.read()
+    request.getfixturevalue("no_threads")
+    assert not inventory.refresh()
+    assert (len(inventory.hosts), inventory.stats.inventory_failures_total) == (10, 1)
+    assert "no more threads may be started" in caplog.text
+
+
 def test_one_inventory_that_fails_does_not_hold_up_the_others(path: Path, tmp_path: Path) -> None:
     """Each keeps its own last hosts."""
     other = tmp_path / "other.json"
