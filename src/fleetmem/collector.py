@@ -10,7 +10,7 @@ It is built from plain values and callables (see `build`), touches no signal, no
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
 from fleetmem.connect.link import Link
@@ -53,6 +53,11 @@ class Collector:
         self._members: dict[Host, _Member] = {}
         self._shapers: dict[Host, Shaper] = {}
         self._gone_handshakes = self._gone_reconnects = 0
+
+    @property
+    def connected_hosts(self) -> Set[Host]:
+        """Hosts that have been sampled: each has a connection here, or is about to have one."""
+        return self._members.keys()
 
     @property
     def handshakes_total(self) -> int:

@@ -147,9 +147,8 @@ class Daemon:
                         worker.begin(begin.start_seconds)
                 self._manager.started(_plan(self._fleet))
                 while not self._stopping.is_set():
-                    change = await self._follow_until_change()
-                    if change:
-                        await self._reload(change)
+                    if change := await self._follow_until_change():
+                        await self._reload_or_stop(group, change)
             finally:
                 watchdog.cancel()
                 memory.cancel()
@@ -276,6 +275,12 @@ class Daemon:
             except UsageError as error:
                 self._keep_old(error)
 
+    async def _reload_or_stop(self, group: asyncio.TaskGroup, change: Change) -> None:
+        """Does not wait for sinks that are gone with a reload when it is to stop: its own time runs beside theirs."""
+        reload, stop = group.create_task(self._reload(change)), asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([reload, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+
     async def _reload(self, change: Change) -> None:
         """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
         try:
@@ -288,7 +293,8 @@ class Daemon:
         self._inventory = change.inventory
         await self._take(new, _new_grid(new))
         log.info("configuration taken: %s%s%s", _plan(new), self._shares(), _destinations(new))
-        self._manager.started(_plan(new))
+        if not self._stopping.is_set():
+            self._manager.started(_plan(new))
 
     def _keep_old(self, error: Exception) -> None:
         log.error("configuration not taken, the old one stays: %s", _on_one_line(error))

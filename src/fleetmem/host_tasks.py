@@ -1,7 +1,7 @@
 """One task per host, all on one grid of slots; hosts come and go without a word to the others."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 
 from fleetmem.model import Host
 from fleetmem.schedule import Grid, Schedule, Slot
@@ -22,9 +22,15 @@ class HostTasks:
         self._work = work
         self._tasks: dict[Host, asyncio.Task[None]] = {}
 
-    def replace(self, grid: Grid, from_seconds: float) -> None:
-        """Ends the tasks of hosts that are gone, and begins those of new ones, with their first slot from a time on."""
-        for gone in self._tasks.keys() - grid.places.keys():
+    def replace(self, grid: Grid, from_seconds: float, anew: Set[Host] = frozenset()) -> None:
+        """Ends the tasks of hosts that are gone, and begins those of new ones, with their first slot from a time on.
+
+        Args:
+            grid: of the hosts that are sampled.
+            from_seconds: see above.
+            anew: hosts whose tasks end and begin again.
+        """
+        for gone in self._tasks.keys() - (grid.places.keys() - anew):
             self._tasks.pop(gone).cancel()
         for host in grid.places:
             if host not in self._tasks:

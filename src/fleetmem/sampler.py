@@ -84,7 +84,7 @@ class Sampler:
         self._now = now
         self._failures = FailureLog()
         self._cycle = CycleStats()
-        self._in_flight = 0
+        self._in_flight: set[Host] = set()
         self._services: dict[Service, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: HostTasks | None = None
@@ -135,11 +135,11 @@ class Sampler:
         while True:
             await asyncio.sleep(slot.at_seconds - self._now())
             late_seconds = self._now() - slot.at_seconds
-            self._in_flight += 1
+            self._in_flight.add(host)
             try:  # an outcome has no name here: thousands would be kept until the next slots
                 self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
             finally:
-                self._in_flight -= 1
+                self._in_flight.discard(host)
             slot, missed = schedule.next_slot(slot, self._now())
             self._cycle.missed += missed
 
@@ -166,7 +166,8 @@ class Sampler:
 
         Args:
             fleet: may have been built anew, with all that hosts and sinks have in common taken over.
-            grid: with the same start, hosts that stay are sampled on without a word; with another one, all begin anew.
+            grid: with the same start, hosts that stay as they are are sampled on without a word; with another one, all
+                begin anew.
         """
         async with self._taking:  # a fleet that is half in its place leaves connections behind
             if self._tasks is None:
@@ -179,10 +180,16 @@ class Sampler:
                 missed, self._cycle = self._cycle.missed, CycleStats()  # hosts sampled anew must not count twice
                 self._cycle.missed = missed
             else:
-                self._tasks.replace(grid, self._now())
+                # What still logs in, by ways or for a probe that are no more, would leave a connection to nobody.
+                anew = old.collector.connected_hosts & grid.places.keys()
+                self._cycle.missed += len(self._in_flight & anew)
+                self._tasks.replace(grid, self._now(), anew)
             await self._replace(old, fleet)
             if begins_anew and not self._stopping.is_set():
-                self._tasks.replace(grid, grid.start_seconds)
+                # Sinks that are gone may have taken seconds to drain; a slot is taken late as after a late sample.
+                from_seconds = max(grid.start_seconds, self._now() - grid.interval_seconds / 2)
+                self._cycle.missed += grid.slots_between(grid.start_seconds, from_seconds)
+                self._tasks.replace(grid, from_seconds)
 
     async def _replace(self, old: Fleet, new: Fleet) -> None:
         self._failures.keep(new.hosts)
@@ -200,6 +207,8 @@ class Sampler:
             await old.reach.close()
 
     def _begin_services(self) -> None:
+        if self._stopping.is_set():  # while sinks that are gone drained
+            return
         for service in self._fleet.services:
             if self._group and service not in self._services:
                 self._services[service] = self._group.create_task(service.run())
@@ -211,7 +220,7 @@ class Sampler:
         return Report(
             self._grid.start_seconds,
             cycle,
-            self._in_flight,
+            len(self._in_flight),
             Totals(collector.handshakes_total, collector.reconnects_total, reach.withheld_total),
             self._fleet.names.hosts_kept_apart,
             self._fleet.names.commands_kept_apart,

@@ -3,11 +3,15 @@ import gc
 import pickle
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from fleetmem.build import FleetSpec
 from fleetmem.config import load
+from fleetmem.connect import reach
+from fleetmem.connect.target import Target
+from fleetmem.connect.way import Way
 from fleetmem.errors import Kind
 from fleetmem.model import Failure, Host, Outcome
 from fleetmem.report import Report
@@ -104,3 +108,101 @@ def test_no_outcome_is_kept_until_the_next_one() -> None:
 
     asyncio.run(main())
     assert kept == [0]
+
+
+def _spec_with(server: str, groups: frozenset[str] = frozenset(), start_seconds: float | None = None) -> SamplerSpec:
+    """Returns the spec of hosts in these groups, of which `slow` has a limit of its own."""
+    overrides = [{"match": "slow", "command_timeout_seconds": 7}]
+    flags = {"statsd": {"server": [server]}, "run": {"interval_seconds": _INTERVAL_SECONDS}, "overrides": overrides}
+    hosts = (*(replace(host, groups=groups) for host in _HOSTS), Host("spare", "127.0.0.1", port=1, groups=_SLOW))
+    settings = load(None, flags)
+    fleet = FleetSpec(settings, hosts, tuple(host.name for host in hosts), settings.ssh.reach(), 0)
+    start_seconds = time.monotonic() if start_seconds is None else start_seconds
+    return SamplerSpec(fleet, Grid(start_seconds, _INTERVAL_SECONDS, {}).with_hosts(_HOSTS))
+
+
+_SLOW = frozenset({"slow"})
+
+
+def _drain_slowly(sampler: Sampler, seconds: float) -> None:
+    """Lets the sink of a sampler take so long, when it is gone."""
+
+    async def drain() -> None:
+        await asyncio.sleep(seconds)
+
+    sampler.fleet.collector.sinks[0].drain = drain  # type: ignore[method-assign]
+
+
+def test_a_stop_while_a_sink_that_is_gone_drains() -> None:
+    """The sampler ends, and what has come with the reload is not begun any more."""
+
+    async def main() -> None:
+        sampler = Sampler.of(_spec_with("127.0.0.1:9"), lambda _path: None)
+        _drain_slowly(sampler, 0.5)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            running = group.create_task(sampler.run())
+            await asyncio.sleep(0.1)
+            spec = _spec_with("127.0.0.1:10")
+            taking = group.create_task(sampler.take(sampler.rebuild(spec, lambda _path: None), spec.grid))
+            await asyncio.sleep(0.1)
+            assert not taking.done()
+            await sampler.stop()
+            await running
+
+    asyncio.run(main())
+
+
+def test_slots_that_pass_while_a_sink_drains_are_missed() -> None:
+    """Later than half an interval they are not taken: all hosts would be asked at once."""
+    late_seconds: list[float] = []
+
+    async def main() -> None:
+        sampler = Sampler.of(_spec_with("127.0.0.1:9"), lambda _path: None)
+        _drain_slowly(sampler, 4 * _INTERVAL_SECONDS)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(sampler.run())
+            await asyncio.sleep(0.1)
+            sampler.report()
+            spec = _spec_with("127.0.0.1:10")
+            await sampler.take(sampler.rebuild(spec, lambda _path: None), spec.grid)
+            await asyncio.sleep(2 * _INTERVAL_SECONDS)
+            cycle = sampler.report().cycle
+            late_seconds.extend(cycle.late_seconds)
+            assert 3 * len(_HOSTS) <= cycle.missed <= 4 * len(_HOSTS)
+            await sampler.stop()
+
+    asyncio.run(main())
+    assert late_seconds
+    assert max(late_seconds) < 0.75 * _INTERVAL_SECONDS
+
+
+def test_a_host_that_changes_while_it_is_sampled_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its login ends, or it would leave a connection that nobody knows; the slot counts as missed."""
+    begun: list[Target] = []
+    ended: list[Target] = []
+
+    async def hang(target: Target) -> Way:
+        begun.append(target)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(target)
+        raise AssertionError
+
+    async def main() -> None:
+        start_seconds = time.monotonic()
+        sampler = Sampler.of(_spec_with("127.0.0.1:9", start_seconds=start_seconds), lambda _path: None)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(sampler.run())
+            while len(begun) < len(_HOSTS):  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+            spec = _spec_with("127.0.0.1:9", _SLOW, start_seconds)
+            await sampler.take(sampler.rebuild(spec, lambda _path: None), spec.grid)
+            await asyncio.sleep(2 * _INTERVAL_SECONDS)
+            assert len(ended) == len(_HOSTS)
+            assert [target.access.command_timeout_seconds for target in begun] == [5] * len(_HOSTS) + [7] * len(_HOSTS)
+            assert sampler.report().cycle.missed == len(_HOSTS)
+            await sampler.stop()
+
+    monkeypatch.setattr(reach, "open_way", hang)
+    asyncio.run(main())
