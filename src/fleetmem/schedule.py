@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapify, heappush, heapreplace
+from itertools import pairwise
 from typing import NamedTuple
 
 from fleetmem.model import Host
@@ -94,7 +96,24 @@ class Grid(NamedTuple):
         return sum(each.first_slot(to_seconds).cycle - each.first_slot(from_seconds).cycle for each in schedules)
 
     def with_hosts(self, hosts: Sequence[Host]) -> "Grid":
-        """Returns the slots of other hosts: who is there already keeps its own, the others are spread."""
-        known = self.places
-        places = {host: known.get(host, number / len(hosts)) for number, host in enumerate(hosts)}
-        return self._replace(places=places)
+        """Returns the slots of other hosts: who is there already keeps its own, the others are where there is room."""
+        places = {host: self.places[host] for host in hosts if host in self.places}
+        new = [host for host in hosts if host not in places]
+        places |= zip(new, _spread(places.values(), len(new)), strict=True)
+        return self._replace(places={host: places[host] for host in hosts})
+
+
+def _spread(taken: Iterable[float], count: int) -> list[float]:
+    """Returns so many more places in an interval, each in the middle of the widest gap that is left."""
+    before = sorted(taken)
+    if not before:
+        return [number / count for number in range(count)]
+    gaps = [(begin - end, begin) for begin, end in pairwise([*before, before[0] + 1])]  # the widest is the smallest
+    heapify(gaps)
+    places: list[float] = []
+    for _ in range(count):
+        width, begin = gaps[0]
+        heapreplace(gaps, (width / 2, begin))
+        heappush(gaps, (width / 2, begin - width / 2))
+        places.append((begin - width / 2) % 1)
+    return places

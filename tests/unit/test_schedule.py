@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -88,9 +89,24 @@ def test_a_grid_spreads_hosts_and_keeps_their_places() -> None:
     grid = Grid(100.0, 10.0, {}).with_hosts(_HOSTS[:2])
     assert list(grid.places.values()) == [0.0, 0.5]
     after = grid.with_hosts(_HOSTS[1:])
-    assert [after.places[host] for host in _HOSTS[1:]] == [0.5, 1 / 3, 2 / 3]
-    assert after.share(_HOSTS[2:3]) == Grid(100.0, 10.0, {_HOSTS[2]: 1 / 3})
+    assert [after.places[host] for host in _HOSTS[1:]] == [0.5, 0.0, 0.75]
+    assert after.share(_HOSTS[2:3]) == Grid(100.0, 10.0, {_HOSTS[2]: 0.0})
     assert after.schedule(_HOSTS[1]).slot(3) == Slot(3, 135.0)
+
+
+@pytest.mark.parametrize("stay", [1000, 500])
+def test_a_fleet_that_grows_or_is_replaced_stays_spread(stay: int) -> None:
+    """New hosts come at the end of the list, ten at a time, and perhaps ten old ones go: no place gets crowded."""
+    hosts = [Host(f"h{number}", "x") for number in range(500)]
+    grid = Grid(0.0, 10.0, {}).with_hosts(hosts)
+    for first in range(500, 1500, 10):
+        hosts = (hosts + [Host(f"h{number}", "x") for number in range(first, first + 10)])[-stay:]
+        grid = grid.with_hosts(hosts)
+    assert list(grid.places) == hosts
+    assert all(0 <= place < 1 for place in grid.places.values())
+    in_each = Counter(int(place * 50) for place in grid.places.values())
+    assert min(in_each[number] for number in range(50)) > stay / 50 / 2
+    assert max(in_each.values()) < stay / 50 * 2
 
 
 def test_where_a_grid_is() -> None:
