@@ -10,7 +10,7 @@ import ctypes.util
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 _CACHE = "etc/ld.so.cache"
@@ -32,8 +32,12 @@ def loadable(root: Path = Path("/")) -> bytes | None:
         return None
     folders = [folder for pattern in _FOLDERS for folder in root.glob(pattern)]
     for folder in (*folders, Path(sys.prefix, "lib"), Path(sys.base_prefix, "lib")):
-        with suppress(FileNotFoundError, NotADirectoryError):
+        try:
             names += map(os.fsencode, os.listdir(folder))  # noqa: PTH208 - thousands, of which no path is needed
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # the loader may open what is in a folder that cannot be listed
+            return None
     return b"\0".join(names)
 
 
