@@ -3,9 +3,9 @@
      inventory ──> connect ──> probe ──> shape ──> sinks
      which hosts   link.ask    parse     limits    put
 
-One `Collector` holds a fleet: for each host a link, a parser and a shaper. `sample` takes one host all the way, and is
-the only place where the stages follow each other. A host has exactly one outcome per cycle: a `Sample` or a `Failure`.
-It is built from plain values and callables (see `build`), touches no signal, no global and no terminal.
+One `Collector` holds a fleet: for each host a link, a parser and a shaper. `sample` takes one host all the way: only
+there the stages follow each other. A host has one outcome per cycle, a `Sample` or a `Failure`. A collector is
+built from plain values and callables (see `build`), and touches no signal, no global and no terminal.
 """
 
 import asyncio
@@ -71,7 +71,8 @@ class Collector:
 
     async def sample(self, host: Host) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
-        member = self._member(host)
+        if not (member := self._members.get(host)):
+            member = self._members[host] = _Member(self._make_link(host), self._make_parser(host))
         shaper = self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
         begun_unix_seconds, begun = time.time(), time.monotonic()
         try:
@@ -124,11 +125,6 @@ class Collector:
         """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
         self._shapers |= {host: other._shapers.pop(host) for host in hosts if host in other._shapers}
 
-    def _member(self, host: Host) -> _Member:
-        if host not in self._members:
-            self._members[host] = _Member(self._make_link(host), self._make_parser(host))
-        return self._members[host]
-
     async def forget(self, host: Host) -> None:
         """Disconnects from a host; its probe ends."""
         if shaper := self._shapers.pop(host, None):
@@ -140,6 +136,4 @@ class Collector:
 
     async def close(self) -> None:
         """Disconnects from all hosts."""
-        async with asyncio.TaskGroup() as group:
-            for host in {*self._members, *self._shapers}:
-                group.create_task(self.forget(host))
+        await asyncio.gather(*map(self.forget, {*self._members, *self._shapers}))

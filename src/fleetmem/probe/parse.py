@@ -15,6 +15,8 @@ MAX_PROCESSES = 65_536
 
 _HEAD_AND_END_LINES = 16  # BEGIN, M, K, E, END, and some to spare
 
+_SAID_BYTES = 500  # what the probe says of its failure is a line of a shell's
+
 _COMMAND_NOT_FOUND = 127  # the shell's exit status for it, POSIX XCU 2.8.2
 _COMMAND_NOT_EXECUTABLE = 126
 
@@ -172,7 +174,7 @@ def _decode_command(name: bytes, *, is_escaped: bool) -> str:
 
 
 def _probe_failure(status: int, lines: list[bytes]) -> HostError:
-    said = next((line[2:].decode("utf-8", "replace") for line in reversed(lines) if line.startswith(b"E ")), "")
+    said = next((line[2:] for line in reversed(lines) if line.startswith(b"E ")), b"")[:_SAID_BYTES]
     is_missing = status in (_COMMAND_NOT_EXECUTABLE, _COMMAND_NOT_FOUND)
     kind = Kind.COMMAND_MISSING if is_missing else Kind.COMMAND_FAILED
-    return HostError(Stage.COMMAND, kind, said or f"probe ended with status {status}")
+    return HostError(Stage.COMMAND, kind, said.decode("utf-8", "replace") or f"probe ended with status {status}")

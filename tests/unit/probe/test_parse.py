@@ -170,6 +170,13 @@ def test_failure_frames(status: int, kind: Kind) -> None:
     assert (caught.value.stage, caught.value.kind) == (Stage.COMMAND, kind)
 
 
+def test_what_a_failed_probe_says_is_cut() -> None:
+    """It comes from the host, and goes into logs."""
+    with pytest.raises(HostError) as caught:
+        _parser().parse(b"BEGIN fleetmem/1 1\nE %b\nEND 1 1 0\n" % (b"x" * 100_000))
+    assert caught.value.message == "x" * 500
+
+
 def _is_sound(snapshot: Snapshot) -> bool:
     """Whether everything in a snapshot may be sent: no sign, no size that a kernel cannot have."""
     memory = snapshot.memory
