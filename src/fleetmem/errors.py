@@ -59,6 +59,7 @@ class Kind(StrEnum):
     HOST_KEY_UNKNOWN = "host_key_unknown"
     HOST_KEY_CHANGED = "host_key_changed"
     AUTH_FAILED = "auth_failed"
+    AGENT_UNAVAILABLE = "agent_unavailable"
     LOGIN_TIMEOUT = "login_timeout"
     COMMAND_TIMEOUT = "command_timeout"
     COMMAND_MISSING = "command_missing"

@@ -9,6 +9,7 @@ HINTS = {
     Kind.HOST_KEY_UNKNOWN: "check it, then `ssh-keyscan HOST >> ~/.ssh/known_hosts`, or use --host-keys accept-new",
     Kind.HOST_KEY_CHANGED: "rebuilt, or somebody in between? Find out; if all is well, remove the old key as shown",
     Kind.AUTH_FAILED: "wrong user (-u) or key (-k), or not in the host's authorized_keys; `ssh -v HOST` shows more",
+    Kind.AGENT_UNAVAILABLE: "this machine's ssh agent: `ssh-add -l` asks it; start it again, or give a key file (-k)",
     Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
     Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, out of memory? --command-timeout gives it longer",
     Kind.COMMAND_MISSING: "the probe needs /bin/sh, awk and, with --sudo, sudo; --probe ps is for hosts without /proc",

@@ -39,6 +39,7 @@ _CHECKS = {
     Kind.HOST_KEY_UNKNOWN: Check.HOST_KEY,
     Kind.HOST_KEY_CHANGED: Check.HOST_KEY,
     Kind.AUTH_FAILED: Check.HOST_LOGIN,
+    Kind.AGENT_UNAVAILABLE: Check.HOST_LOGIN,
     Kind.LOGIN_TIMEOUT: Check.HOST_LOGIN,
 }
 _STEPS = (Check.HOST_ADDRESS, Check.HOST_CONNECTION, Check.HOST_KEY, Check.HOST_LOGIN, Check.HOST_PROBE)
@@ -58,6 +59,7 @@ _WHY = {
     Kind.HOST_KEY_CHANGED: "rebuilt, or somebody is in between: the host is left out until you know. Compare the new "
     "key with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on its console before you remove the old one",
     Kind.AUTH_FAILED: "the host is missing in every cycle, and sshd 9.8 and later shut out who fails often",
+    Kind.AGENT_UNAVAILABLE: "the ssh agent on this machine signs nothing: no host that needs one of its keys has data",
     Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
     Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, or out of memory; its samples fail",
     Kind.COMMAND_MISSING: "the probe is a shell script and one awk; without them the host has no data",
@@ -298,6 +300,8 @@ def _mend(access: Access, kind: Kind, limits: Limits) -> str:
             return f"ssh-keyscan -p {access.port} {shlex.quote(access.address)} >>{path}"
         case Kind.AUTH_FAILED:
             return access.ssh_copy_id()
+        case Kind.AGENT_UNAVAILABLE:
+            return "ssh-add -l   # if it lists no keys either, start the agent again; or log in with a key file: -k KEY"
         case Kind.LOGIN_TIMEOUT:
             longer = f"--connect-timeout {3 * limits.login_timeout_seconds:g}"
             return f"{access.ssh('true', '-v')}   # shows where it waits; as a first help: {longer}"

@@ -100,6 +100,7 @@ def test_a_host_that_is_well() -> None:
         ),
         (Kind.HOST_KEY_UNKNOWN, Stage.LOGIN, Check.HOST_KEY, "ssh-keyscan -p 22 web01.example.com >>/home/o/", 2),
         (Kind.AUTH_FAILED, Stage.LOGIN, Check.HOST_LOGIN, "ssh-copy-id -i /home/o/.ssh/id_ed25519.pub ubuntu@web01", 3),
+        (Kind.AGENT_UNAVAILABLE, Stage.LOGIN, Check.HOST_LOGIN, "ssh-add -l ", 3),
         (Kind.LOGIN_TIMEOUT, Stage.LOGIN, Check.HOST_LOGIN, "ssh -v ubuntu@web01.example.com true", 3),
         (Kind.DISCONNECTED, Stage.LOGIN, Check.HOST_LOGIN, "ssh -v ubuntu@web01.example.com true", 3),
         (Kind.DISCONNECTED, Stage.COMMAND, Check.HOST_PROBE, "ssh -v ubuntu@web01.example.com true", 4),
