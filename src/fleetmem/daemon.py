@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from fleetmem.build import Fleet, build_fleet, read_inventory
 from fleetmem.channel import Orders
 from fleetmem.config import Settings
-from fleetmem.errors import InventoryError, SinkError, UsageError, reason_of
+from fleetmem.errors import SinkError, UsageError, reason_of
 from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
@@ -31,7 +31,7 @@ from fleetmem.report import add_up
 from fleetmem.sampler import Begin, Listener, Sampler, SamplerSpec
 from fleetmem.schedule import Grid
 from fleetmem.selfstats import SelfStats
-from fleetmem.side_thread import SideThread
+from fleetmem.side_thread import call_aside
 from fleetmem.systemd import ServiceManager
 from fleetmem.worker_process import WorkerProcess
 
@@ -39,6 +39,7 @@ log = logging.getLogger("fleetmem.daemon")
 
 _T = TypeVar("_T")
 
+_READ_SECONDS = 30.0  # for what a reload reads, beside the time that an inventory has
 _READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins later
 _STOP_WORKERS_SECONDS = 0.5
 _SHUT_DOWN_SECONDS = 4.4  # sinks may take 4.3; a worker that hangs is killed then
@@ -66,19 +67,23 @@ def _destinations(fleet: Fleet) -> str:
     return (f", to {sinks}" if sinks else "") + sites
 
 
-async def _aside(work: Callable[[], _T]) -> _T:
-    """Returns the result of a call that blocks, without waiting for it here, nor at the end of the process.
+async def _aside(work: Callable[[], _T], what: str, limit_seconds: float = _READ_SECONDS) -> _T:
+    """Returns the result of a call that blocks, while the event loop goes on.
 
     Raises:
-        InventoryError: there may be no thread for it.
+        UsageError: the call takes longer than the limit, or no thread can be started for it.
     """
-    thread = SideThread("inventory")
     try:
-        return await thread.call(work)
+        return await call_aside(work, name=what, limit_seconds=limit_seconds)
+    except TimeoutError as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
-        raise InventoryError(f"inventory: {reason_of(error)}") from error
-    finally:
-        thread.end()
+        raise UsageError(f"{what}: {reason_of(error)}") from error
+
+
+def _read_seconds(settings: Settings) -> float:
+    """Returns how long a reading of the inventory may take: its own limit comes first, as that names the source."""
+    return settings.inventory.timeout_seconds + _READ_SECONDS
 
 
 class Change(NamedTuple):
@@ -210,8 +215,8 @@ class Daemon:
         while seconds and self._inventory.can_change:
             await asyncio.sleep(seconds)
             try:
-                is_changed = await _aside(self._inventory.refresh)
-            except InventoryError as error:
+                is_changed = await _aside(self._inventory.refresh, "inventory", _read_seconds(self._fleet.settings))
+            except UsageError as error:
                 log.warning("%s; the hosts stay as they are", error)
             else:
                 if is_changed:
@@ -271,7 +276,8 @@ class Daemon:
             self._manager.reloading()
             try:
                 settings = self._load_settings()
-                return Change(settings, await _aside(partial(read_inventory, settings, self._inventory)))
+                read = partial(read_inventory, settings, self._inventory)
+                return Change(settings, await _aside(read, "inventory", _read_seconds(settings)))
             except UsageError as error:
                 self._keep_old(error)
 

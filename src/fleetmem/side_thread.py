@@ -3,10 +3,66 @@
 import asyncio
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+_MOST_LEFT_BEHIND = 64
+"""Calls of one name that may hang at the same time; each keeps a thread and 8 MB of address space."""
+
+_left_behind: Counter[str] = Counter()
+_left_behind_lock = threading.Lock()
+
+
+async def call_aside(work: Callable[[], _T], *, name: str, limit_seconds: float) -> _T:
+    """Returns the result of a call that blocks, made in a thread of its own while the event loop goes on.
+
+    After the limit, or when the caller is cancelled, the thread is left behind: neither the loop nor the end of the
+    process waits for it.
+
+    Args:
+        work: the call.
+        name: what is done, for messages and for the thread.
+        limit_seconds: how long the caller waits.
+
+    Raises:
+        TimeoutError: the call is not done within the limit, or too many calls of this name hang already.
+        OSError: no thread can be started; the call is not made.
+    """
+    with _left_behind_lock:
+        if _left_behind[name] >= _MOST_LEFT_BEHIND:
+            raise TimeoutError(f"{name}: {_MOST_LEFT_BEHIND} calls before this one still hang")
+        _left_behind[name] += 1
+
+    def settled_work() -> _T:
+        try:
+            return work()
+        finally:
+            _forget(name)
+
+    thread = SideThread(name)
+    try:
+        future = thread.call(settled_work)
+    except OSError:
+        _forget(name)
+        raise
+    try:
+        async with asyncio.timeout(limit_seconds) as limit:
+            return await future
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeoutError(f"{name}: not done after {limit_seconds:g} s") from error
+        raise
+    finally:
+        thread.end()
+
+
+def _forget(name: str) -> None:
+    with _left_behind_lock:
+        _left_behind[name] -= 1
 
 
 def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
@@ -58,10 +114,10 @@ class SideThread:
                 result = work()
             except BaseException as raised:  # noqa: BLE001 - it is the caller's
                 error = raised
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, result, error)
 
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = start_thread(self._run, self._name)
         self._calls.put(run)
         return future

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from fleetmem.side_thread import SideThread
+from fleetmem import side_thread
+from fleetmem.side_thread import SideThread, call_aside
 
 
 def test_calls_run_one_after_the_other_in_one_thread() -> None:
@@ -72,10 +73,94 @@ def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     """A disk that has gone away: the interpreter ends all the same."""
     program = """
 import asyncio, time
-from fleetmem.side_thread import SideThread
+from fleetmem import side_thread
+from fleetmem.side_thread import SideThread, call_aside
 async def main():
     SideThread("x").call(lambda: time.sleep(60))
     await asyncio.sleep(0.1)
 asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+
+
+def test_call_aside() -> None:
+    """The result and the error of a call come back while the loop goes on."""
+
+    async def main() -> None:
+        assert await call_aside(lambda: threading.current_thread().name, name="x", limit_seconds=5) == "x"
+        with pytest.raises(ZeroDivisionError):
+            await call_aside(lambda: 1 // 0, name="x", limit_seconds=5)
+
+    asyncio.run(main())
+
+
+def test_call_aside_leaves_a_call_that_hangs_behind() -> None:
+    """The caller is free after its limit, and is told which call hung; a timeout of the call's own is the call's."""
+    gate = threading.Event()
+
+    def time_out() -> None:
+        raise TimeoutError("of its own")
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError, match=r"^reading x: not done after 0\.05 s$"):
+            await call_aside(lambda: gate.wait(20), name="reading x", limit_seconds=0.05)
+        with pytest.raises(TimeoutError, match=r"^of its own$"):
+            await call_aside(time_out, name="reading x", limit_seconds=5)
+        gate.set()
+
+    asyncio.run(main())
+
+
+def test_calls_left_behind_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs for days does not fill the machine with threads; what ends makes room again."""
+    monkeypatch.setattr(side_thread, "_MOST_LEFT_BEHIND", 2)
+    gate = threading.Event()
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match="not done"):
+                await call_aside(lambda: gate.wait(20), name="bounded", limit_seconds=0.01)
+        with pytest.raises(TimeoutError, match="2 calls before this one still hang"):
+            await call_aside(lambda: None, name="bounded", limit_seconds=5)
+        gate.set()
+        async with asyncio.timeout(20):
+            while side_thread._left_behind["bounded"]:  # noqa: ASYNC110 - threads tell nobody
+                await asyncio.sleep(0.01)
+        await call_aside(lambda: None, name="bounded", limit_seconds=5)
+
+    asyncio.run(main())
+
+
+def test_call_aside_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started the call fails at once, as often as it is tried, and holds nothing."""
+    monkeypatch.setattr(side_thread, "_MOST_LEFT_BEHIND", 2)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            with pytest.raises(OSError, match="no more threads"):
+                await call_aside(lambda: 1, name="refused", limit_seconds=5)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert await call_aside(lambda: 1, name="refused", limit_seconds=5) == 1
+
+    asyncio.run(main())
+
+
+def test_the_thread_outlives_a_loop_that_is_closed() -> None:
+    """A call that ends after its loop does not end the thread that the next loop's calls need."""
+    thread, gate = SideThread("x"), threading.Event()
+
+    async def leave() -> None:
+        thread.call(lambda: gate.wait(20))
+
+    async def call() -> int:
+        gate.set()
+        return await thread.call(lambda: 7)
+
+    asyncio.run(leave())
+    assert asyncio.run(call()) == 7
+    thread.end()
