@@ -57,6 +57,7 @@ def test_kinds_are_the_contract() -> None:
         "host_key_unknown",
         "host_key_changed",
         "auth_failed",
+        "agent_unavailable",
         "login_timeout",
         "command_timeout",
         "command_missing",
