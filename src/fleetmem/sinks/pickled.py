@@ -12,6 +12,8 @@ MAX_FRAME_POINTS = 500
 MAX_PAYLOAD_BYTES = 2**20 - 1
 """Carbon drops the connection at a longer one."""
 
+_USUAL_PAYLOAD_BYTES = 64 * 1024  # the rest of a frame must fit a buffer that is full (see `tcp`)
+
 _PROTOCOL = 2  # the newest that a carbon on Python 2 reads
 _LENGTH = struct.Struct("!L")
 
@@ -30,6 +32,14 @@ def frames(text: bytes) -> bytes:
     )
 
 
+def end_of_frame(data: bytes, at: int) -> int:
+    """Returns where the frame ends that holds the byte before a position; 0 for position 0."""
+    end = 0
+    while end < at:
+        end += _LENGTH.size + _LENGTH.unpack_from(data.ljust(end + _LENGTH.size, b"\0"), end)[0]
+    return end
+
+
 def _point(line: str) -> Point:
     name, value, unix_seconds = line.split()
     return name, (int(unix_seconds), _number(value))
@@ -44,7 +54,7 @@ def _number(text: str) -> int | float:
 
 def _frames(points: list[Point]) -> bytes:
     payload = pickle.dumps(points, _PROTOCOL)
-    if len(payload) <= MAX_PAYLOAD_BYTES:
+    if len(payload) <= (_USUAL_PAYLOAD_BYTES if len(points) > 1 else MAX_PAYLOAD_BYTES):
         return _LENGTH.pack(len(payload)) + payload
     if len(points) == 1:
         raise ValueError(f"a line is longer than a frame of {MAX_PAYLOAD_BYTES} bytes: {points[0][0][:60]!r}...")

@@ -3,12 +3,17 @@
 Neither protocol has an acknowledgement. What is known is this: what was written is in a buffer of this machine; what
 the kernel calls acknowledged is in one of the other machine; and what was sent over a connection that the other side
 ended after we ended ours was read.
+
+A connection ends with a whole line, however it ends: receivers store a number that is cut as a number. So the kernel
+never holds a part of a line: where its buffer takes only a part, the buffer grows until it holds the rest.
 """
 
 import asyncio
 import fcntl
+import select
 import socket
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +33,17 @@ _UNCONFIRMED_SECONDS = 10.0
 _CHUNK_BYTES = 64 * 1024
 
 # The kernel goes on for minutes to deliver what a closed connection had in its buffer, and a receiver that is stuck
-# leaves one at each attempt: so not the 4 MiB to which it grows by itself.
-_SEND_BUFFER_BYTES = 256 * 1024
+# leaves one at each attempt: so not the 4 MiB to which it grows by itself. Linux takes twice what it is asked for.
+_SEND_BUFFER_BYTES = 128 * 1024
+_BUFFER_FACTOR = 2 if sys.platform == "linux" else 1
+_RESET = struct.pack("ii", 1, 0)
+_LAST_RECORD_BUFFER_BYTES = 1024 * 1024
+"""With the rest of a line or frame. The system may allow less (net.core.wmem_max, 208 KiB by default)."""
+
+
+def end_of_line(data: bytes, at: int) -> int:
+    """Returns where the line ends that holds the byte before a position; 0 for position 0."""
+    return data.find(b"\n", at - 1) + 1 if at else 0
 
 
 class Receiver(NamedTuple):
@@ -39,18 +53,22 @@ class Receiver(NamedTuple):
         what: the first word of messages.
         hint: what to check when it does not take text.
         encode: turns lines into what it reads; None when it reads lines.
+        end_of_record: where the line, or frame, ends that holds the byte before a position.
         is_idempotent: a point that comes twice is stored once, so what may be lost is sent again.
     """
 
     what: str
     hint: str
     encode: Callable[[bytes], bytes] | None = None
+    end_of_record: Callable[[bytes, int], int] = end_of_line
     is_idempotent: bool = False
 
 
 STATSD = Receiver("statsd", "does StatsD listen on TCP there? it may on UDP only")
 CARBON_LINES = Receiver("graphite", "is carbon's plaintext port open there?", is_idempotent=True)
-CARBON_PICKLE = Receiver("graphite", "is carbon's pickle port open there?", pickled.frames, is_idempotent=True)
+CARBON_PICKLE = Receiver(
+    "graphite", "is carbon's pickle port open there?", pickled.frames, pickled.end_of_frame, is_idempotent=True
+)
 
 
 class TcpTransport:
@@ -169,24 +187,31 @@ class TcpTransport:
 
     async def _write(self, sock: socket.socket, text: bytes) -> None:
         data = self._receiver.encode(text) if self._receiver.encode else text
-        loop = asyncio.get_running_loop()
+        sent = 0
         try:
-            for start in range(0, len(data), _CHUNK_BYTES):
+            while sent < len(data):
                 async with asyncio.timeout(_LIMIT_SECONDS):
-                    await loop.sock_sendall(sock, data[start : start + _CHUNK_BYTES])
+                    await _until_writable(sock)
+                sent += _send_some(sock, memoryview(data)[sent:])
+                end = self._receiver.end_of_record(data, sent)
+                if sent < end:
+                    sent += _send_with_more_room(sock, memoryview(data)[sent:end])
         except OSError as error:
-            self._drop()
+            self._drop(is_torn=sent < self._receiver.end_of_record(data, sent))
             raise self._failed(f"{_reason(error, 'took nothing for')}; {self._receiver.hint}") from error
-        except BaseException:  # cancelled, perhaps in the middle of a line: nothing can follow
-            self._drop()
+        except BaseException:  # cancelled
+            self._drop(is_torn=sent < self._receiver.end_of_record(data, sent))
             raise
         self.bytes_total += len(data)
         self._unread = _Unread(_unread_bytes(sock), time.monotonic())
 
-    def _drop(self) -> None:
+    def _drop(self, *, is_torn: bool = False) -> None:
         if self._socket:
             with suppress(OSError):
+                if is_torn:  # a reset is no end: the receiver knows that something is missing
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 _is_open(self._socket)  # reads: the kernel resets a connection that is closed with unread input
+            asyncio.get_running_loop().remove_writer(self._socket)
             self._socket.close()
             self._socket = None
         self._unconfirmed.lose()
@@ -211,7 +236,7 @@ async def _connect_to_one_of(found: Sequence[tuple[int, int, int, str, Any]]) ->
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            _set_buffer(sock)
             async with asyncio.timeout(_LIMIT_SECONDS / len(found)):
                 await loop.sock_connect(sock, peer)
         except OSError as error:
@@ -223,6 +248,58 @@ async def _connect_to_one_of(found: Sequence[tuple[int, int, int, str, Any]]) ->
         else:
             return sock
     raise problem
+
+
+def _set_buffer(sock: socket.socket) -> None:
+    """Limits the buffer, to half of what may be had: the rest of a line always finds room."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LAST_RECORD_BUFFER_BYTES)
+    most_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)  # on Linux twice what it would be set to
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(_SEND_BUFFER_BYTES, most_bytes // 4))
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # where that is limited (net.ipv4.tcp_notsent_lowat), room is no room
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
+
+
+async def _until_writable(sock: socket.socket) -> None:
+    """Waits until a third of the buffer is free.
+
+    One that is full takes a few bytes all the same: it would grow with each line that they are a part of.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    if poll.poll(0):
+        return
+    loop = asyncio.get_running_loop()
+    has_room = asyncio.Event()
+    loop.add_writer(sock, has_room.set)
+    try:
+        await has_room.wait()
+    finally:
+        if sock.fileno() >= 0:  # else `_drop` has done it
+            loop.remove_writer(sock)
+
+
+def _send_some(sock: socket.socket, data: memoryview) -> int:
+    """Sends as much as there is room for; returns how much."""
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        return 0
+
+
+def _send_with_more_room(sock: socket.socket, data: memoryview) -> int:
+    """Sends the rest of a line into a buffer that is made larger for it; returns how much there was room for."""
+    before_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // _BUFFER_FACTOR
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LAST_RECORD_BUFFER_BYTES)
+    sent = 0
+    try:
+        while sent < len(data):
+            sent += sock.send(data[sent:])
+    except BlockingIOError:
+        pass
+    finally:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, before_bytes)
+    return sent
 
 
 def _is_open(sock: socket.socket) -> bool:

@@ -14,7 +14,7 @@ from fleetmem.sinks.pickled import frames
 from fleetmem.sinks.tcp import CARBON_LINES, CARBON_PICKLE, STATSD, Receiver, TcpTransport
 from unit.builders import Run
 
-MEGABYTES = b"x" * 19_999_999 + b"\n"
+MEGABYTES = (b"x" * 199 + b"\n") * 100_000
 """More than all buffers on the way hold."""
 
 
@@ -37,7 +37,7 @@ class Connection:
         try:
             while True:
                 await server.is_reading.wait()
-                data = await loop.sock_recv(self._socket, 4096)
+                data = await loop.sock_recv(self._socket, server.read_bytes)
                 if not data:
                     break
                 self.received += data
@@ -74,6 +74,7 @@ class Server:
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
         self.port = 0
+        self.read_bytes = 4096
         self.connections: list[Connection] = []
         self.is_reading = asyncio.Event()
         self.is_reading.set()
@@ -518,6 +519,91 @@ def test_a_send_that_is_cancelled(with_server: WithServer) -> None:
         await transport.flush()
         assert server.received[1] == b"b 1 2\n"
         assert 0 < len(server.received[0]) < len(MEGABYTES)
+
+    with_server(use)
+
+
+# --- whole lines only ------------------------------------------------------------------------------------------------
+
+
+def uneven_lines(chance: random.Random) -> bytes:
+    """Returns more than all buffers on the way hold, of lines that nothing divides evenly."""
+    lengths = [chance.randrange(1, 150) for _ in range(30_000)]
+    return b"".join(b"n%s %d 1700000000\n" % (b"x" * length, 4_194_304) for length in lengths)
+
+
+def _limit(sending: asyncio.Task[None], _transport: TcpTransport) -> Awaitable[object]:
+    """Ends it by its own limit."""
+    return asyncio.wait([sending])
+
+
+async def _cancel(sending: asyncio.Task[None], _transport: TcpTransport) -> None:
+    """Ends it as a stop, a reload and a server that is removed do."""
+    await asyncio.sleep(0.05)
+    sending.cancel()
+    await asyncio.wait([sending])
+
+
+async def _close(sending: asyncio.Task[None], transport: TcpTransport) -> None:
+    """Closes under it, and only then cancels."""
+    await asyncio.sleep(0.05)
+    await transport.close()
+    sending.cancel()
+    await asyncio.wait([sending])
+
+
+@pytest.mark.parametrize("give_up", [_limit, _cancel, _close])
+@pytest.mark.parametrize("receiver", [STATSD, CARBON_LINES, CARBON_PICKLE])
+@pytest.mark.usefixtures("short_limit")
+def test_a_connection_ends_with_a_whole_line(
+    with_server: WithServer, receiver: Receiver, give_up: Callable[..., Awaitable[None]]
+) -> None:
+    """A receiver that stops, and reads on later, reads whole lines or frames to the end of each connection."""
+    chance = random.Random(7)  # noqa: S311 - no secret
+
+    async def use(server: Server, transport: TcpTransport) -> None:
+        server.read_bytes = 65_536
+        for run in range(1, 5):
+            server.is_reading.clear()
+            text = uneven_lines(chance)
+            sending = asyncio.create_task(transport.send(text, 0))
+            await give_up(sending, transport)
+            assert sending.cancelled() or isinstance(sending.exception(), SinkError)
+            server.is_reading.set()
+            await server.until(lambda run=run: len(server.connections) == run and all(server.endings))  # type: ignore[misc]
+            data = server.received[-1]
+            assert server.endings[-1] == "ended"
+            assert 0 < len(data) < len(receiver.encode(text) if receiver.encode else text)
+            assert receiver.end_of_record(data, len(data)) == len(data)
+            transport = TcpTransport(receiver, server.host, server.port)  # with nothing to send again
+
+    with_server(use, receiver)
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_line_that_no_buffer_holds_is_broken_off(with_server: WithServer) -> None:
+    """Where the rest of a line cannot be sent, the connection is reset: no receiver takes that for its end."""
+
+    async def use(server: Server, transport: TcpTransport) -> None:
+        server.is_reading.clear()
+        with pytest.raises(SinkError, match="took nothing for"):
+            await transport.send(b"x" * 20_000_000 + b"\n", 0)
+        server.is_reading.set()
+        await server.until(lambda: all(server.endings))
+        assert server.endings == ["reset"]
+
+    with_server(use, STATSD)
+
+
+def test_a_line_longer_than_the_buffer_arrives(with_server: WithServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room for the rest of a line is no limit to it where the receiver reads."""
+    monkeypatch.setattr(tcp, "_SEND_BUFFER_BYTES", 4096)
+
+    async def use(server: Server, transport: TcpTransport) -> None:
+        text = b"x" * 3_000_000 + b"\n" + b"a 1 2\n" * 1000
+        await transport.send(text, 0)
+        await transport.flush()
+        assert server.received == [text]
 
     with_server(use)
 
