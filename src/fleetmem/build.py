@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetmem.build_hosts import HostSettings, settings_by_host
-from fleetmem.build_sinks import STATSD, Spec, build_sinks, build_sites, ports_of
+from fleetmem.build_sinks import STATSD, Spec, build_sinks, build_sites, ports_of, share_out_servers
 from fleetmem.collector import Collector
 from fleetmem.config import Probe, Settings, split_shard
 from fleetmem.connect.keys import AskPassphrase
@@ -170,10 +170,17 @@ def build_fleet(
         SinkError: the spool of a sink cannot be used; likewise.
     """
     inventory = inventory or read_inventory(settings)
-    reach = _reach_settings(settings, inventory)
-    names = tuple(inventory.host_names)
-    spec = FleetSpec(settings, tuple(inventory.hosts), names, reach, settings.shape.max_series)
-    return build(spec, ask_passphrase, current, inventory)
+    return build(fleet_spec(settings, inventory), ask_passphrase, current, inventory)
+
+
+def fleet_spec(settings: Settings, inventory: Inventory) -> FleetSpec:
+    """Returns what the fleet of a configuration and its inventory is built from.
+
+    Raises:
+        ConfigError: several ssh configurations name hosts, and none is chosen.
+    """
+    reach, names = _reach_settings(settings, inventory), tuple(inventory.host_names)
+    return FleetSpec(settings, tuple(inventory.hosts), names, reach, settings.shape.max_series)
 
 
 def build(
@@ -187,56 +194,111 @@ def build(
     Raises:
         UsageError, SinkError: see `build_fleet`.
     """
+    return assemble(prepare(spec, ask_passphrase, current), current, inventory)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The part of a fleet that takes files, programs, name look-ups and ports: all that may block is done.
+
+    Attributes:
+        opened: closes what was opened for it.
+    """
+
+    spec: FleetSpec
+    names: FleetNames
+    reach: Reach
+    by_host: dict[Host, HostSettings]
+    targets: dict[Host, Target]
+    series_room: int | None
+    sinks: dict[Spec, Sink]
+    sites: "dict[Spec, Site]"
+    health: Health
+    opened: ExitStack
+
+    def close(self) -> None:
+        """Frees ports and files where no fleet comes of it."""
+        self.opened.close()
+
+
+def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: Fleet | None = None) -> Prepared:
+    """Reads and opens what a fleet takes. It blocks, and changes nothing of `current`: call it beside the event loop.
+
+    Raises:
+        UsageError, SinkError: see `build_fleet`.
+    """
     settings, hosts = spec.settings, spec.hosts
-    names = _names(spec, current.names if current else None)
-    is_refresh = current is not None and settings is current.settings  # of hosts alone: nothing else is read again
+    is_refresh = _is_refresh(spec, current)
     before = current.reach if current else None
     reach = before if before and is_refresh else Reach(spec.reach, ask_passphrase, before)
     by_host = settings_by_host(settings, hosts, is_refresh=is_refresh)
     targets = reach.resolve(hosts, lambda host: by_host[host].ssh)
-    series_room = _series_room(spec)
-    has_same_shape = current and current.settings.shape == settings.shape
-    series = current.series if current and has_same_shape else SeriesPool()
+    names, series_room = _names(spec, current.names if current else None), _series_room(spec)
     health = current.health if current else Health()
     pages, ports = health.pages(), ports_of([*current.sinks, *current.sites]) if current else set()
     with ExitStack() as undo:
         sites = build_sites(settings, current.sites if current else {}, pages, ports, undo)
-        sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports, spec.senders)
-        undo.pop_all()
+        sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports, undo, spec.senders)
+        opened = undo.pop_all()
+    return Prepared(spec, names, reach, by_host, targets, series_room, sinks, sites, health, opened)
+
+
+def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Inventory | None = None) -> Fleet:
+    """Returns the fleet of what has been prepared for it, with what `current` has in common with it. Nothing blocks.
+
+    Args:
+        prepared: for the same `current`.
+        current: the fleet that this one takes the place of; its connections and shapers are taken from it.
+        inventory: where its hosts are from.
+    """
+    spec, reach, by_host, targets = prepared.spec, prepared.reach, prepared.by_host, prepared.targets
+    has_same_shape = current is not None and current.settings.shape == spec.settings.shape
+    series = current.series if current and has_same_shape else SeriesPool()
+    share_out_servers(spec.settings, prepared.sinks)
     make_link = partial(_make_link, reach=reach, by_host=by_host)
     collector = Collector(
         make_link=make_link,
         make_parser=lambda host: SnapshotParser(by_host[host].probe.kind),
         make_request=partial(_make_request, by_host),
         make_shaper=_make_shapers(spec, series),
-        sinks=sinks.values(),
+        sinks=prepared.sinks.values(),
     )
-    reach.take(targets, before)
+    reach.take(targets, current.reach if current else None)
     if current:
-        same = [host for host in hosts if _is_same(current, host, targets[host], by_host[host].probe)]
-        for link in collector.adopt(current.collector, same):
-            link.reach = reach
-            if not is_refresh:
-                link.forgive()
-    if current and has_same_shape:
-        collector.adopt_shapers(current.collector, hosts)
-    series.room = series_room
-    latest = {host: host for host in hosts}
+        _adopt_links(collector, current, prepared)
+        if has_same_shape:
+            collector.adopt_shapers(current.collector, spec.hosts)
+    series.room = prepared.series_room
     return Fleet(
         spec,
         inventory or Inventory(()),
-        names,
+        prepared.names,
         reach,
         by_host,
         targets,
         collector,
         series,
-        sinks,
-        latest,
+        prepared.sinks,
+        {host: host for host in spec.hosts},
         make_link,
-        sites,
-        health,
+        prepared.sites,
+        prepared.health,
     )
+
+
+def _adopt_links(collector: Collector, current: Fleet, prepared: Prepared) -> None:
+    """Moves the connections of hosts that are reached and asked as before; a reload forgives what they failed with."""
+    targets, by_host = prepared.targets, prepared.by_host
+    same = [host for host in prepared.spec.hosts if _is_same(current, host, targets[host], by_host[host].probe)]
+    for link in collector.adopt(current.collector, same):
+        link.reach = prepared.reach
+        if not _is_refresh(prepared.spec, current):
+            link.forgive()
+
+
+def _is_refresh(spec: FleetSpec, current: Fleet | None) -> bool:
+    """Whether only the hosts are others: nothing else is read again."""
+    return current is not None and spec.settings is current.settings
 
 
 def _names(spec: FleetSpec, before: FleetNames | None) -> FleetNames:

@@ -40,6 +40,7 @@ def build_sinks(
     current: dict[Spec, Sink],
     pages: Pages,
     ports_in_use: set[object],
+    undo: ExitStack,
     senders: int = 1,
 ) -> dict[Spec, Sink]:
     """Returns the sinks that a configuration names, each with what it is made from.
@@ -50,15 +51,15 @@ def build_sinks(
         current: sinks that are there already; those that are made from the same stay.
         pages: what Prometheus's address shows beside the metrics.
         ports_in_use: see `ports_of`.
+        undo: is given what closes each file and port that is opened here.
         senders: processes that send to the same StatsD servers.
 
     Raises:
         UsageError: a port cannot be listened on, a package is missing.
         SinkError: the spool cannot be used.
     """
-    wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}  # what they take is let go of where a later one fails
-    servers = settings.statsd.servers()
-    for server in servers:
+    wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}
+    for server in settings.statsd.servers():
         wanted[STATSD, server, settings.statsd.model_copy(update={"server": ()})] = partial(
             _statsd, settings.statsd, server, names, senders
         )
@@ -76,11 +77,7 @@ def build_sinks(
         )
     if settings.file.path:
         wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
-    with ExitStack() as undo:
-        made = {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
-        undo.pop_all()
-    _share_out(servers, [sink for spec, sink in made.items() if spec[0] == STATSD])
-    return made
+    return {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
 
 
 def build_sites(
@@ -110,9 +107,10 @@ def ports_of(specs: Iterable[Spec]) -> set[object]:
     return {spec[2] for spec in specs if spec[0] in ("prometheus", "health")}
 
 
-def _share_out(servers: Sequence[Server], sinks: Sequence[Sink]) -> None:
+def share_out_servers(settings: Settings, made: Mapping[Spec, Sink]) -> None:
     """Gives each StatsD server its hosts: always the same ones, whatever the order of the servers."""
-    addresses = [str(server) for server in servers]
+    addresses = [str(server) for server in settings.statsd.servers()]
+    sinks = [sink for spec, sink in made.items() if spec[0] == STATSD]
     for number, (address, sink) in enumerate(zip(addresses, sinks, strict=True), 1):
         sink.name = "statsd" if number == 1 else f"statsd_{number}"
         sink.takes = partial(_is_owner, address, addresses) if len(addresses) > 1 else take_all

@@ -20,18 +20,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from fleetmem.build import Fleet, build_fleet, read_inventory
+from fleetmem.build import Fleet, Prepared, assemble, fleet_spec, read_inventory
 from fleetmem.channel import Orders
 from fleetmem.config import Settings
-from fleetmem.errors import SinkError, UsageError, reason_of
+from fleetmem.errors import SinkError, UsageError
 from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
+from fleetmem.reading import READ_SECONDS, prepare_aside, read_aside
 from fleetmem.report import add_up
 from fleetmem.sampler import Begin, Listener, Sampler, SamplerSpec
 from fleetmem.schedule import Grid
 from fleetmem.selfstats import SelfStats
-from fleetmem.side_thread import call_aside
 from fleetmem.systemd import ServiceManager
 from fleetmem.worker_process import WorkerProcess
 
@@ -39,7 +39,6 @@ log = logging.getLogger("fleetmem.daemon")
 
 _T = TypeVar("_T")
 
-_READ_SECONDS = 30.0  # for what a reload reads, beside the time that an inventory has
 _READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins later
 _STOP_WORKERS_SECONDS = 0.5
 _SHUT_DOWN_SECONDS = 4.4  # sinks may take 4.3; a worker that hangs is killed then
@@ -67,30 +66,21 @@ def _destinations(fleet: Fleet) -> str:
     return (f", to {sinks}" if sinks else "") + sites
 
 
-async def _aside(work: Callable[[], _T], what: str, limit_seconds: float = _READ_SECONDS) -> _T:
-    """Returns the result of a call that blocks, while the event loop goes on.
-
-    Raises:
-        UsageError: the call takes longer than the limit, or no thread can be started for it.
-    """
-    try:
-        return await call_aside(work, name=what, limit_seconds=limit_seconds)
-    except TimeoutError as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        raise UsageError(f"{what}: {reason_of(error)}") from error
-
-
 def _read_seconds(settings: Settings) -> float:
     """Returns how long a reading of the inventory may take: its own limit comes first, as that names the source."""
-    return settings.inventory.timeout_seconds + _READ_SECONDS
+    return settings.inventory.timeout_seconds + READ_SECONDS
 
 
 class Change(NamedTuple):
-    """A new configuration, with its inventory read."""
+    """A new configuration, with all read that it names."""
 
-    settings: Settings
     inventory: Inventory
+    prepared: Prepared
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+        return self.prepared.spec.settings
 
 
 class Daemon:
@@ -123,6 +113,7 @@ class Daemon:
         self._workers = [WorkerProcess(number, each, self._add) for number, each in enumerate(orders, 1)]
         self._sampler = Sampler(fleet, self._grid_here, on_outcome)
         self._inventory = fleet.inventory
+        self._is_untaken = False  # what the inventory had last
         self._stopping = asyncio.Event()
         self._stop_seconds = 0.0
         self._reloading = asyncio.Event()
@@ -200,7 +191,7 @@ class Daemon:
         self._health.begin(self._grid.interval_seconds, self._fleet.longest_sample_seconds)
         async with asyncio.TaskGroup() as group:
             stop, reload = group.create_task(self._stopping.wait()), group.create_task(self._next_change())
-            others = [stop, reload, *map(group.create_task, [self._report_cycles(), self._follow_inventory()])]
+            others = [stop, reload, group.create_task(self._report_cycles())]
             await asyncio.wait([stop, reload], return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
                 await self._replacing.acquire()  # a fleet that is half in its place leaves connections behind
@@ -215,20 +206,24 @@ class Daemon:
         while seconds and self._inventory.can_change:
             await asyncio.sleep(seconds)
             try:
-                is_changed = await _aside(self._inventory.refresh, "inventory", _read_seconds(self._fleet.settings))
+                refresh_seconds = _read_seconds(self._fleet.settings)
+                is_changed = await read_aside(self._inventory.refresh, "inventory", refresh_seconds)
             except UsageError as error:
                 log.warning("%s; the hosts stay as they are", error)
             else:
-                if is_changed:
+                if is_changed or self._is_untaken:
                     await self._take_hosts()
 
     async def _take_hosts(self) -> None:
+        """Takes the hosts that the inventory has now; where that fails the next refresh tries again."""
+        self._is_untaken = True
         old = self._fleet
         try:
-            new = build_fleet(old.settings, _ask_nobody, old, self._inventory)
+            prepared = await prepare_aside(fleet_spec(old.settings, self._inventory), _ask_nobody, old)
         except (UsageError, SinkError) as error:
             log.error("inventory not taken, the hosts stay as they are: %s", _on_one_line(error))
             return
+        new = assemble(prepared, old, self._inventory)
         async with self._replacing:
             await self._take(new, self._grid.with_hosts(new.hosts))
         came, gone = len(set(new.hosts) - set(old.hosts)), len(set(old.hosts) - set(new.hosts))
@@ -269,17 +264,25 @@ class Daemon:
         self._sampler.put_stats(shipped)
 
     async def _next_change(self) -> Change:
-        """Returns the next configuration that SIGHUP asks for, and its inventory; an invalid one is reported."""
+        """Returns the next configuration that SIGHUP asks for, with all that it names; an invalid one is reported."""
         while True:
-            await self._reloading.wait()
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(self._follow_inventory())
+                await self._reloading.wait()
+                async with self._replacing:  # a fleet that is half in its place leaves connections behind
+                    following.cancel()
             self._reloading.clear()
             self._manager.reloading()
             try:
-                settings = self._load_settings()
-                read = partial(read_inventory, settings, self._inventory)
-                return Change(settings, await _aside(read, "inventory", _read_seconds(settings)))
-            except UsageError as error:
+                return await self._read_change()
+            except (UsageError, SinkError) as error:
                 self._keep_old(error)
+
+    async def _read_change(self) -> Change:
+        settings = await read_aside(self._load_settings, "configuration")
+        read = partial(read_inventory, settings, self._inventory)
+        inventory = await read_aside(read, "inventory", _read_seconds(settings))
+        return Change(inventory, await prepare_aside(fleet_spec(settings, inventory), _ask_nobody, self._fleet))
 
     async def _reload_or_stop(self, group: asyncio.TaskGroup, change: Change) -> None:
         """Does not wait for sinks that are gone with a reload when it is to stop: its own time runs beside theirs."""
@@ -288,12 +291,8 @@ class Daemon:
         stop.cancel()
 
     async def _reload(self, change: Change) -> None:
-        """Takes a new configuration in place of the old one; an invalid one is reported and the old one stays."""
-        try:
-            new = build_fleet(change.settings, _ask_nobody, self._fleet, change.inventory)
-        except (UsageError, SinkError) as error:
-            self._keep_old(error)
-            return
+        """Takes a new configuration in place of the old one."""
+        new = assemble(change.prepared, self._fleet, change.inventory)
         if change.settings.run.workers != self._fleet.settings.run.workers:
             log.warning("run.workers is taken with the next start; until then there are as many as before")
         self._inventory = change.inventory
@@ -308,6 +307,7 @@ class Daemon:
 
     async def _take(self, new: Fleet, grid: Grid) -> None:
         self._grid = grid
+        self._is_untaken = False
         if self._workers:
             for worker, orders in zip(self._workers, self._share_out(new, len(self._workers)), strict=True):
                 worker.take(orders)

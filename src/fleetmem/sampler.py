@@ -15,12 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from fleetmem.build import Fleet, FleetSpec, build
+from fleetmem.build import Fleet, FleetSpec, assemble, build
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.errors import SinkError
 from fleetmem.failure_log import FailureLog
 from fleetmem.host_tasks import HostTasks
 from fleetmem.model import CollectorStats, Host, Outcome
+from fleetmem.reading import prepare_aside
 from fleetmem.report import Report, Totals
 from fleetmem.schedule import Grid, Schedule, Slot
 from fleetmem.selfstats import CycleStats
@@ -150,8 +151,10 @@ class Sampler:
         if self._on_outcome:
             self._on_outcome(outcome)
 
-    def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> Fleet:
-        """Returns the fleet of another spec, for `take`; with the same start of its grid only hosts are different.
+    async def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> Fleet:
+        """Returns the fleet of another spec, for `take`; what it takes is read while the sampling goes on.
+
+        With the same start of its grid only hosts are different.
 
         Raises:
             UsageError, SinkError: see `of`; nothing has changed then.
@@ -159,7 +162,8 @@ class Sampler:
         fleet = spec.fleet
         if spec.grid.start_seconds == self._grid.start_seconds:
             fleet = replace(fleet, settings=self._fleet.settings)  # the very same: what came from it is kept
-        return build(fleet, ask_passphrase, self._fleet)
+        prepared = await prepare_aside(fleet, ask_passphrase, self._fleet)
+        return assemble(prepared, self._fleet)
 
     async def take(self, fleet: Fleet, grid: Grid) -> None:
         """Takes a fleet in the place of the one that it was built from: its sinks begin, those that are gone end.

@@ -17,7 +17,9 @@ _left_behind: Counter[str] = Counter()
 _left_behind_lock = threading.Lock()
 
 
-async def call_aside(work: Callable[[], _T], *, name: str, limit_seconds: float) -> _T:
+async def call_aside(
+    work: Callable[[], _T], *, name: str, limit_seconds: float, discard: Callable[[_T], None] | None = None
+) -> _T:
     """Returns the result of a call that blocks, made in a thread of its own while the event loop goes on.
 
     After the limit, or when the caller is cancelled, the thread is left behind: neither the loop nor the end of the
@@ -27,6 +29,7 @@ async def call_aside(work: Callable[[], _T], *, name: str, limit_seconds: float)
         work: the call.
         name: what is done, for messages and for the thread.
         limit_seconds: how long the caller waits.
+        discard: is called with a result that comes when nobody waits for it any more, to close what it holds.
 
     Raises:
         TimeoutError: the call is not done within the limit, or too many calls of this name hang already.
@@ -45,7 +48,7 @@ async def call_aside(work: Callable[[], _T], *, name: str, limit_seconds: float)
 
     thread = SideThread(name)
     try:
-        future = thread.call(settled_work)
+        future = thread.call(settled_work, discard)
     except OSError:
         _forget(name)
         raise
@@ -91,8 +94,12 @@ class SideThread:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def call(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+    def call(self, work: Callable[[], _T], discard: Callable[[_T], None] | None = None) -> asyncio.Future[_T]:
         """Returns the future result of a call; who cancels it does not stop the call.
+
+        Args:
+            work: the call.
+            discard: is called on the loop with the result of a call that was cancelled.
 
         Raises:
             OSError: there is no thread, and may be no more; the call is not done.
@@ -102,6 +109,8 @@ class SideThread:
 
         def settle(result: Any, error: BaseException | None) -> None:
             if future.done():
+                if discard and not error:
+                    discard(result)
                 return
             if error:
                 future.set_exception(error)

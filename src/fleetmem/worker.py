@@ -26,6 +26,7 @@ from fleetmem.event_loop import first_error, raise_file_limit, run_async
 from fleetmem.garbage import keep_collections_short
 from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.model import Outcome
+from fleetmem.reading import PREPARING
 from fleetmem.sampler import Begin, Sampler
 
 log = logging.getLogger("fleetmem.worker")
@@ -40,10 +41,16 @@ class _ToMain(QueueHandler):
     def __init__(self, channel: Channel) -> None:
         super().__init__(None)  # type: ignore[arg-type] # `enqueue` is all that would use it
         self._channel = channel
+        self.addFilter(_is_news)
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Sends a record."""
         self._channel.send(LogLine(vars(record)))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the main process has not logged the same already, when it read what a new fleet takes."""
+    return record.threadName != PREPARING or record.levelno > logging.WARNING
 
 
 class Forwarder:
@@ -87,6 +94,7 @@ class _Worker:
         self._channel = channel
         self._forwarder = Forwarder(channel)
         self._forwarder.is_wanted = orders.forwards
+        self._taking = asyncio.Lock()
         with _without_warnings():
             self._sampler = Sampler.of(orders.spec, orders.passphrases.get, self._forwarder.put)
         self._allow_files(self._sampler.fleet)
@@ -116,10 +124,10 @@ class _Worker:
 
     async def _take(self, orders: Orders) -> None:
         self._forwarder.is_wanted = orders.forwards
-        with _without_warnings():
-            fleet = self._sampler.rebuild(orders.spec, orders.passphrases.get)
-        self._allow_files(fleet)
-        await self._sampler.take(fleet, orders.spec.grid)
+        async with self._taking:  # one after the other: each is built from the one before
+            fleet = await self._sampler.rebuild(orders.spec, orders.passphrases.get)
+            self._allow_files(fleet)
+            await self._sampler.take(fleet, orders.spec.grid)
 
     def _allow_files(self, fleet: Fleet) -> None:
         raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")

@@ -143,7 +143,7 @@ def test_a_stop_while_a_sink_that_is_gone_drains() -> None:
             running = group.create_task(sampler.run())
             await asyncio.sleep(0.1)
             spec = _spec_with("127.0.0.1:10")
-            taking = group.create_task(sampler.take(sampler.rebuild(spec, lambda _path: None), spec.grid))
+            taking = group.create_task(sampler.take(await sampler.rebuild(spec, lambda _path: None), spec.grid))
             await asyncio.sleep(0.1)
             assert not taking.done()
             await sampler.stop()
@@ -164,7 +164,7 @@ def test_slots_that_pass_while_a_sink_drains_are_missed() -> None:
             await asyncio.sleep(0.1)
             sampler.report()
             spec = _spec_with("127.0.0.1:10")
-            await sampler.take(sampler.rebuild(spec, lambda _path: None), spec.grid)
+            await sampler.take(await sampler.rebuild(spec, lambda _path: None), spec.grid)
             await asyncio.sleep(2 * _INTERVAL_SECONDS)
             cycle = sampler.report().cycle
             late_seconds.extend(cycle.late_seconds)
@@ -197,7 +197,7 @@ def test_a_host_that_changes_while_it_is_sampled_begins_anew(monkeypatch: pytest
             while len(begun) < len(_HOSTS):  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
             spec = _spec_with("127.0.0.1:9", _SLOW, start_seconds)
-            await sampler.take(sampler.rebuild(spec, lambda _path: None), spec.grid)
+            await sampler.take(await sampler.rebuild(spec, lambda _path: None), spec.grid)
             await asyncio.sleep(2 * _INTERVAL_SECONDS)
             assert len(ended) == len(_HOSTS)
             assert [target.access.command_timeout_seconds for target in begun] == [5] * len(_HOSTS) + [7] * len(_HOSTS)

@@ -163,8 +163,8 @@ class Breakers:
         withheld_total: logins that were not tried.
     """
 
-    def __init__(self, most_refusals: int, previous: "Breakers | None" = None) -> None:
-        self.withheld_total: int = previous.withheld_total if previous else 0
+    def __init__(self, most_refusals: int) -> None:
+        self.withheld_total = 0
         self._most = most_refusals
         self._breakers: dict[tuple[str, Identities], Breaker] = {}
 

@@ -227,7 +227,7 @@ class KeyRing:
     @property
     def passphrases(self) -> dict[Path, str]:
         """Those of the files that needed one."""
-        return {path: file.passphrase for path, file in self._files.items() if file.passphrase is not None}
+        return {path: file.passphrase for path, file in list(self._files.items()) if file.passphrase is not None}
 
     def close(self) -> None:
         """Closes the connections to agents."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -50,7 +51,8 @@ class Reach:
         self._host_keys = HostKeys()
         self._login = Login(self._host_keys, self._keys)
         self._jumps = Jumps(self._login, settings.limits)
-        self._breakers: Breakers = Breakers(settings.limits.most_refusals, previous._breakers if previous else None)
+        self._breakers: Breakers = Breakers(settings.limits.most_refusals)
+        self._resolving = threading.Lock()
         self._connect_slots = asyncio.Semaphore(settings.limits.max_connects)
         self._handshake_slots = asyncio.Semaphore(settings.limits.max_handshakes)
         self._turns = Turns(settings.limits.handshakes_per_second, settings.limits.max_handshakes)
@@ -65,17 +67,19 @@ class Reach:
         Raises:
             UsageError: something cannot be used.
         """
-        targets = self._resolver.resolve_all(hosts, ssh_of)
-        everybody = {target for each in targets.values() for target in (each, *each.jumps)}
-        for access in dict.fromkeys(target.access for target in everybody):
-            self._keys.prepare(access.identities)
-            self._host_keys.prepare(access.trust)
+        with self._resolving:  # a call that hangs may have been left behind; the next one comes in another thread
+            targets = self._resolver.resolve_all(hosts, ssh_of)
+            everybody = {target for each in targets.values() for target in (each, *each.jumps)}
+            for access in dict.fromkeys(target.access for target in everybody):
+                self._keys.prepare(access.identities)
+                self._host_keys.prepare(access.trust)
         return targets
 
     def take(self, targets: dict[Host, Target], previous: "Reach | None" = None) -> None:
         """Makes hosts its own, and the connections to jump hosts of a reach that it takes the place of."""
         self._targets = targets
         if previous and previous is not self:
+            self._breakers.withheld_total += previous.withheld_total
             self._jumps.adopt(previous._jumps, (target.jumps for target in targets.values()))
         policies = {target.access.trust.policy for each in targets.values() for target in (each, *each.jumps)}
         if HostKeyPolicy.INSECURE in policies and not (previous and previous._is_insecure):
