@@ -38,6 +38,15 @@ test: $(INSTALLED) tools check ## Install the servers that the tests need, then 
 tools: ## Install the servers that the tests need: sshd, busybox, StatsD, carbon, collectd, Prometheus
 	@PYTHON=$(PYTHON) scripts/install-test-tools $(TOOLS)
 
+# What tells most, soonest: no real server, no shell, no coverage. mypy is cheap once its cache is warm.
+.PHONY: check-fast
+check-fast: $(INSTALLED) ## Format, lint, layers, types, the quick unit tests: in half a minute
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+	@$(BIN)/pytest tests/unit -n 2 -q -m "not slow and not shells and not long"
+
 # Tests run three at a time, as most wait. Some have bounds on time: what fails beside another test is judged alone.
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, layers, types, tests
@@ -46,6 +55,10 @@ check: $(INSTALLED) ## Format, lint, layers, types, tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term || { [ $$? -eq 1 ] && $(BIN)/pytest --last-failed --last-failed-no-failures none; }
+
+.PHONY: check-long
+check-long: $(INSTALLED) tools ## The tests that take minutes, one at a time
+	$(BIN)/pytest -m long
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Try mutated frames on the parser for FUZZ_SECONDS (300): Atheris where it installs, else Hypothesis

@@ -110,6 +110,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_reload_that_changes_how_carbon_is_spoken_to(tmp_path: Path) -> None:
     """The new sink waits on disk where the old one did, and delivers what the old one left there."""
     with socket.create_server(("127.0.0.1", 0)) as carbon:

@@ -317,6 +317,7 @@ def _uncommented(*, with_examples: bool) -> dict[str, Any]:
     return tomllib.loads("\n".join(lines))
 
 
+@pytest.mark.slow
 def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
     """Uncommented, the sample is the defaults; the examples of keys that are not set are valid too."""
     assert load(_write(tmp_path, sample_toml()), {}).model_dump() == load(None, {}).model_dump()
@@ -324,6 +325,7 @@ def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
     assert load(None, _uncommented(with_examples=True)).ssh.port == 2222
 
 
+@pytest.mark.slow
 def test_the_sample_has_every_key_with_a_text() -> None:
     """No key is missing from the sample, and none is without its meaning."""
     values = _uncommented(with_examples=True)
@@ -383,6 +385,7 @@ _FLAGS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(_FLAGS)
 def test_what_show_prints_is_the_same_configuration(flags: dict[str, Any]) -> None:
     """`config show` gives a file that means what was in force, whatever is in its texts."""

@@ -275,6 +275,7 @@ def test_every_counter_has_something_that_moves_it(tmp_path: Path, receiver: soc
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVES)
 def test_a_counter_moves(name: str, tmp_path: Path, receiver: socket.socket) -> None:
     """From 0 to more when that happens which it counts."""

@@ -91,6 +91,7 @@ def test_an_error_of_several_lines_is_one_line_of_log() -> None:
     assert _on_one_line(ConfigError("no such file")) == "no such file"
 
 
+@pytest.mark.slow
 def test_a_sample_that_never_ends_lets_the_watchdog_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the event loop turns, but no host has an outcome any more, systemd hears nothing: it is to start anew."""
     limits = dict.fromkeys(("connect_timeout_seconds", "login_timeout_seconds", "command_timeout_seconds"), 0.1)

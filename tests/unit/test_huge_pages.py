@@ -16,6 +16,7 @@ def _kib_in_huge_pages() -> int:
     return int(match[1])
 
 
+@pytest.mark.slow
 def test_memory_is_in_huge_pages_and_says_the_same() -> None:
     """All of a large object is; what it holds does not change."""
     if not huge_pages._huge_page_bytes():

@@ -57,6 +57,7 @@ class _Stuck:
         """Has nothing to close."""
 
 
+@pytest.mark.slow
 def test_stuck_sinks_hold_up_a_reload_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a reload removes are given their time side by side: no host is sampled meanwhile."""
     monkeypatch.setattr(sampler, "DRAIN_SECONDS", 0.5)
@@ -90,6 +91,7 @@ def _left() -> Counter[str]:
     return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, _KINDS))
 
 
+@pytest.mark.slow
 def test_a_reload_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """At once: the collector looks at what is old once an hour. Also where connections are of many generations."""
     hosts, reloads = 5, 4

@@ -37,6 +37,7 @@ async def _run_until(sampler: Sampler, enough: asyncio.Event) -> Report:
     return sampler.report()
 
 
+@pytest.mark.slow
 def test_a_sampler_from_a_pickled_spec_in_a_thread() -> None:
     """Another thread, which can set no signals, owns one that is made from plain values: each host has its outcomes."""
     data = pickle.dumps(_spec())
@@ -69,6 +70,7 @@ def test_a_sampler_from_a_pickled_spec_in_a_thread() -> None:
     assert [sink.name for sink in report.sinks] == ["statsd"]
 
 
+@pytest.mark.slow
 def test_hosts_without_a_place_are_not_sampled() -> None:
     """They have their names and series all the same: others may bring their outcomes."""
     names: list[str] = []
@@ -87,6 +89,7 @@ def test_hosts_without_a_place_are_not_sampled() -> None:
     assert set(names) == {"web0", "web1"}
 
 
+@pytest.mark.slow
 def test_no_outcome_is_kept_until_the_next_one() -> None:
     """Thousands of hosts wait for their next slot; an outcome with all its rows for each of them is 100 KB."""
     kept: list[int] = []
@@ -133,6 +136,7 @@ def _drain_slowly(sampler: Sampler, seconds: float) -> None:
     sampler.fleet.collector.sinks[0].drain = drain  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_a_stop_while_a_sink_that_is_gone_drains() -> None:
     """The sampler ends, and what has come with the reload is not begun any more."""
 
@@ -152,6 +156,7 @@ def test_a_stop_while_a_sink_that_is_gone_drains() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_slots_that_pass_while_a_sink_drains_are_missed() -> None:
     """Later than half an interval they are not taken: all hosts would be asked at once."""
     late_seconds: list[float] = []
@@ -176,6 +181,7 @@ def test_slots_that_pass_while_a_sink_drains_are_missed() -> None:
     assert max(late_seconds) < 0.75 * _INTERVAL_SECONDS
 
 
+@pytest.mark.slow
 def test_a_host_that_changes_while_it_is_sampled_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its login ends, or it would leave a connection that nobody knows; the slot counts as missed."""
     begun: list[Target] = []

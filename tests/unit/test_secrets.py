@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from fleetmem import cli
 from fleetmem.config import Settings
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2"  # noqa: S105 - the one that is planted
 FORMS = (
     f"https://ops:{SECRET}@sd.invalid/hosts",

@@ -91,6 +91,7 @@ def test_children_are_not_told(systemd: socket.socket) -> None:
     assert environment == {"HOME": "/"}
 
 
+@pytest.mark.slow
 def test_the_watchdog(systemd: socket.socket) -> None:
     """It hears twice in its time, from the start on."""
     manager = _manager(systemd, WATCHDOG_USEC="200000", WATCHDOG_PID=str(os.getpid()))

@@ -1,10 +1,8 @@
 """What this process takes, and what a child does."""
 
 import asyncio
-import os
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -20,31 +18,44 @@ def _now() -> Usage:
     return usage
 
 
+_TAKES_AND_GIVES_BACK = """
+import asyncio, os, threading
+from fleetmem.usage import own_usage
+
+async def main():
+    before, ending = own_usage(), threading.Event()
+    thread = threading.Thread(target=ending.wait)
+    thread.start()
+    task = asyncio.create_task(asyncio.sleep(60))
+    reader, writer = os.pipe()
+    memory = bytearray(b"x") * 50_000_000
+    taken = own_usage()
+    os.close(reader)
+    os.close(writer)
+    ending.set()
+    thread.join()
+    task.cancel()
+    await asyncio.wait([task])
+    after = own_usage()
+    print(len(memory), *before, *taken, *after)
+
+asyncio.run(main())
+"""
+
+
 def test_what_is_taken_is_counted() -> None:
-    """Memory, a pipe, a thread, a task and CPU time, each as it is taken, and given back."""
-
-    async def main() -> None:
-        before, ending = _now(), threading.Event()
-        thread = threading.Thread(target=ending.wait)
-        thread.start()
-        task = asyncio.create_task(asyncio.sleep(60))
-        reader, writer = os.pipe()
-        memory = bytearray(b"x") * (50 * _MIB)
-        taken = _now()
-        os.close(reader)
-        os.close(writer)
-        assert taken.rss_bytes - before.rss_bytes == pytest.approx(len(memory), rel=0.1)
-        assert taken.open_files - before.open_files == 2
-        assert taken.threads - before.threads == 1
-        assert taken.tasks - before.tasks == 1
-        ending.set()
-        thread.join()
-        task.cancel()
-        await asyncio.wait([task])
-        after = _now()
-        assert (after.open_files, after.threads, after.tasks) == (before.open_files, before.threads, before.tasks)
-
-    asyncio.run(main())
+    """Memory, a pipe, a thread and a task, each as it is taken and given back: in a process that does nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TAKES_AND_GIVES_BACK], capture_output=True, text=True, timeout=60, check=True
+    )
+    memory_bytes, *numbers = map(float, done.stdout.split())
+    fields = len(Usage._fields)
+    before, taken, after = (Usage._make(map(int, numbers[at : at + fields])) for at in range(0, 3 * fields, fields))
+    assert taken.rss_bytes - before.rss_bytes == pytest.approx(memory_bytes, rel=0.1)
+    assert taken.open_files - before.open_files == 2
+    assert taken.threads - before.threads == 1
+    assert taken.tasks - before.tasks == 1
+    assert (after.open_files, after.threads, after.tasks) == (before.open_files, before.threads, before.tasks)
 
 
 def test_cpu_time() -> None:

@@ -63,6 +63,7 @@ def _exchange(connection: socket.socket, data: bytes) -> float:
     return (time.monotonic() - begun) * 1000
 
 
+@pytest.mark.slow
 def test_a_round_trip_takes_what_was_asked_for(serve: Callable[[bytes], int]) -> None:
     """Never less, and a few ms more at the most."""
     with DelayProxy([serve(b"")], _ROUND_TRIP_MS) as proxy, _connect(proxy) as connection:
@@ -71,6 +72,7 @@ def test_a_round_trip_takes_what_was_asked_for(serve: Callable[[bytes], int]) ->
     assert _ROUND_TRIP_MS <= min(round_trips_ms) <= _ROUND_TRIP_MS + _LATE_MS
 
 
+@pytest.mark.slow
 def test_a_connection_costs_one_round_trip_too(serve: Callable[[bytes], int]) -> None:
     """The first answer on a new connection is there after two, as it is through a network."""
     firsts_ms = []
@@ -81,6 +83,7 @@ def test_a_connection_costs_one_round_trip_too(serve: Callable[[bytes], int]) ->
     assert 2 * _ROUND_TRIP_MS <= min(firsts_ms) <= 2 * _ROUND_TRIP_MS + _LATE_MS
 
 
+@pytest.mark.slow
 def test_the_rate_is_not_limited(serve: Callable[[bytes], int]) -> None:
     """4 MB come back in a few round trips, not in one round trip for each piece."""
     data = b"x" * 4_000_000
@@ -104,6 +107,7 @@ def test_ends_are_passed_on_and_bytes_counted(serve: Callable[[bytes], int]) -> 
         assert proxy.passed() == Passed(connections=1, bytes_to_targets=10, bytes_to_clients=15, round_trips=(1,))
 
 
+@pytest.mark.slow
 def test_round_trips_are_counted(serve: Callable[[bytes], int]) -> None:
     """TCP's, that of the greeting, and one for each answer that was waited for before the next was asked for."""
     with DelayProxy([serve(b"hello")], 10) as proxy:

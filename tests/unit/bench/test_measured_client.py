@@ -2,6 +2,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from measured_client import ClientCost, Job, measure
 from subreaper import children
 
@@ -28,6 +30,7 @@ def _measure(folder: Path, *commands: list[str], limit_seconds: float = 30, stop
     return measure(Job([*commands], dict(os.environ), *files, limit_seconds, stop_at_lines))
 
 
+@pytest.mark.slow
 def test_what_a_command_leaves_behind_counts_and_is_ended(tmp_path: Path) -> None:
     """As OpenSSH's control masters are: no children of the command when it is over, and they would stay."""
     cost = _measure(tmp_path, ["python3", "-c", _LEAVES_ONE_BEHIND])
@@ -37,6 +40,7 @@ def test_what_a_command_leaves_behind_counts_and_is_ended(tmp_path: Path) -> Non
     assert cost.wall_seconds[0] < 30
 
 
+@pytest.mark.slow
 def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
     """Each has its wall time and status; what they print comes together."""
     cost = _measure(tmp_path, ["sh", "-c", "echo one"], ["sh", "-c", "sleep 0.2; echo two; exit 3"])

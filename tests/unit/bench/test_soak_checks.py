@@ -21,6 +21,8 @@ from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.usage import Usage
 from soak_checks import Check, SoakChecks
 
+pytestmark = pytest.mark.slow
+
 Record = dict[str, Any]
 
 INTERVAL_SECONDS = 4.0

@@ -135,6 +135,7 @@ def test_usage_errors(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["collect"], ["hosts", "-i", "a:b"], ["collect", "--nope"], ["nope"]])
 def test_usage_errors_of_the_module(arguments: list[str]) -> None:
     """`python -m fleetmem` is the same command, in a process of its own."""
@@ -146,6 +147,7 @@ def test_usage_errors_of_the_module(arguments: list[str]) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves() -> None:
     """`fleetmem ... | head` ends without a traceback."""
     read_end, write_end = os.pipe()
@@ -161,6 +163,7 @@ def test_a_reader_that_leaves() -> None:
     assert ended.stderr == b""
 
 
+@pytest.mark.slow
 def test_an_encrypted_key_without_a_terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can type a passphrase: told at once, with the way out."""
     key = asyncssh.generate_private_key("ssh-ed25519")
@@ -171,6 +174,7 @@ def test_an_encrypted_key_without_a_terminal(run: Run, tmp_path: Path, monkeypat
     assert "is encrypted and nobody is there to type its passphrase: load it with ssh-add" in ended.err
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_asked_for_on_the_terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a terminal the passphrase is asked for by the key's name."""
     key = asyncssh.generate_private_key("ssh-ed25519")
@@ -243,6 +247,7 @@ def test_flags_over_environment_over_file(run: Run, tmp_path: Path, monkeypatch:
     assert tomllib.loads(run("config", "show", "-c", str(given)).out)["prefix"] == "fleetmem"
 
 
+@pytest.mark.slow
 def test_config_sample(run: Run) -> None:
     """The sample is what the function gives, as it is."""
     ended = run("config", "sample")
@@ -262,6 +267,7 @@ def test_config_check_counts_every_sink(run: Run) -> None:
     assert ended == Ended(0, "ok: 1 hosts, 3 sinks\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["config sample", "config show", "config check -i a", "hosts -i a", "probe"])
 def test_a_full_disk_under_stdout(command: str) -> None:
     """One line and status 4, not a traceback."""

@@ -58,6 +58,7 @@ def _start(*words: str, **environment: str) -> dict[str, Any]:
 _COLLECT = ("collect", "-i", "127.0.0.1", "-p", "1", "-F", "none", "-o", os.devnull)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", [(), ("-g", "127.0.0.1:9")])
 def test_collect_imports_nothing_that_it_does_not_use(sink: tuple[str, ...]) -> None:
     """Neither tables nor pages nor inventories of other kinds, where none is asked for."""
@@ -66,17 +67,20 @@ def test_collect_imports_nothing_that_it_does_not_use(sink: tuple[str, ...]) -> 
     assert not _UNUSED & set(facts["modules"])
 
 
+@pytest.mark.slow
 def test_collect_reads_no_source() -> None:
     """What settings mean is read from the source where it is printed, and only there."""
     assert not [path for path in _start(*_COLLECT)["read"] if path.endswith("config.py")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(loadable() is None, reason="it is not known what the loader may find")
 def test_collect_runs_no_compiler() -> None:
     """None is asked for libraries that are not there; where those are that are, ldconfig says."""
     assert {Path(child).name for child in _start(*_COLLECT)["children"]} <= {"ldconfig"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
 def test_bars_are_there_for_what_says_that_it_is_a_terminal(variable: str) -> None:
     """By these variables rich takes a pipe for a terminal; whether there are bars is then for it to say."""

@@ -184,6 +184,7 @@ def test_the_others_follow_the_first_that_is_let_in() -> None:
     assert len(asyncio.run(_try_at_once(Breakers(5), 30, 0.02, None))) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short_youth")
 def test_hosts_that_hang_hold_up_nobody_for_long() -> None:
     """Logins that take their time make way for others after a while, five by five."""

@@ -21,6 +21,8 @@ from fleetmem.lab.simulated_host import Fault, Plan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import Failure
 
+pytestmark = pytest.mark.slow
+
 _KINDS = (asyncssh.SSHClientConnection, Guard, ProbeChannel, Client)
 
 

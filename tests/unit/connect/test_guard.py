@@ -118,6 +118,7 @@ def test_what_takes_long_is_taken_in_turns() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_host_over_its_allowance_is_cut_off() -> None:
     """Nothing more of it is taken."""
     # Far from the edge: what a busy machine makes of the time in between is forgiven, at 2 %.
@@ -130,6 +131,7 @@ def test_a_host_over_its_allowance_is_cut_off() -> None:
     assert error.reason.startswith("took 0.4 s of our time")
 
 
+@pytest.mark.slow
 def test_what_we_do_meanwhile_is_not_charged() -> None:
     """Python looks for garbage whenever it likes: with 10,000 hosts that takes a second, and some host is there."""
     guard, connection, _ = guarded(seconds_per_portion=0.6)

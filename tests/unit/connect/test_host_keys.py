@@ -362,6 +362,7 @@ def test_another_collector_is_just_being_faster(file: Path, monkeypatch: pytest.
     assert error.kind is Kind.HOST_KEY_CHANGED, "the other one saw another key"
 
 
+@pytest.mark.slow
 def test_two_writers_keep_whole_lines(path: Path) -> None:
     """Two collectors that record the same 200 hosts at the same time: each host has one line, and it is whole."""
     context = multiprocessing.get_context("spawn")

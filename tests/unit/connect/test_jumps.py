@@ -106,6 +106,7 @@ def test_ways_that_are_written_differently(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_what_nobody_uses_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some time after the last host has left, the jump hosts on its way are closed; the next one makes them anew."""
     monkeypatch.setattr(jumps, "_UNUSED_SECONDS", 0.1)

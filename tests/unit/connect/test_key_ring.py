@@ -133,6 +133,7 @@ def test_what_was_taken_comes_first(keys: list[Path]) -> None:
     asyncio.run(several())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A key that is told has to be there and be one; of those in the ssh configuration it is told, of the usual not."""
     encrypted = _make(tmp_path / "encrypted", "sesame")
@@ -153,6 +154,7 @@ def test_what_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert not caplog.messages
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_asked_once(tmp_path: Path) -> None:
     """Not for each host, and not again for the ring of a reload."""
     asked: list[Path] = []

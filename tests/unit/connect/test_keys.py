@@ -54,6 +54,7 @@ def _public(path: Path) -> bytes:
     return asyncssh.read_public_key(str(path) if path.suffix == ".pub" else f"{path}.pub").public_data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key_format", _FORMATS)
 @pytest.mark.parametrize("key_type", _TYPES)
 def test_a_key_without_passphrase(make_key: MakeKey, key_type: str, key_format: str) -> None:
@@ -63,6 +64,7 @@ def test_a_key_without_passphrase(make_key: MakeKey, key_type: str, key_format: 
     assert (file.public_data, file.problem) == (_public(path), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key_format", _FORMATS)
 @pytest.mark.parametrize("key_type", _TYPES)
 def test_an_encrypted_key(make_key: MakeKey, key_type: str, key_format: str) -> None:
@@ -73,6 +75,7 @@ def test_an_encrypted_key(make_key: MakeKey, key_type: str, key_format: str) -> 
     assert person.asked_for == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key_type", "key_format"), _ENCRYPTIONS)
 def test_a_wrong_passphrase_may_be_corrected(make_key: MakeKey, key_type: str, key_format: str) -> None:
     """A slip of the finger is no reason to stop."""
@@ -81,6 +84,7 @@ def test_a_wrong_passphrase_may_be_corrected(make_key: MakeKey, key_type: str, k
     assert not person.answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key_type", "key_format"), _ENCRYPTIONS)
 def test_three_wrong_passphrases(make_key: MakeKey, key_type: str, key_format: str) -> None:
     """After three tries it ends with the key's name."""
@@ -151,6 +155,7 @@ def test_a_key_that_is_replaced(tmp_path: Path, make_key: MakeKey, caplog: pytes
     assert message.startswith(f"key {key} has changed and cannot be read: ")
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_remembered_for_a_renewed_certificate(tmp_path: Path, make_key: MakeKey) -> None:
     """Nobody is asked again because a certificate was renewed."""
     key = tmp_path / "key"

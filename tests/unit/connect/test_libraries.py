@@ -90,6 +90,7 @@ def test_searches_are_spared(monkeypatch: pytest.MonkeyPatch, names: bytes | Non
     assert ctypes.util.find_library is search
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "library", "algorithm"), [("kex", "liboqs", "sntrup761"), ("mac", "nettle", "umac")])
 def test_algorithms_are_the_same(kind: str, library: str, algorithm: str) -> None:
     """What asyncssh has with these libraries, it has here."""

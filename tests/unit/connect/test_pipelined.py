@@ -209,6 +209,7 @@ def test_decoys(cipher: bytes, sent_types: list[int]) -> None:
     assert connection.sent == sent_types
 
 
+@pytest.mark.slow
 def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Path) -> None:
     """Not while it is heard of, though no timer is set anew for that."""
     key = _key(tmp_path / "key")

@@ -59,6 +59,7 @@ async def _log_in(folder: Path, hosts: int, limits: LoginLimits, *, has_jump: bo
     return seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_jump", [False, True])
 def test_so_many_logins_at_the_same_time(tmp_path: Path, has_jump: bool) -> None:
     """Over all hosts; through a jump host there is a limit of its own."""
@@ -67,12 +68,14 @@ def test_so_many_logins_at_the_same_time(tmp_path: Path, has_jump: bool) -> None
     assert Server.most_at_work == (3 if has_jump else 6)
 
 
+@pytest.mark.slow
 def test_so_many_logins_in_a_second(tmp_path: Path) -> None:
     """Six at once, the other ten at twenty a second."""
     limits = LoginLimits(max_handshakes=6, handshakes_per_second=20)
     assert asyncio.run(_log_in(tmp_path, 16, limits, has_jump=False)) >= 10 / 20
 
 
+@pytest.mark.slow
 def test_so_many_in_a_second_through_a_jump_host(tmp_path: Path) -> None:
     """Likewise, whatever may go on beside it."""
     limits = LoginLimits(jump_handshakes=4, handshakes_per_second=0, jump_handshakes_per_second=20)

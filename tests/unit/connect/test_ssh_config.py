@@ -229,6 +229,7 @@ def test_tokens(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert expand(setting, "%r %p", answer) == "root 22", "what was asked for is stronger than the file"
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="ab*?!,[]", max_size=8), st.text(alphabet="ab[]", max_size=5))
 def test_patterns_have_two_signs(patterns: str, text: str) -> None:
     """Stars and question marks match, a bracket is a bracket, and an exclamation mark denies; nothing else happens."""
@@ -246,6 +247,7 @@ def test_patterns_have_two_signs(patterns: str, text: str) -> None:
     assert matches_list(text, patterns) is (is_named and not is_denied)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200))
 def test_nothing_but_a_configuration_error_comes_out(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Whatever a file holds."""

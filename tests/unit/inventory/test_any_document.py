@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,7 @@ def _is_listing(listing: Listing) -> None:
     assert all(host.name.isprintable() and host.address.isprintable() for host in listing.hosts)
 
 
+@pytest.mark.slow
 @given(_DOCUMENTS)
 def test_any_values(data: Any) -> None:
     """As JSON, and as Ansible's YAML."""

@@ -100,6 +100,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(_FULL, _JSON)))
 def test_any_entry_is_a_host_or_an_error(entry: dict[str, Any]) -> None:
     """Nothing that JSON can hold is a bug of ours."""

@@ -100,6 +100,7 @@ def test_what_is_no_url(url: str) -> None:
         fetch(url, 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer() -> None:
     """The limit holds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -109,6 +110,7 @@ def test_a_server_that_does_not_answer() -> None:
         assert time.monotonic() - begun < 5
 
 
+@pytest.mark.slow
 def test_a_server_that_drips() -> None:
     """A byte now and then does not stretch the limit."""
 

@@ -204,6 +204,7 @@ def test_inventories_that_cannot_be_used_together_keep_all_hosts(
     assert ("no host or group 'gone'" if limit else "listed with two addresses") in caplog.text
 
 
+@pytest.mark.slow
 def test_what_hangs_is_left_behind_and_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that does not answer (a FIFO that nobody writes to) is an error in time, and one thread for good."""
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.0)

@@ -46,6 +46,7 @@ def test_what_is_not_there_is_told() -> None:
         Programs().run(["/nowhere/program"], "x", 1)
 
 
+@pytest.mark.slow
 def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     """In time, also where only a child of it still has the pipe open."""
     for script in ("sleep 60 & echo $! > {0}; wait", "sleep 60 & echo $! > {0}; exit 0"):

@@ -64,6 +64,7 @@ def test_another_process_with_the_same_pid_is_not_touched(started: list[Process]
     assert is_alive(identity)
 
 
+@pytest.mark.slow
 def test_what_ignores_sigterm_is_killed(
     started: list[Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_program_that_is_not_there_is_told(started: list[Process], tmp_path: P
         process.wait_until(lambda: False, 20)
 
 
+@pytest.mark.slow
 def test_a_process_ends_when_its_time_is_over(tmp_path: Path) -> None:
     """The kernel's alarm ends a program that knows nothing of it."""
     process = Process(Command("it", ["sleep", "60"], tmp_path / "log"), Limit(1))

@@ -42,6 +42,7 @@ def test_the_share_of_rows_that_change(churn: float) -> None:
     assert changed == pytest.approx(150 * churn * 100, abs=1)
 
 
+@pytest.mark.slow
 def test_processes_grow_leak_come_and_go() -> None:
     """Of the pids of a host most stay; of these some only grow."""
     samples = _samples(_plan(), 200)

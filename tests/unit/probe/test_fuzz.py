@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from .fuzzing import exercise, seeds, streams
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(streams())
 def test_mutated_frames(data: bytes) -> None:

@@ -140,6 +140,7 @@ def test_twenty_thousand_processes() -> None:
     assert sum(row.rss_bytes for row in processes) == 1024 * sum(range(1, 20_001))
 
 
+@pytest.mark.slow
 def test_more_processes_than_a_host_has() -> None:
     """A frame beyond the limit is refused before anything is made of its rows."""
     rows = [b"P %d 0 8 4 - - - x" % pid for pid in range(1, MAX_PROCESSES + 1)]

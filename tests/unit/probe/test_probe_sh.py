@@ -24,6 +24,8 @@ from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import FactsKind, ProbeKind, Processes
 
+pytestmark = pytest.mark.shells
+
 _SHELLS = ("dash", "bash", "busybox sh")
 _AWKS = ("mawk", "gawk", "busybox")
 _KINDS = (ProbeKind.STATUS, ProbeKind.PS)

@@ -14,6 +14,8 @@ from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
 
+pytestmark = pytest.mark.shells
+
 _LOGIN_SHELLS = ("sh", "bash", "dash", "zsh", "fish", "csh", "tcsh", "ksh", "busybox sh")
 _POSIX_SHELLS = ("dash", "bash", "busybox sh", "zsh --emulate sh")
 

@@ -252,6 +252,7 @@ def test_a_fleet_that_shrinks() -> None:
     assert host.pids(*_rows(1, 2, 4)) == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interval_seconds", "lifetime_seconds"), [(1, 0.1), (1, 1), (10, 1), (10, 15), (10, 60)])
 @pytest.mark.parametrize(("detail", "top"), [(Detail.PROCESS, None), (Detail.PROCESS, 200), (frozenset(Detail), None)])
 def test_a_storm(
@@ -291,6 +292,7 @@ def test_a_storm(
     assert host.budget.used == least
 
 
+@pytest.mark.slow
 @given(snapshots(), any_limits(), st.integers(0, 60), st.none() | st.integers(0, 60))
 def test_a_budget_holds(
     history: list[tuple[float, Snapshot]], limits: Limits, room: int, fleet_room: int | None
@@ -311,6 +313,7 @@ def test_a_budget_holds(
     assert fleet.used == 0
 
 
+@pytest.mark.slow
 @given(snapshots(), st.integers(0, 40), st.sampled_from([Detail.PROCESS, Detail.COMMAND, frozenset(Detail)]))
 def test_incumbents_stay(history: list[tuple[float, Snapshot]], room: int, detail: Detail | frozenset[Detail]) -> None:
     """Without other limits, what had series in the sample before has them now."""
@@ -325,6 +328,7 @@ def test_incumbents_stay(history: list[tuple[float, Snapshot]], room: int, detai
         before = kept
 
 
+@pytest.mark.slow
 @given(snapshots(), st.sampled_from([Detail.PROCESS, Detail.COMMAND, frozenset(Detail)]))
 def test_a_budget_that_is_large_changes_nothing(
     history: list[tuple[float, Snapshot]], detail: Detail | frozenset[Detail]

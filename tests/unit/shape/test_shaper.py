@@ -340,6 +340,7 @@ def assert_adds_up(shaped: Shaped, rows: Sequence[ProcessMemory]) -> None:
     assert all(shaped.left_out.values())
 
 
+@pytest.mark.slow
 @given(snapshots(), any_limits())
 def test_totals_add_up(history: list[tuple[float, Snapshot]], limits: Limits) -> None:
     """Whatever the limits and whatever came before."""
@@ -365,6 +366,7 @@ def test_limits_hold(rows: tuple[ProcessMemory, ...], limits: Limits) -> None:
         assert max(left_out, default=0) <= max(smallest, limits.min_rss_bytes)
 
 
+@pytest.mark.slow
 @given(snapshots(), st.integers(1, 4))
 def test_whoever_leaves_top_was_overtaken(history: list[tuple[float, Snapshot]], top: int) -> None:
     """A process that is still there loses its place only to others that are all a tenth larger, or had it before."""

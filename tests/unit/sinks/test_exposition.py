@@ -188,6 +188,7 @@ def test_hosts_of_any_name_are_kept_apart(names: list[str]) -> None:
     assert [original(label) for label in labels] == names
 
 
+@pytest.mark.slow
 @given(st.lists(st.booleans(), max_size=8))
 def test_series_are_counted(answers: list[bool]) -> None:
     """`series` is what the text holds, whatever came before."""

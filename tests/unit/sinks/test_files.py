@@ -319,6 +319,7 @@ def test_a_folder_that_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert messages == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_again_and_again(tmp_path: Path) -> None:
     """No line is lost that was said to be written, none is there twice, none is cut, and all files can be read."""
     path = tmp_path / "data" / "m.jsonl"

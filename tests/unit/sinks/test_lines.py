@@ -26,6 +26,7 @@ def _lines(row: tuple[int, int]) -> bytes:
 _ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=10, unique_by=lambda row: row[0])
 
 
+@pytest.mark.slow
 @given(st.lists(_ROWS, max_size=8))
 def test_any_history(history: list[list[tuple[int, int]]]) -> None:
     """The text is that of the rows in their order; only new ones are written; what began and what ended is told."""

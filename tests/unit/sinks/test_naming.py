@@ -148,6 +148,7 @@ _PREFIXES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}(\.[A-Za-z0-9_]{1,18})?", 
 _HOST = st.text(string.ascii_lowercase + string.digits + ".:-[]%", min_size=1, max_size=120)
 
 
+@pytest.mark.slow
 @given(_PREFIXES, st.lists(_HOST, min_size=1, unique=True), command_names(), st.integers(0, 10**10 - 1))
 def test_a_whole_name_fits(prefix: str, hosts: list[str], command: str, pid: int) -> None:
     """No prefix, host, command and pid make a name longer than 127 bytes or one with an empty part."""

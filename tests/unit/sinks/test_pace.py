@@ -13,6 +13,8 @@ from fleetmem.sinks.pace import (
     Pace,
 )
 
+pytestmark = pytest.mark.slow
+
 _WINDOW_SECONDS = 0.2
 _BUFFER_DATAGRAMS = 92  # of 1432 bytes, in a Linux socket with the default receive buffer
 
@@ -131,6 +133,7 @@ def test_a_backlog_that_shrinks_is_still_cleared_in_time() -> None:
     assert now <= CATCH_UP_SECONDS * 1.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [220.0, 400.0, 425.0, 430.0, 450.0, 4000.0])
 def test_a_load_above_the_steady_pace_leaves_no_backlog_behind(load: float) -> None:
     """What comes in all the time goes out as fast: no lag that stays, and so nothing to lose at a stop."""
@@ -166,6 +169,7 @@ def test_thousands_a_second_are_asked_for_together() -> None:
     assert pace.at_once == 1
 
 
+@pytest.mark.slow
 def test_a_load_that_grows() -> None:
     """10,000 hosts log in for a minute: what waits meanwhile fits the queue (45,000), and then nothing does."""
     pace, now_seconds, sent = Pace(0.0), 0.0, 0

@@ -44,6 +44,7 @@ _values = st.integers(0, 2**63) | st.integers(0, 10**9).map(lambda millionths: m
 _points = st.tuples(_names, st.tuples(st.integers(0, 2**32 - 1), _values))
 
 
+@pytest.mark.slow
 @given(st.lists(_points, max_size=30), st.integers(1, 60))
 def test_carbon_reads_the_lines_again(points: list[Any], times: int) -> None:
     """What carbon reads from the frames are the points of the lines, in order, whatever their number."""

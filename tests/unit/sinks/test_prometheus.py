@@ -221,6 +221,7 @@ def test_stats() -> None:
     serve(test)
 
 
+@pytest.mark.slow
 def test_a_scrape_sees_whole_outcomes() -> None:
     """While outcomes come in, each host is shown as one of them, never as parts of two."""
     hosts = [Host(f"web{number}", "10.0.0.1") for number in range(5)]

@@ -514,6 +514,7 @@ class HungSpool:
         """Is not reached."""
 
 
+@pytest.mark.slow
 def test_a_hung_disk_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
     """Closing gives up on it, and says what is lost."""
 

@@ -259,6 +259,7 @@ _OUTCOMES = st.just(failure()) | st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(_OUTCOMES, max_size=8), st.sampled_from(Retire))
 def test_points_are_lines_and_every_series_ends(outcomes: list[Outcome], retire: Retire) -> None:
     """Over any history: as many points as lines, no name twice in a text, and what was not 0 at last is retired."""
@@ -275,6 +276,7 @@ def test_points_are_lines_and_every_series_ends(outcomes: list[Outcome], retire:
         assert set(last.values()) <= {"0"}
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(_ROWS, max_size=6, unique_by=lambda row: row.pid), min_size=1, max_size=6))
 def test_what_a_receiver_shows_is_the_last_sample(history: list[list[ProcessMemory]]) -> None:
     """A receiver that repeats the last value for ever shows the last sample's RSS, and 0 for all that is gone."""

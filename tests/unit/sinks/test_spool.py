@@ -129,6 +129,7 @@ _batches = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_batches, st.integers(256 * 1024, 2 * MEBIBYTE))
 def test_it_is_a_bounded_queue(
@@ -154,6 +155,7 @@ def test_it_is_a_bounded_queue(
             assert _disk_bytes(path) <= 1.3 * max_bytes + MEBIBYTE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "count"), [(14_000, 50), (2_500, 50), (5, 1000), (100_000, 5)])
 def test_the_file_is_bounded(path: Path, size: int, count: int) -> None:
     """At any time, and most of it is used: five times what fits, large and small, the newest of it stays."""
@@ -227,6 +229,7 @@ for number in itertools.count(first, 3):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment(path: Path) -> None:
     """A process that appends is killed, five times over: each time what it took is there, whole, in order, once."""
     for batches in (1, 5, 20, 50, 100):

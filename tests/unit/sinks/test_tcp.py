@@ -269,6 +269,7 @@ def test_others_run_while_much_is_sent(with_server: WithServer) -> None:
     with_server(use)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refusing_port", "silent_port"])
 def test_a_name_with_several_addresses(
     with_server: WithServer, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -350,6 +351,7 @@ def test_a_server_that_never_reads(with_server: WithServer) -> None:
     with_server(use, STATSD)
 
 
+@pytest.mark.slow
 def test_a_server_that_reads_slowly(with_server: WithServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it takes something within the limit, it gets all, however long that takes."""
     monkeypatch.setattr(tcp, "_LIMIT_SECONDS", 1.0)
@@ -662,6 +664,7 @@ def test_statsd_gets_nothing_twice(with_server: WithServer) -> None:
     with_server(use, STATSD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_carbon_loses_nothing_whatever_breaks(with_server: WithServer, seed: int) -> None:
     """300 texts to a server that breaks off a connection now and then: each arrives at least once, as whole lines."""

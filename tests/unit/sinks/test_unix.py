@@ -92,6 +92,7 @@ def test_a_full_receiver_is_waited_for(run: Run, path: Path, receiver: socket.so
     run(main())
 
 
+@pytest.mark.slow
 def test_a_receiver_that_never_reads(
     run: Run, path: Path, receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

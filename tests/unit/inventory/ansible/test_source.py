@@ -149,6 +149,7 @@ def test_a_program_of_old_is_asked_for_each_host(tmp_path: Path) -> None:
     assert _read(script).hosts == [Host("a", "10.0.0.1", user="u"), Host("b", "b", user="u")]
 
 
+@pytest.mark.slow
 def test_a_program_has_its_time(tmp_path: Path) -> None:
     """All of its calls together."""
     script = _write_script(tmp_path / "inventory", "exec sleep 60")
@@ -209,6 +210,7 @@ def test_what_is_no_list(data: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_deep_or_wide_list_is_read_in_time() -> None:
     """Groups in a chain of 500, and 10,000 hosts in 300 groups."""
     chain = {f"g{number}": {"children": [f"g{number + 1}"]} for number in range(500)} | {"g500": {"hosts": ["a"]}}
