@@ -262,6 +262,7 @@ def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Invent
         make_request=partial(_make_request, by_host),
         make_shaper=_make_shapers(spec, series),
         sinks=prepared.sinks.values(),
+        bugs=current.collector.bugs if current else None,
     )
     reach.take(targets, current.reach if current else None)
     if current:

@@ -10,23 +10,19 @@ built from plain values and callables (see `build`), and touches no signal, no g
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Set
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
+from fleetmem.bugs import Bugs
 from fleetmem.connect.link import Link
-from fleetmem.errors import HostError
+from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.members import Members
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 
 
-class _Member(NamedTuple):
-    link: Link
-    parser: SnapshotParser
-
-
-class Collector:
+class Collector(Members):
     """Samples hosts and hands their outcomes to the sinks.
 
     Args:
@@ -35,6 +31,11 @@ class Collector:
         make_request: makes the line that asks the probe of a host for a frame, for a request id.
         make_shaper: makes what a host's snapshots are shaped by.
         sinks: where outcomes go.
+        bugs: counts what goes wrong by a fault of ours; its own where there is none.
+        is_strict: bugs surface, for tests.
+
+    Attributes:
+        sinks: see above.
     """
 
     def __init__(
@@ -44,48 +45,48 @@ class Collector:
         make_request: Callable[[Host, int], bytes],
         make_shaper: Callable[[Host], Shaper],
         sinks: Iterable[Sink],
+        bugs: Bugs | None = None,
+        *,
+        is_strict: bool = False,
     ) -> None:
+        super().__init__(make_link, make_parser, make_shaper, bugs or Bugs(is_strict=is_strict))
         self.sinks = list(sinks)
-        self._make_link = make_link
-        self._make_parser = make_parser
         self._make_request = make_request
-        self._make_shaper = make_shaper
-        self._members: dict[Host, _Member] = {}
-        self._shapers: dict[Host, Shaper] = {}
-        self._gone_handshakes = self._gone_reconnects = 0
-
-    @property
-    def connected_hosts(self) -> Set[Host]:
-        """Hosts that have been sampled: each has a connection here, or is about to have one."""
-        return self._members.keys()
-
-    @property
-    def handshakes_total(self) -> int:
-        """Connections tried so far."""
-        return self._gone_handshakes + sum(member.link.connects_total for member in self._members.values())
-
-    @property
-    def reconnects_total(self) -> int:
-        """Connections tried so far to hosts that had been tried before."""
-        return self._gone_reconnects + sum(max(0, member.link.connects_total - 1) for member in self._members.values())
 
     async def sample(self, host: Host) -> Outcome:
-        """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle."""
-        if not (member := self._members.get(host)):
-            member = self._members[host] = _Member(self._make_link(host), self._make_parser(host))
-        shaper = self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
+        """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle, also after a bug."""
         begun_unix_seconds, begun = time.time(), time.monotonic()
+        stage = Stage.COMMAND
         try:
+            member, shaper = self._member(host)
             answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
-            shaped = shaper.shape(member.parser.parse(answer.frame), answer.asked_unix_seconds)
+            stage = Stage.PARSE
+            snapshot = member.parser.parse(answer.frame)
+            stage = Stage.SHAPE
+            shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
             seconds = time.monotonic() - begun
             outcome: Outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
         except HostError as error:
             seconds = time.monotonic() - begun
             outcome = Failure(host, begun_unix_seconds, seconds, error.stage, error.kind, error.message)
+        except Exception as bug:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
+            seconds = time.monotonic() - begun
+            ours = await self._begin_anew(host, stage, bug)
+            outcome = Failure(host, begun_unix_seconds, seconds, ours.stage, ours.kind, ours.message)
         for sink in self.sinks:
-            sink.put(outcome)
+            try:
+                sink.put(outcome)
+            except Exception as bug:  # noqa: BLE001 - likewise: one sink, not the others
+                self.bugs.note(f"sink {sink.name}", bug)
         return outcome
+
+    async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
+        """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""
+        self.bugs.note(f"host {host.name}", bug)
+        with self.bugs.caught(f"host {host.name}"):
+            await self._make_anew(host, stage)
+        what = f"{type(bug).__name__}: {bug}" if str(bug) else type(bug).__name__
+        return HostError(stage, Kind.INTERNAL, f"a bug in fleetmem: {what}")
 
     async def collect(
         self,
@@ -106,34 +107,11 @@ class Collector:
 
         async def visit(host: Host) -> None:
             async with slots:
-                on_start(host)
-                on_outcome(await self.sample(host))
-                await self.forget(host)
+                with self.bugs.caught("collect"):
+                    on_start(host)
+                    on_outcome(await self.sample(host))
+                await self._forget_safely(host)
 
         async with asyncio.TaskGroup() as group:
             for host in hosts:
                 group.create_task(visit(host))
-
-    def adopt(self, other: "Collector", hosts: Iterable[Host]) -> list[Link]:
-        """Takes over, and returns, the connections of another collector to these hosts; the other keeps the rest."""
-        adopted = {host: other._members.pop(host) for host in hosts if host in other._members}
-        self._members |= adopted
-        self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total  # of the rest
-        return [link for link, _parser in adopted.values()]
-
-    def adopt_shapers(self, other: "Collector", hosts: Iterable[Host]) -> None:
-        """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
-        self._shapers |= {host: other._shapers.pop(host) for host in hosts if host in other._shapers}
-
-    async def forget(self, host: Host) -> None:
-        """Disconnects from a host; its probe ends."""
-        if shaper := self._shapers.pop(host, None):
-            shaper.close()
-        if member := self._members.pop(host, None):
-            self._gone_handshakes += member.link.connects_total
-            self._gone_reconnects += max(0, member.link.connects_total - 1)
-            await member.link.close()
-
-    async def close(self) -> None:
-        """Disconnects from all hosts."""
-        await asyncio.gather(*map(self.forget, {*self._members, *self._shapers}))

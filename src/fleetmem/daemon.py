@@ -93,6 +93,7 @@ class Daemon:
         manager: who wants to know how it is.
         workers: processes that sample. One is this one; of several, each has its share, and this one what there is
             once: signals, inventory, own counters, and sinks other than StatsD's.
+        is_strict: bugs surface, for tests.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class Daemon:
         on_outcome: Listener | None = None,
         manager: ServiceManager | None = None,
         workers: int = 1,
+        *,
+        is_strict: bool = False,
     ) -> None:
         self.stats = SelfStats()
         self._load_settings = load_settings
@@ -110,8 +113,9 @@ class Daemon:
         self._on_outcome = on_outcome
         self._grid = _new_grid(fleet)
         orders = self._share_out(fleet, workers) if workers > 1 else []
-        self._workers = [WorkerProcess(number, each, self._add) for number, each in enumerate(orders, 1)]
-        self._sampler = Sampler(fleet, self._grid_here, on_outcome)
+        self._bugs = fleet.collector.bugs
+        self._workers = [WorkerProcess(number, each, self._add, self._bugs) for number, each in enumerate(orders, 1)]
+        self._sampler = Sampler(fleet, self._grid_here, on_outcome, is_strict=is_strict)
         self._inventory = fleet.inventory
         self._is_untaken = False  # what the inventory had last
         self._stopping = asyncio.Event()
@@ -235,7 +239,8 @@ class Daemon:
         for cycle in count(grid.cycle_of(time.monotonic())):
             await asyncio.sleep(grid.end_of(cycle) - time.monotonic())
             await self._ask_workers(grid.interval_seconds * _ANSWER_SHARE)
-            self._tell()
+            with self._bugs.caught("report"):
+                self._tell()
 
     async def _ask_workers(self, seconds: float) -> None:
         async with asyncio.TaskGroup() as group:
@@ -333,7 +338,8 @@ class Daemon:
         """Takes an outcome that a worker has forwarded."""
         self._sampler.put(outcome)
         if self._on_outcome:
-            self._on_outcome(outcome)
+            with self._bugs.caught("output"):
+                self._on_outcome(outcome)
 
     async def _shut_down(self, members: list[asyncio.Task[None]]) -> None:
         """Lets all deliver what they have, side by side; sinks here get what workers have sampled up to the end."""

@@ -9,6 +9,8 @@
     │   └── GraphiteError              Graphite cannot be asked what it stores
     └── LabError                       the lab cannot be started, watched or stopped  exit status 1
 
+Any other exception is a bug of ours: it becomes a `Failure` of kind `internal`   exit status 70
+
 asyncssh's and the OS's errors are turned into `HostError` at one door, `connect.translate`.
 """
 
@@ -48,6 +50,7 @@ class Stage(StrEnum):
     LOGIN = "login"
     COMMAND = "command"
     PARSE = "parse"
+    SHAPE = "shape"
 
 
 class Kind(StrEnum):
@@ -67,6 +70,8 @@ class Kind(StrEnum):
     SUDO_REFUSED = "sudo_refused"
     BAD_FRAME = "bad_frame"
     DISCONNECTED = "disconnected"
+    INTERNAL = "internal"
+    """a bug of fleetmem itself; the log has its traceback"""
 
 
 class HostError(FleetmemError):

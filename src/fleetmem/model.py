@@ -53,6 +53,7 @@ COLLECTOR_MEASURES = (
     "reconnects_total",
     "logins_withheld_total",
     "outcomes_dropped_total",
+    "bugs_total",
     "workers",
     "workers_restarted_total",
     "names_kept_apart",

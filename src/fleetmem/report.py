@@ -16,6 +16,7 @@ class Totals(NamedTuple):
     reconnects_total: int = 0
     logins_withheld_total: int = 0
     outcomes_dropped_total: int = 0
+    bugs_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from fleetmem.bugs import Bugs
 from fleetmem.build import Fleet, FleetSpec, assemble, build
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.errors import SinkError
@@ -25,7 +26,7 @@ from fleetmem.reading import prepare_aside
 from fleetmem.report import Report, Totals
 from fleetmem.schedule import Grid, Schedule, Slot
 from fleetmem.selfstats import CycleStats
-from fleetmem.sinks.sink import Service, SinkState
+from fleetmem.sinks.sink import Service, Sink, SinkState, SinkStats
 from fleetmem.usage import own_usage
 
 log = logging.getLogger("fleetmem.daemon")
@@ -70,6 +71,7 @@ class Sampler:
         grid: when each host is sampled; those without a place are not.
         on_outcome: called with each outcome.
         now: the clock of the grid.
+        is_strict: bugs surface, for tests; else each costs one host, or one sink, what it happened to.
     """
 
     def __init__(
@@ -78,8 +80,13 @@ class Sampler:
         grid: Grid,
         on_outcome: Listener | None = None,
         now: Callable[[], float] = time.monotonic,
+        *,
+        is_strict: bool = False,
     ) -> None:
         self._fleet = fleet
+        self._bugs = fleet.collector.bugs  # of all fleets that take this one's place, too
+        self._bugs.is_strict |= is_strict
+        self._sink_states: dict[Sink, SinkState] = {}
         self._grid = grid
         self._on_outcome = on_outcome
         self._now = now
@@ -106,6 +113,11 @@ class Sampler:
     def fleet(self) -> Fleet:
         """What it samples."""
         return self._fleet
+
+    @property
+    def bugs(self) -> Bugs:
+        """Counts what goes wrong by a fault of ours."""
+        return self._bugs
 
     async def run(self, begin: Begin | None = None) -> None:
         """Samples until `stop`; then delivers what is queued and disconnects, within 5 s.
@@ -147,9 +159,12 @@ class Sampler:
     def _add(self, outcome: Outcome, late_seconds: float) -> None:
         """Counts an outcome. It is not kept: thousands of hosts sleep until their next one."""
         self._cycle.add(outcome, late_seconds, self._grid.seconds_of_cycle(self._now()))
-        self._failures.add(outcome)
-        if self._on_outcome:
-            self._on_outcome(outcome)
+        try:
+            self._failures.add(outcome)
+            if self._on_outcome:
+                self._on_outcome(outcome)
+        except Exception as bug:  # noqa: BLE001 - the host has its outcome, and so have the sinks
+            self._bugs.note("output", bug)
 
     async def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> Fleet:
         """Returns the fleet of another spec, for `take`; what it takes is read while the sampling goes on.
@@ -197,14 +212,16 @@ class Sampler:
 
     async def _replace(self, old: Fleet, new: Fleet) -> None:
         self._failures.keep(new.hosts)
+        self._sink_states.clear()
         hosts = set(new.hosts)
         async with asyncio.TaskGroup() as ending:  # side by side, for as long as that takes
             for sink in old.collector.sinks:
                 is_kept = sink in new.collector.sinks
-                sink.replace_hosts(new.names, hosts if is_kept else set(), time.time())  # else their series end there
+                with self._bugs.caught(f"sink {sink.name}"):  # the series of hosts that are gone end there
+                    sink.replace_hosts(new.names, hosts if is_kept else set(), time.time())
             for service in old.services:
                 if service not in new.services:
-                    ending.create_task(_end(service, self._services.pop(service)))
+                    ending.create_task(self._end(service, self._services.pop(service)))
         self._begin_services()
         await old.collector.close()  # what the new one did not adopt
         if old.reach is not new.reach:
@@ -215,47 +232,73 @@ class Sampler:
             return
         for service in self._fleet.services:
             if self._group and service not in self._services:
-                self._services[service] = self._group.create_task(service.run())
+                running = self._bugs.keep_running(f"output {service.address}", service.run)
+                self._services[service] = self._group.create_task(running)
 
     def report(self) -> Report:
         """Returns what happened since it was asked last, and how it is."""
         cycle, self._cycle = self._cycle, CycleStats()
         collector, reach = self._fleet.collector, self._fleet.reach
+        sinks = tuple(map(self._state_of, collector.sinks))  # before the count of bugs
         return Report(
             self._grid.start_seconds,
             cycle,
             len(self._in_flight),
-            Totals(collector.handshakes_total, collector.reconnects_total, reach.withheld_total),
+            Totals(
+                collector.handshakes_total,
+                collector.reconnects_total,
+                reach.withheld_total,
+                bugs_total=self._bugs.total,
+            ),
             self._fleet.names.hosts_kept_apart,
             self._fleet.names.commands_kept_apart,
             own_usage(),
-            tuple(map(SinkState.of, collector.sinks)),
+            sinks,
         )
+
+    def _state_of(self, sink: Sink) -> SinkState:
+        """Returns the state of a sink; where a bug hides it, the last one that is known: totals must not fall."""
+        with self._bugs.caught(f"sink {sink.name}"):
+            self._sink_states[sink] = SinkState.of(sink)
+        return self._sink_states.get(sink) or SinkState(sink.name, sink.address, None, SinkStats())
 
     def put(self, outcome: Outcome) -> None:
         """Hands the outcome of a host that a worker samples to those sinks that workers do not have."""
         for sink in self._fleet.single_sinks:
-            sink.put(outcome)
+            with self._bugs.caught(f"sink {sink.name}"):
+                sink.put(outcome)
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Ships the collector's own counters through its sinks."""
         for sink in self._fleet.collector.sinks:
-            sink.put_stats(stats)
+            with self._bugs.caught(f"sink {sink.name}"):
+                sink.put_stats(stats)
 
     async def _shut_down(self) -> None:
         async with asyncio.TaskGroup() as group:  # side by side: 5 s are all there is
             for service, task in self._services.items():
-                group.create_task(_end(service, task))
+                group.create_task(self._end(service, task))
             group.create_task(self._disconnect())
 
     async def _disconnect(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DISCONNECT_SECONDS):
-                await self._fleet.collector.close()
-                await self._fleet.reach.close()
+                with self._bugs.caught("disconnecting"):
+                    await self._fleet.collector.close()
+                    await self._fleet.reach.close()
+
+    async def _end(self, service: Service, task: asyncio.Task[None]) -> None:
+        place = f"output {service.address}"
+        try:
+            with self._bugs.caught(place):
+                await _drain(service)
+        finally:
+            task.cancel()
+            with self._bugs.caught(place):
+                await service.close()
 
 
-async def _end(service: Service, task: asyncio.Task[None]) -> None:
+async def _drain(service: Service) -> None:
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             await service.drain()
@@ -265,6 +308,3 @@ async def _end(service: Service, task: asyncio.Task[None]) -> None:
             service.address,
             error if isinstance(error, SinkError) else "no time left",
         )
-    finally:
-        task.cancel()
-        await service.close()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from fleetmem.bugs import Bugs
 from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request
 from fleetmem.errors import reason_of
 from fleetmem.health import WorkerState
@@ -37,18 +38,20 @@ class WorkerProcess:
         number: for people, from 1.
         orders: what it is to sample.
         on_outcome: called with each outcome, where the orders want them forwarded.
+        bugs: counts what goes wrong by a fault of ours.
 
     Attributes:
         restarts_total: how often it was started again.
         ready: set when it can begin.
     """
 
-    def __init__(self, number: int, orders: Orders, on_outcome: Listener) -> None:
+    def __init__(self, number: int, orders: Orders, on_outcome: Listener, bugs: Bugs | None = None) -> None:
         self.restarts_total = 0
         self.ready = asyncio.Event()
         self._number = number
         self._orders = orders
         self._on_outcome = on_outcome
+        self._bugs = bugs or Bugs()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._cycle = CycleStats()
@@ -75,7 +78,9 @@ class WorkerProcess:
         deaths = 0
         while not self._stopping.is_set():
             begun = time.monotonic()
-            pid, end = await self._live()
+            pid, end = self.pid, "ended by a bug of the main process"
+            with self._bugs.caught(f"worker {self._number}"):
+                pid, end = await self._live()
             if self._stopping.is_set():
                 return
             deaths = 0 if time.monotonic() - begun > _SETTLED_SECONDS else deaths + 1

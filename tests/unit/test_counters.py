@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetmem.bugs import Bugs
 from fleetmem.build import FleetSpec
 from fleetmem.channel import Channel, Orders
 from fleetmem.config import load
@@ -49,6 +50,7 @@ class Scene:
     def __init__(self, folder: Path, receiver: socket.socket) -> None:
         self.cycle = CycleStats()
         self.fleet = Fleet()
+        self.bugs = Bugs()
         self.breakers = Breakers(most_refusals=1)
         self.outcomes_dropped_total = 0
         self.worker: WorkerProcess | None = None
@@ -93,6 +95,7 @@ class Scene:
             reconnects_total=self.fleet.collector.reconnects_total,
             logins_withheld_total=self.breakers.withheld_total,
             outcomes_dropped_total=self.outcomes_dropped_total,
+            bugs_total=self.bugs.total,
             workers=self.worker is not None and self.worker.pid is not None,
             workers_restarted_total=self.worker.restarts_total if self.worker else 0,
             names_kept_apart=self.names.kept_apart,
@@ -191,6 +194,10 @@ async def _forward_to_nobody(scene: Scene) -> None:
     await channel.close()
 
 
+async def _meet_a_bug(scene: Scene) -> None:
+    scene.bugs.note("host web01", KeyError("x"))
+
+
 async def _restart_a_worker(scene: Scene) -> None:
     settings = load(None, {})
     spec = SamplerSpec(FleetSpec(settings, (), (), settings.ssh.reach(), 0), Grid(0.0, 10.0, {}))
@@ -233,6 +240,7 @@ MOVES: dict[str, Move] = {
     "reconnects_total": _connect,
     "logins_withheld_total": _be_refused,
     "outcomes_dropped_total": _forward_to_nobody,
+    "bugs_total": _meet_a_bug,
     "workers": _restart_a_worker,
     "workers_restarted_total": _restart_a_worker,
     "names_kept_apart": _meet_names_that_fold_to_one,

@@ -68,6 +68,7 @@ def test_every_counter_of_the_collector_is_documented() -> None:
         reconnects_total=0,
         logins_withheld_total=0,
         outcomes_dropped_total=0,
+        bugs_total=0,
         workers=0,
         workers_restarted_total=0,
         names_kept_apart=0,

@@ -65,5 +65,6 @@ def test_kinds_are_the_contract() -> None:
         "sudo_refused",
         "bad_frame",
         "disconnected",
+        "internal",
     }
     assert set(HINTS) == set(Kind)

@@ -4,14 +4,18 @@ import gc
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from traceback import format_exc
 
 import typer
 
 from fleetmem.cli.messages import print_message
-from fleetmem.errors import SinkError, UsageError
+from fleetmem.errors import FleetmemError, SinkError, UsageError
+from fleetmem.safe_text import redact
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SINK = 4
+EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
@@ -80,3 +84,9 @@ def main() -> None:
         sys.exit(EXIT_SINK)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except FleetmemError as error:
+        print_message(f"fleetmem: {error}")
+        sys.exit(EXIT_FAILED)
+    except Exception:  # noqa: BLE001 - a bug of ours
+        print_message(f"{redact(format_exc())}fleetmem: this is a bug in fleetmem: please report it")
+        sys.exit(EXIT_INTERNAL)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fleetmem.bugs import Bugs
 from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.hints import HINTS
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
@@ -26,6 +27,7 @@ from fleetmem.units import format_size
 
 EXIT_SOME_FAILED = 1
 EXIT_NONE_ANSWERED = 3
+EXIT_INTERNAL = 70  # also cli's
 EXIT_INTERRUPTED = 130
 
 _HOSTS_NAMED = 5
@@ -47,7 +49,8 @@ def collect(
 ) -> None:
     """Sample every host once: print the biggest processes, send all of them to StatsD or Graphite.
 
-    Exit status: 0 every host answered, 1 some failed, 2 usage or configuration, 3 none answered, 4 a sink failed.
+    Exit status: 0 every host answered, 1 some failed, 2 usage or configuration, 3 none answered, 4 a sink failed,
+    70 a bug in fleetmem.
 
     Examples:
       fleetmem collect -i web[01-50].example.com
@@ -64,7 +67,7 @@ def collect(
     with open_output(output) as file:
         writer = make_writer(format_, file, rows)
         if format_ is not OutputFormat.TABLE:
-            writer = BackgroundWriter(writer)
+            writer = BackgroundWriter(writer, bugs=fleet.collector.bugs)
         try:
             collecting = _collect(fleet, at_once, tally, writer, is_quiet=given.verbosity is Verbosity.QUIET)
             problems = run_async(collecting)
@@ -77,6 +80,9 @@ def collect(
     if given.verbosity is not Verbosity.QUIET:
         tally.print_failures()
         print_message(tally.summary(fleet))
+    if bugs := fleet.collector.bugs.total:
+        print_message(f"fleetmem: {bugs} bugs in fleetmem; the log has a traceback of each: please report it")
+        raise typer.Exit(EXIT_INTERNAL)
     if problems:
         raise SinkError("\n".join(map(str, problems)))
     if tally.failures:
@@ -140,6 +146,7 @@ class Tally:
 
 async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> list[SinkError]:
     """Runs the cycle; returns what went wrong with the sinks."""
+    bugs = fleet.collector.bugs
     with progress_bars(is_quiet=is_quiet) as progress:
         task = progress.add_task("hosts", total=tally.hosts, text="")
 
@@ -157,22 +164,42 @@ async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, 
             show()
 
         try:
-            async with asyncio.TaskGroup() as group:  # a bug in a sink ends the command, and not in silence
-                running = [group.create_task(sink.run()) for sink in fleet.collector.sinks]
+            async with asyncio.TaskGroup() as group:
+                running = {sink: group.create_task(_run(sink, bugs)) for sink in fleet.collector.sinks}
                 await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
                 # Side by side: each may take its time to give up.
-                draining = [group.create_task(_drain(sink)) for sink in fleet.collector.sinks]
+                draining = [group.create_task(_deliver(sink, task, bugs)) for sink, task in running.items()]
                 problems = [await task for task in draining]
-                for sink_task in running:
+                for sink_task in running.values():
                     sink_task.cancel()
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DISCONNECT_SECONDS):
                     await fleet.collector.close()
             for sink in fleet.collector.sinks:
-                await sink.close()
+                with bugs.caught(f"sink {sink.name}"):
+                    await sink.close()
             await fleet.reach.close()
     return [problem for problem in problems if problem]
+
+
+async def _run(sink: Sink, bugs: Bugs) -> bool:
+    """Lets a sink work; returns whether a bug ended that."""
+    with bugs.caught(f"sink {sink.name}"):
+        await sink.run()
+        return False
+    return True
+
+
+async def _deliver(sink: Sink, running: asyncio.Task[bool], bugs: Bugs) -> SinkError | None:
+    """Waits until a sink has delivered all, or a bug keeps it from that; returns what is wrong."""
+    draining = asyncio.create_task(_drain(sink))
+    await asyncio.wait([draining, running], return_when=asyncio.FIRST_COMPLETED)
+    with bugs.caught(f"sink {sink.name}"):
+        if not (running.done() and running.result()):
+            return await draining
+    draining.cancel()
+    return SinkError(f"{sink.address}: a bug in fleetmem ended the delivery")
 
 
 async def _drain(sink: Sink) -> SinkError | None:

@@ -17,4 +17,5 @@ HINTS = {
     Kind.SUDO_REFUSED: "`fleetmem probe --sudoers USER` of this version prints what to put into /etc/sudoers.d there",
     Kind.BAD_FRAME: "is the probe there the one of this version (forced command)? -v shows more",
     Kind.DISCONNECTED: "the host or something in between closed the connection: sshd's log there says why",
+    Kind.INTERNAL: "a bug in fleetmem, not in the host: please report it with the traceback from the log",
 }

@@ -11,6 +11,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from fleetmem.bugs import Bugs
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
 from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
@@ -103,13 +104,15 @@ class BackgroundWriter:
     Args:
         writer: does the writing, and is finished whenever nothing waits.
         max_waiting: outcomes that may wait for it; what comes on top is lost and counted. 0 is no limit.
+        bugs: counts what goes wrong by a fault of ours.
 
     Attributes:
         lost: outcomes that were not written.
     """
 
-    def __init__(self, writer: Writer, max_waiting: int = 0) -> None:
+    def __init__(self, writer: Writer, max_waiting: int = 0, bugs: Bugs | None = None) -> None:
         self.lost = 0
+        self.bugs = bugs or Bugs()
         self._writer = writer
         self._problem: OSError | None = None
         self._waiting: queue.Queue[Outcome | None] = queue.Queue(max_waiting)
@@ -132,6 +135,9 @@ class BackgroundWriter:
             except OSError as error:
                 self.lost += 1
                 self._problem = self._problem or error
+            except Exception as bug:  # noqa: BLE001 - one outcome is not written, the others are
+                self.lost += 1
+                self.bugs.note("output", bug)
 
     def finish(self) -> None:
         """Waits until all is written.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleetmem.build import build_fleet
-from fleetmem.cli.collect import EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
+from fleetmem.cli.collect import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
@@ -86,7 +86,7 @@ def run(
         return
     with open_output(output, is_appending=True) as file:  # what was written before a restart stays
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
-        writer = BackgroundWriter(guard, _MAX_WAITING)
+        writer = BackgroundWriter(guard, _MAX_WAITING, fleet.collector.bugs)
         daemon = Daemon(fleet, given.reload, writer.write, manager, workers)
         del fleet
         run_async(daemon.run())
@@ -124,6 +124,8 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
         with open_output(None) as stdout:
             dry.print_report(Console(file=stdout))
     tally.print_failures()
+    if dry.fleet.collector.bugs.total:
+        raise typer.Exit(EXIT_INTERNAL)
     if dry.failures:
         raise typer.Exit(EXIT_SOME_FAILED if dry.series else EXIT_NONE_ANSWERED)
 

@@ -170,6 +170,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         except HostError as error:
             self._end(error.bare())  # a flood's frames hold half a megabyte of it
             return
+        except Exception as bug:  # noqa: BLE001 - asyncssh would tell of a lost connection: whoever asks gets the bug
+            self._end(HostError(Stage.COMMAND, Kind.INTERNAL, f"a bug in fleetmem: {type(bug).__name__}"), bug)
+            return
         if frame is not None:
             self._settle()
             if self._answer and not self._answer.done():
@@ -210,14 +213,14 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             return Kind.SUDO_REFUSED
         return Kind.COMMAND_FAILED
 
-    def _end(self, error: HostError) -> None:
+    def _end(self, error: HostError, bug: Exception | None = None) -> None:
         if self.ended:
             return
         self.ended, self.ended_at = error, time.monotonic()
         self.ended_busy_seconds = self.ended_at - self._asked_at if self._asked_at else 0.0
         self._settle()
         if self._answer and not self._answer.done():
-            self._answer.set_exception(error.bare())
+            self._answer.set_exception(bug or error.bare())
         if self._channel:
             self._channel.close()
 

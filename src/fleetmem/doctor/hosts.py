@@ -67,6 +67,7 @@ _WHY = {
     Kind.SUDO_REFUSED: "the probe was to run with sudo, which refused: the host has no data",
     Kind.BAD_FRAME: "what answers is not the probe of this version; an old one in a forced command, perhaps",
     Kind.DISCONNECTED: "the host, or something in between, closed the connection; sshd's log there says why",
+    Kind.INTERNAL: "a bug in fleetmem, not in the host: it has no data until that is fixed",
 }
 
 

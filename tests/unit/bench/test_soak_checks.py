@@ -94,6 +94,7 @@ class SimulatedRun:
             reconnects_total=0,
             logins_withheld_total=0,
             outcomes_dropped_total=0,
+            bugs_total=0,
             workers=1,
             workers_restarted_total=0,
             names_kept_apart=0,

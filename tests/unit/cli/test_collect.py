@@ -2,11 +2,15 @@ import asyncio
 from typing import cast
 
 import pytest
+from typer.testing import CliRunner
 
+from fleetmem.bugs import Bugs
 from fleetmem.build import Fleet
-from fleetmem.cli.collect import Tally, _drain
+from fleetmem.cli import main, make_app
+from fleetmem.cli.collect import Tally, _deliver, _drain, _run
 from fleetmem.cli.hints import HINTS
-from fleetmem.errors import Kind
+from fleetmem.connect.link import Link
+from fleetmem.errors import Kind, SinkError
 from fleetmem.model import Host
 from fleetmem.sinks.sink import Sink, SinkStats
 from unit.builders import failure, process, sample
@@ -113,3 +117,56 @@ def test_points_that_were_lost_on_the_way_are_a_failed_sink() -> None:
     """Whatever the backend does now: status 4."""
     problem = asyncio.run(_drain(cast("Sink", _Recovered())))
     assert str(problem) == "graphite:2003: 3 points were not delivered"
+
+
+class _Broken(_Recovered):
+    """A sink whose work ends with a bug, with points left."""
+
+    name = "broken"
+
+    async def run(self) -> None:
+        """Fails."""
+        raise IndexError("run")
+
+    async def drain(self) -> None:
+        """Waits for what nobody does any more."""
+        await asyncio.sleep(60)
+
+
+def test_a_sink_that_a_bug_has_ended_is_not_waited_for() -> None:
+    """The bug is counted, which makes status 70, and the sink has failed."""
+    bugs = Bugs()
+
+    async def main() -> SinkError | None:
+        sink = cast("Sink", _Broken())
+        async with asyncio.timeout(10):
+            return await _deliver(sink, asyncio.create_task(_run(sink, bugs)), bugs)
+
+    assert str(asyncio.run(main())) == "graphite:2003: a bug in fleetmem ended the delivery"
+    assert bugs.total == 1
+
+
+def test_status_70_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One host's failure is `internal`: the summary comes all the same, then where to look."""
+
+    def make_link(_host: Host, **_: object) -> Link:
+        raise KeyError("link")
+
+    monkeypatch.setattr("fleetmem.build._make_link", make_link)
+    result = CliRunner().invoke(make_app(["collect", "hosts"]), ["collect", "-i", "127.0.0.1:1"])
+    assert result.exit_code == 70
+    assert "internal: a bug in fleetmem: KeyError" in result.stderr
+    assert "0 of 1 hosts" in result.stderr
+
+
+def test_a_bug_anywhere_is_status_70(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its traceback is printed, as that is what a report needs."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fleetmem.cli.make_app", lambda _names: fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
