@@ -8,7 +8,8 @@ from fleetmem.probe.parse import take_end
 _TICK_SECONDS = 0.01
 """USER_HZ, in which the kernel counts CPU for everyone to read, is 100 wherever Linux runs today (time(7))."""
 
-_MAX_DIGITS = 20
+_MAX_DIGITS = 18  # so it is below 2^63: CPU of 31 years in nanoseconds
+_TEXT_CHARACTERS = 1000  # of a fact: a path, or the options of a mount
 _MAX_LINES = 1000  # there are a dozen facts, and a probe is five processes
 
 
@@ -61,7 +62,7 @@ def parse_host_facts(frame: bytes) -> HostFacts:
         name, _, text = rest.partition(" ")
         if tag != "F" or not name or name in known:
             raise _bad_frame(line)
-        known[name] = text
+        known[name] = text[:_TEXT_CHARACTERS]
     options = known.get("proc")
     return HostFacts(
         login_shell=known.get("shell"),

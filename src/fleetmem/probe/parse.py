@@ -2,6 +2,7 @@
 
 import re
 from array import array
+from hashlib import blake2b
 from struct import pack
 
 from fleetmem.errors import HostError, Kind, Stage
@@ -13,6 +14,17 @@ from fleetmem.units import kib_to_bytes, percent_of
 MAX_PROCESSES = 65_536
 """More rows than this are a flood. So many take 0.2 s to parse and 0.4 s to format, while the others wait."""
 
+MAX_COMMAND_BYTES = 255
+"""Bytes of a process name that are kept: The kernel's own limit is 15, and 64 of a kworker. `ps` may print paths.
+A longer name is cut, and ends with `~` and a hash of all of it: two that differ stay different."""
+
+_HASH_BYTES = 8
+_ROW_BYTES = 300
+"""A frame whose rows are longer than this on average holds names that no kernel has: they are cut before all else."""
+
+_BOOT_ID = re.compile(rb"[!-~]{1,64}")
+"""What random(4) prints has 36 characters."""
+
 _HEAD_AND_END_LINES = 16  # BEGIN, M, K, E, END, and some to spare
 
 _SAID_BYTES = 500  # what the probe says of its failure is a line of a shell's
@@ -20,13 +32,14 @@ _SAID_BYTES = 500  # what the probe says of its failure is a line of a shell's
 _COMMAND_NOT_FOUND = 127  # the shell's exit status for it, POSIX XCU 2.8.2
 _COMMAND_NOT_EXECUTABLE = 126
 
-# A pid has at most 7 digits (PID_MAX_LIMIT is 2^22), a size in KiB at most 16; more is not from a kernel.
-# So it fits the PID_BITS of a name's print.
+# A pid has at most 7 digits (PID_MAX_LIMIT is 2^22), a size in KiB at most 15; more is not from a kernel.
+# So a pid fits the PID_BITS of a name's print, and bytes fit 63 bits.
 _ROW = re.compile(
-    rb"P (0|[1-9]\d{0,6}) (\d{1,10}|-) (\d{1,16}) (\d{1,16}) (\d{1,16}|-) (\d{1,16}|-) (\d{1,16}|-)(?: (.*))?",
+    rb"P (0|[1-9]\d{0,6}) (\d{1,10}|-) (\d{1,15}) (\d{1,15}) (\d{1,15}|-) (\d{1,15}|-) (\d{1,15}|-)(?: (.*))?",
     re.DOTALL,
 )
-_NUMBER = re.compile(rb"\d{1,16}")
+_FIELDS_BEFORE_NAME = 8
+_NUMBER = re.compile(rb"\d{1,15}")
 _ESCAPED = re.compile(r"\\([n\\])")
 
 
@@ -60,6 +73,8 @@ class SnapshotParser:
             memory = _parse_memory(memory_line, counters_line)
             if len(rows) != count:
                 raise _bad_frame(f"frame has {len(rows)} rows, its end says {count}")
+            if len(frame) > _ROW_BYTES * count + MAX_COMMAND_BYTES:
+                rows = [_cut_row(row) for row in rows]
             processes = self._parse_rows(rows, memory.total_bytes)
         except (ValueError, IndexError) as error:
             raise _bad_frame(f"frame is not of protocol 1: {error}") from error
@@ -93,7 +108,7 @@ class SnapshotParser:
         return ProcessTable(keys, before, changes, new, make)
 
     def _parse_row(self, row: bytes, total_bytes: int) -> ProcessMemory:
-        match = _ROW.fullmatch(row)
+        match = _ROW.fullmatch(row if len(row) <= MAX_COMMAND_BYTES else _cut_row(row))
         if not match:
             raise ValueError(f"row {row[:80]!r}")
         pid, uid, vsz, rss, peak, anon, swap, name = match.groups()
@@ -125,8 +140,8 @@ def take_end(lines: list[bytes]) -> int:
         ValueError, IndexError: there is no such line.
     """
     lines.pop()  # after the last newline
-    end = lines.pop().split(b" ")
-    status, count = int(end[2]), int(end[3])
+    _end, _request_id, *numbers = lines.pop().split(b" ", 4)
+    status, count = map(_number, numbers)
     if status != 0:
         raise _probe_failure(status, lines)
     return count
@@ -146,8 +161,14 @@ def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
         swap_total_bytes=_optional_bytes(swap_total),
         swap_free_bytes=_optional_bytes(swap_free),
         oom_kills_total=None if oom_kills == b"-" else _number(oom_kills),
-        boot_id=None if boot_id == b"-" else boot_id.decode("ascii", "replace"),
+        boot_id=None if boot_id == b"-" else _boot_id(boot_id),
     )
+
+
+def _boot_id(text: bytes) -> str:
+    if not _BOOT_ID.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no boot id")
+    return text.decode("ascii")
 
 
 def _number(text: bytes) -> int:
@@ -159,6 +180,20 @@ def _number(text: bytes) -> int:
 
 def _optional_bytes(kib: bytes) -> int | None:
     return None if kib == b"-" else kib_to_bytes(_number(kib))
+
+
+def _cut_row(row: bytes) -> bytes:
+    """Returns a row whose name has no more than MAX_COMMAND_BYTES."""
+    *numbers, name = row.split(b" ", _FIELDS_BEFORE_NAME)
+    if len(numbers) < _FIELDS_BEFORE_NAME or len(name) <= MAX_COMMAND_BYTES:
+        return row
+    digest = blake2b(name, digest_size=_HASH_BYTES).hexdigest().encode("ascii")
+    end = MAX_COMMAND_BYTES - len(digest) - 1
+    # A character of UTF-8 has at most three bytes behind its first one.
+    kept = name[: next((at for at in range(end, end - 4, -1) if name[at] & 0xC0 != 0x80), end)]
+    if (len(kept) - len(kept.rstrip(b"\\"))) % 2:  # in the middle of an escape
+        kept = kept[:-1]
+    return b" ".join([*numbers, b"%b~%b" % (kept, digest)])
 
 
 def _decode_command(name: bytes, *, is_escaped: bool) -> str:

@@ -10,6 +10,7 @@ from math import exp
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import CommandMemory, LeftOut, ProcessMemory
 from fleetmem.process_table import ProcessTable, RowKeys, name_print
 from fleetmem.shape.budget import REMEMBER_SECONDS, SERIES_PER_COMMAND, SERIES_PER_PROCESS, HostBudget
@@ -18,6 +19,7 @@ from fleetmem.units import percent_of
 
 _Row = TypeVar("_Row", ProcessMemory, CommandMemory)
 
+_MAX_SUM_BYTES = 2**63 - 1
 _GROWTH_SECONDS = 600.0
 _NOISE_BYTES = 1024**2  # what RSS of an idle process wobbles by, give or take (the kernel counts per CPU)
 
@@ -325,9 +327,15 @@ def _print_of(row: ProcessMemory) -> int:
 
 
 def sum_of(command: str, rows: Sequence[ProcessMemory | CommandMemory], procs: int, total_bytes: int) -> CommandMemory:
-    """Returns the sum of rows under a name, with the share of a host that has so much memory."""
+    """Returns the sum of rows under a name, with the share of a host that has so much memory.
+
+    Raises:
+        HostError: (bad_frame) the sum is beyond 2^63: no receiver holds it, and no host has it.
+    """
     rss_bytes = sum([row.rss_bytes for row in rows])
     vsz_bytes = sum([row.vsz_bytes for row in rows])
+    if rss_bytes > _MAX_SUM_BYTES or vsz_bytes > _MAX_SUM_BYTES:
+        raise HostError(Stage.PARSE, Kind.BAD_FRAME, "sizes of its processes add up to more than 2^63 bytes")
     return CommandMemory(command, procs, rss_bytes, vsz_bytes, percent_of(rss_bytes, total_bytes))
 
 

@@ -6,6 +6,7 @@ a whole name fits 127 bytes, where collectd cuts (DATA_MAX_NAME_LEN in its daemo
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -19,6 +20,11 @@ MAX_TAGS = 8
 _TAG_KEY_BYTES, _TAG_VALUE_BYTES = 32, 64  # 8 of them, a name and a value fit a datagram
 _OWN_TAGS = frozenset({"host", "command", "pid", "collector", "sink"})
 _MAX_REMEMBERED = 20_000
+MAX_REMEMBERED_BYTES = 4 * 1024**2
+"""Memory for the names of one host's commands: 12,000 ordinary ones, or 4,000 long ones."""
+MAX_FLEET_BYTES = 256 * 1024**2
+"""Memory for the names of the commands of all hosts: 10,000 hosts with 80 commands each."""
+_ENTRY_BYTES = 200  # of two dictionaries, beside the texts
 
 _ILLEGAL = re.compile(rb"[^A-Za-z0-9_]")
 _LOOKS_HASHED = re.compile(r".*_[0-9a-f]{8}")
@@ -81,6 +87,17 @@ def _with_hash(legal: str, original: str, max_bytes: int, digits: int = _HASH_DI
     return f"{legal[: max_bytes - digits - 1]}_{digest}"
 
 
+class NamePool:
+    """The memory that the tables of a fleet's hosts share.
+
+    Attributes:
+        used_bytes: what they take.
+    """
+
+    def __init__(self) -> None:
+        self.used_bytes = 0
+
+
 class NameTable:
     """Gives originals their names in one scope (the hosts of a fleet, the commands of a host).
 
@@ -88,14 +105,26 @@ class NameTable:
     hash of its original, from when the second one is seen and for good: which came first makes no difference. One that
     looks as if it had a hash gets another: no process can call itself by the name of a different one.
 
+    A table with a pool is bounded in bytes. Once it is full it stays so: each new name that is not legal has a hash of
+    its original, so it is the same every time, and nothing has to be remembered for it.
+
+    Args:
+        max_bytes: of a name.
+        reserved: names that no original gets.
+        pool: what the table shares with others; None is a table for names of our own side.
+
     Attributes:
         generation: grows when a name given out earlier changed; callers that keep names look them up again then.
         hashed: names that have a hash so that no other thing has the same; those that are only too long included.
+        remembered_bytes: memory that the names take.
     """
 
-    def __init__(self, max_bytes: int, reserved: Iterable[str] = ()) -> None:
+    def __init__(self, max_bytes: int, reserved: Iterable[str] = (), pool: NamePool | None = None) -> None:
         self.generation = 0
         self.hashed = 0
+        self.remembered_bytes = 0
+        self._is_full = False
+        self._pool = pool
         self._max_bytes = max_bytes
         self._names: dict[str, str] = {}
         self._reserved = frozenset(reserved)
@@ -109,7 +138,7 @@ class NameTable:
     def _assign(self, original: str) -> str:
         folded = _fold(original, self._max_bytes)
         is_free = folded not in self._reserved and not _LOOKS_HASHED.fullmatch(folded)
-        if len(self._names) >= _MAX_REMEMBERED:
+        if self._fills():
             # A host that makes up names without end: no memory left to tell them apart by, so a hash for each.
             return folded if is_free and folded == original and folded not in self._holders else self._hashed(original)
         if not is_free:
@@ -125,6 +154,20 @@ class NameTable:
             return self._hold(folded, original)
         return self._hold_hashed(original)
 
+    def share(self, pool: NamePool) -> None:
+        """Counts what it remembers in another pool from now on."""
+        self._pool = pool
+        pool.used_bytes += self.remembered_bytes
+
+    def _fills(self) -> bool:
+        """Returns whether there is no room for another name."""
+        if not self._is_full:
+            self._is_full = len(self._names) >= _MAX_REMEMBERED or (
+                self._pool is not None
+                and (self.remembered_bytes >= MAX_REMEMBERED_BYTES or self._pool.used_bytes >= MAX_FLEET_BYTES)
+            )
+        return self._is_full
+
     def _hold_hashed(self, original: str) -> str:
         name = self._hashed(original)
         if name in self._holders:  # two in 2**32, or made so on purpose
@@ -134,6 +177,10 @@ class NameTable:
     def _hold(self, name: str, original: str) -> str:
         self._holders[name] = original
         self._names[original] = name
+        size_bytes = sys.getsizeof(original) + sys.getsizeof(name) + _ENTRY_BYTES
+        self.remembered_bytes += size_bytes
+        if self._pool:
+            self._pool.used_bytes += size_bytes
         self.hashed += name != original and bool(_LOOKS_HASHED.fullmatch(name))
         return name
 
@@ -199,10 +246,13 @@ class FleetNames:
         for host in hosts:  # first all of them, so that the order makes no difference
             self._table.name(host)
         known = before._hosts if before else {}
+        pool = NamePool()
         self._hosts: dict[str, HostNames] = {
             host: _host_names(self._table.name(host), (tags or {}).get(host, ()), known.get(host))
             for host in (hosts if own is None else own)
         }
+        for names in self._hosts.values():
+            names.share(pool)
 
     def host(self, host: str) -> "HostNames":
         """Returns the names of one host of the fleet."""
@@ -239,7 +289,7 @@ class HostNames:
     def __init__(self, host: str, tags: Tags = (), commands: NameTable | None = None) -> None:
         self._label = ("host", host)
         self._tags = tags
-        self._commands = commands or NameTable(_COMMAND_BYTES, reserved=["other"])
+        self._commands = commands or NameTable(_COMMAND_BYTES, reserved=["other"], pool=NamePool())
         self.host = self._place("host")
 
     def _place(self, family: str, *labels: tuple[str, str]) -> Place:
@@ -258,6 +308,15 @@ class HostNames:
     def kept_apart(self) -> int:
         """Commands that have a hash in their name."""
         return self._commands.hashed
+
+    @property
+    def remembered_bytes(self) -> int:
+        """Memory that the names of its commands take."""
+        return self._commands.remembered_bytes
+
+    def share(self, pool: NamePool) -> None:
+        """Takes part in a fleet's bound on memory."""
+        self._commands.share(pool)
 
     def process(self, command: str, pid: int) -> Place:
         """Returns the place of a process."""

@@ -106,3 +106,18 @@ def test_a_probe_from_before_there_were_facts() -> None:
     with pytest.raises(HostError, match="not a request") as caught:
         parse_host_facts(_frame("E not a request of protocol 1", status=2))
     assert caught.value.kind is Kind.COMMAND_FAILED
+
+
+def test_facts_are_cut() -> None:
+    """What a host says of itself goes into findings: each text is bounded, whatever it sends."""
+    facts = parse_host_facts(_frame("F kernel " + "6" * 1_000_000, "F proc " + "rw," * 100_000))
+    assert facts.kernel == "6" * 1000
+    assert sum(map(len, facts.proc_options or ())) <= 1000
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "9" * 20, "1" + "0" * 4000])
+def test_numbers_that_nothing_counts_to(digits: str) -> None:
+    """A number beyond 2^63 is refused."""
+    with pytest.raises(HostError) as caught:
+        parse_host_facts(_frame(f"F unix_seconds {digits}"))
+    assert caught.value.kind is Kind.BAD_FRAME

@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import ProcessMemory, Snapshot
 from fleetmem.probe.frame import MAX_FRAME_BYTES
-from fleetmem.probe.parse import MAX_PROCESSES, SnapshotParser
+from fleetmem.probe.parse import MAX_COMMAND_BYTES, MAX_PROCESSES, SnapshotParser
 from fleetmem.probe.script import ProbeKind
 from fleetmem.process_table import ProcessTable
 
@@ -184,7 +185,7 @@ def _is_sound(snapshot: Snapshot) -> bool:
     sizes = [memory.total_bytes, memory.available_bytes, memory.swap_total_bytes, memory.swap_free_bytes]
     for row in snapshot.processes:
         sizes += [row.rss_bytes, row.vsz_bytes, row.peak_rss_bytes, row.anon_bytes, row.swap_bytes]
-    return memory.total_bytes > 0 and all(0 <= size < 1024 * 10**16 for size in sizes if size is not None)
+    return memory.total_bytes > 0 and all(0 <= size < 2**63 for size in sizes if size is not None)
 
 
 @given(st.binary(max_size=200))
@@ -244,3 +245,77 @@ def test_a_pid_twice_is_refused_each_time(rows: bytes) -> None:
         with pytest.raises(HostError, match="two rows for one pid"):
             parser.parse(b"%b%bEND 1 0 %d\n" % (head, rows, rows.count(b"\n")))
     assert len(parser.parse(b"%b%bEND 1 0 3\n" % (head, good)).processes) == 3
+
+
+@pytest.mark.parametrize("kind", list(ProbeKind))
+def test_a_long_name_is_cut_and_stays_apart(kind: ProbeKind) -> None:
+    """No kernel has such names; two that differ behind the cut stay different, and each is the same every time."""
+    names = [b"a" * 300_000, b"a" * 299_999 + b"b", b"a" * MAX_COMMAND_BYTES, b"a" * (MAX_COMMAND_BYTES + 1)]
+    rows = [b"P %d 0 8 4 4 4 0 %b" % (pid, name) for pid, name in enumerate(names, 1)]
+    commands = [row.command for row in _parser(kind).parse(_frame(rows)).processes]
+    assert len(set(commands)) == len(names)
+    assert max(len(command.encode()) for command in commands) == MAX_COMMAND_BYTES
+    assert commands[2] == "a" * MAX_COMMAND_BYTES
+    assert [row.command for row in _parser(kind).parse(_frame(rows)).processes] == commands
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=80, max_size=400))
+@example("\\" * 300)
+@example("é" * 127 + "é" * 20)
+def test_a_cut_splits_no_character(name: str) -> None:
+    """Text stays text: neither a character nor an escape of the kernel's is cut in two."""
+    raw = name.encode().replace(b"\\", b"\\\\")
+    command = _parser().parse(_frame([b"P 1 0 8 4 4 4 0 " + raw])).processes[0].command
+    assert len(command.encode()) <= MAX_COMMAND_BYTES
+    assert command == name or name.startswith(command.rpartition("~")[0])
+
+
+def test_long_rows_that_did_not_change_hold_no_memory() -> None:
+    """A snapshot that is kept holds the cut names, not the megabytes that came."""
+    parser = _parser()
+    frame = _frame([b"P 1 0 8 4 4 4 0 " + b"a" * 2_000_000])
+    tracemalloc.start()
+    try:
+        kept = [parser.parse(bytes(bytearray(frame))) for _ in range(5)]
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
+    assert len({snapshot.processes[0].command for snapshot in kept}) == 1
+
+
+_TOO_BIG = b"9" * 16
+
+
+@pytest.mark.parametrize("field", range(2, 8))
+def test_a_number_that_no_kernel_has(field: int) -> None:
+    """Beyond what a receiver's number holds: refused, whichever field it is in."""
+    row = _ROWS[0].split(b" ")
+    row[field] = _TOO_BIG
+    with pytest.raises(HostError, match="row") as caught:
+        _parser().parse(_frame([b" ".join(row)]))
+    assert caught.value.kind is Kind.BAD_FRAME
+
+
+@pytest.mark.parametrize("memory", [b"M %b - - -", b"M 5 %b - -", b"M 5 - %b -", b"M 5 - - %b"])
+def test_a_size_of_the_host_that_no_kernel_has(memory: bytes) -> None:
+    """The same for the memory of the host."""
+    frame = b"BEGIN fleetmem/1 1\n%b\nK 0 boot\nEND 1 0 0\n" % (memory % _TOO_BIG)
+    with pytest.raises(HostError, match="no number from a kernel"):
+        _parser().parse(frame)
+
+
+@pytest.mark.parametrize("boot_id", [b"x" * 1_000_000, b"x" * 65, b"\xff", b"\x1b[2J"])
+def test_a_boot_id_that_is_none(boot_id: bytes) -> None:
+    """The kernel's has 36 characters."""
+    with pytest.raises(HostError, match="boot id") as caught:
+        _parser().parse(b"BEGIN fleetmem/1 1\nM 5 - - -\nK 0 %b\nEND 1 0 0\n" % boot_id)
+    assert caught.value.kind is Kind.BAD_FRAME
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("end", [b"END 1 +0 2", b"END 1 0 0_2", b"END 1 0 +2", b"END 1 0 2 x", b"END 1 0 " + b"9" * 60])
+def test_an_end_that_is_none(end: bytes) -> None:
+    """Status and count are plain numbers, and nothing follows them."""
+    with pytest.raises(HostError) as caught:
+        _parser().parse(_frame().rpartition(b"END")[0] + end + b"\n")
+    assert caught.value.kind is Kind.BAD_FRAME

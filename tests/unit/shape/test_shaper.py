@@ -5,11 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetmem.errors import HostError, Kind
 from fleetmem.model import CommandMemory, Detail, HostMemory, LeftOut, ProcessMemory, Shaped, Snapshot
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.shape.shaper import OTHER, Shaper
 from fleetmem.units import percent_of
-from unit.builders import MEMORY, TOTAL_BYTES, WEB, all_limits, others, process, processes, snapshot
+from unit.builders import (
+    MEMORY,
+    TAKEN_UNIX_SECONDS,
+    TOTAL_BYTES,
+    WEB,
+    all_limits,
+    others,
+    process,
+    processes,
+    snapshot,
+)
 
 _SMALL, _MIDDLE, _LARGE = process(1, "a", 10, 100), process(2, "b", 20, 200), process(3, "b", 30, 300)
 _BOTH = frozenset(Detail)
@@ -403,3 +414,12 @@ def test_percent_follows_the_memory_of_the_host() -> None:
         for total in (100, 300)
     ]
     assert [row.mem_percent for row in shares] == [30.0, 10.0]
+
+
+def test_sizes_that_add_up_to_more_than_a_receiver_holds() -> None:
+    """Each row may be possible and their sum not: that is no host, and nothing of it is sent."""
+    rows = [process(pid, "big", rss_bytes=10**15, vsz_bytes=10**18) for pid in range(1, 12)]
+    for limits in (Limits(detail=Detail.COMMAND), Limits(top=1)):
+        with pytest.raises(HostError, match=r"add up to more than 2\^63") as caught:
+            Shaper(WEB, limits).shape(snapshot(*rows), TAKEN_UNIX_SECONDS)
+        assert caught.value.kind is Kind.BAD_FRAME

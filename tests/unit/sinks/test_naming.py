@@ -1,6 +1,7 @@
 import itertools
 import re
 import string
+import tracemalloc
 
 import pytest
 from hypothesis import example, given
@@ -288,3 +289,37 @@ def test_places_have_the_labels_of_their_family() -> None:
     assert names.process("sh", 7) == naming.place("process", "web01", "sh", "7")
     assert names.other_commands == naming.place("command", "web01", "other")
     assert names.other_processes == naming.place("process", "web01", "other", "0")
+
+
+def test_names_are_remembered_within_bytes() -> None:
+    """Long names fill a host's table as many short ones do; then each new one has a hash, the same each time."""
+    table = NameTable(32, reserved=["other"], pool=naming.NamePool())
+    first = table.name("a.b")
+    originals = [f"{number}.{'x' * 250}" for number in range(20_000)]
+    tracemalloc.start()
+    try:
+        names = [table.name(original) for original in originals]
+        assert table.remembered_bytes < naming.MAX_REMEMBERED_BYTES + 1000
+        del names
+        assert tracemalloc.get_traced_memory()[0] < 2 * naming.MAX_REMEMBERED_BYTES
+    finally:
+        tracemalloc.stop()
+    assert len({table.name(original) for original in originals}) == len(originals)
+    assert table.name("a.b") == first
+    assert table.name("a-b") == _hashed("a-b")
+
+
+def test_all_hosts_share_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that make up names take no more than the fleet's bound; a new fleet counts what it takes over."""
+    monkeypatch.setattr(naming, "MAX_FLEET_BYTES", 10_000)
+    hosts = [f"h{number}" for number in range(20)]
+    fleet = FleetNames("p", hosts)
+    for _ in range(2):
+        for host in hosts:
+            for number in range(100):
+                assert fleet.host(host).command_name(f"{host}.{number}") != "unnamed"
+        assert sum(fleet.host(host).remembered_bytes for host in hosts) < 11_000
+        fleet = FleetNames("p", hosts, fleet)
+    smaller = FleetNames("p", ["h19", "new"], fleet)
+    assert smaller.host("h19").command_name("a.b") == _hashed("a.b")  # a full table stays so: no name changes later
+    assert smaller.host("new").command_name("a.b") == "a_b"
