@@ -53,8 +53,13 @@ class Collector(Members):
         self.sinks = list(sinks)
         self._make_request = make_request
 
-    async def sample(self, host: Host) -> Outcome:
-        """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle, also after a bug."""
+    async def sample(self, host: Host, *, is_last: bool = False) -> Outcome:
+        """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle, also after a bug.
+
+        Args:
+            host: which.
+            is_last: whether there is no other cycle: then a failure speaks of no next attempt.
+        """
         begun_unix_seconds, begun = time.time(), time.monotonic()
         stage = Stage.COMMAND
         try:
@@ -68,7 +73,8 @@ class Collector(Members):
             outcome: Outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
         except HostError as error:
             seconds = time.monotonic() - begun
-            outcome = Failure(host, begun_unix_seconds, seconds, error.stage, error.kind, error.message)
+            message = error.message if is_last else error.with_wait()
+            outcome = Failure(host, begun_unix_seconds, seconds, error.stage, error.kind, message, error.cause)
         except Exception as bug:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
             seconds = time.monotonic() - begun
             ours = await self._begin_anew(host, stage, bug)
@@ -109,7 +115,7 @@ class Collector(Members):
             async with slots:
                 with self.bugs.caught("collect"):
                     on_start(host)
-                    on_outcome(await self.sample(host))
+                    on_outcome(await self.sample(host, is_last=True))
                 await self._forget_safely(host)
 
         async with asyncio.TaskGroup() as group:

@@ -74,6 +74,27 @@ class Kind(StrEnum):
     """a bug of fleetmem itself; the log has its traceback"""
 
 
+class Cause(StrEnum):
+    """What there is evidence for beyond the kind: advice goes by it."""
+
+    NO_KEY = "no_key"
+    """there is no key to offer"""
+    MORE_METHODS = "more_methods"
+    """the host accepts the key and wants more"""
+    NO_KEYS_TAKEN = "no_keys_taken"
+    """the host lists other ways to log in"""
+    ALGORITHMS = "algorithms"
+    """both sides have no algorithm in common"""
+    HOST_SAID = "host_said"
+    """the host said why, in its own words"""
+    OTHER_OUTPUT = "other_output"
+    """something that is not the probe answers"""
+    TERMINAL = "terminal"
+    """the probe answers through a terminal, which changes what it prints"""
+    KILLED = "killed"
+    """a signal ended the probe"""
+
+
 class HostError(FleetmemError):
     """One host could not be sampled.
 
@@ -82,17 +103,38 @@ class HostError(FleetmemError):
         kind: why, as one of the contract's words.
         message: what happened, for a person, without the host's name. On one line that steers no terminal: a host has
             its say in it.
+        cause: what there is evidence for beyond the kind, None for nothing.
+        wait_seconds: until the next attempt, where this is what the last one came to; None where it was just tried.
     """
 
-    def __init__(self, stage: Stage, kind: Kind, message: str) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        kind: Kind,
+        message: str,
+        cause: Cause | None = None,
+        *,
+        wait_seconds: float | None = None,
+    ) -> None:
         super().__init__(printable(message[:_MESSAGE_MAX_CHARACTERS]))
         self.stage = stage
         self.kind = kind
+        self.cause = cause
+        self.wait_seconds = wait_seconds
         self.message: str = self.args[0]
 
     def bare(self) -> Self:
         """Returns the same, to be kept: without the frames that it went through, and all that they hold."""
-        return type(self)(self.stage, self.kind, self.message)
+        return self.with_message(self.message)
+
+    def with_message(self, message: str, cause: Cause | None = None) -> Self:
+        """Returns the same in other words, with the cause where none was known."""
+        return type(self)(self.stage, self.kind, message, self.cause or cause, wait_seconds=self.wait_seconds)
+
+    def with_wait(self) -> str:
+        """Returns the message with the wait until the next attempt, for those who will make one."""
+        wait = "" if self.wait_seconds is None else f"; next attempt in {self.wait_seconds:.0f} s"
+        return f"{self.message}{wait}"
 
 
 class SinkError(FleetmemError):

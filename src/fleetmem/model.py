@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from fleetmem.errors import Kind, Stage
+from fleetmem.errors import Cause, Kind, Stage
 
 PROCESS_MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
 """The series of a process: the attributes of its row that are stored."""
@@ -232,6 +232,7 @@ class Failure:
     stage: Stage
     kind: Kind
     message: str
+    cause: Cause | None = None
 
 
 Outcome = Sample | Failure

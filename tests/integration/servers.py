@@ -366,7 +366,7 @@ def sshd(
     Args:
         folder: for its files.
         public_keys: lines for authorized_keys; None for those of a new key.
-        options: lines for sshd_config; of a keyword that is there twice, sshd takes the first.
+        options: lines for sshd_config, which count before the usual ones.
         user: who logs in.
         seen_as: where that user sees `folder`, where it is another place.
         wrapper: words in front of its command, which end with running that in their place.
@@ -385,7 +385,8 @@ def sshd(
     (folder / "authorized_keys").write_text("".join(line.rstrip("\n") + "\n" for line in lines))
     port = free_port("0.0.0.0")  # noqa: S104 - only a wild card answers on 50 loopback addresses: sshd takes 16 names
     (folder / "sshd_config").write_text(
-        f"""Port {port}
+        f"""{options}
+Port {port}
 ListenAddress 0.0.0.0
 HostKey {folder}/host_key
 PidFile {folder}/sshd.pid
@@ -398,7 +399,6 @@ StrictModes no
 UsePAM no
 UseDNS no
 PrintMotd no
-{options}
 MaxStartups 300
 LogLevel VERBOSE
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -12,7 +13,7 @@ import typer
 
 from fleetmem.bugs import Bugs
 from fleetmem.build import Fleet, build_fleet
-from fleetmem.cli.hints import HINTS
+from fleetmem.cli.hints import hint_for
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
@@ -31,6 +32,9 @@ EXIT_INTERNAL = 70  # also cli's
 EXIT_INTERRUPTED = 130
 
 _HOSTS_NAMED = 5
+_NUMBER_AND_UNIT = re.compile(r"\b\d+(?:\.\d+)? ?(?:s|ms|bytes)\b")
+"""What differs from host to host and from second to second in what is the same failure."""
+
 _DISCONNECT_SECONDS = 1.0
 _WRITE_SECONDS = 0.2
 
@@ -77,8 +81,9 @@ def collect(
             if isinstance(writer, BackgroundWriter) and writer.is_stalled(_WRITE_SECONDS):
                 os._exit(EXIT_INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-    if given.verbosity is not Verbosity.QUIET:
+    if given.verbosity is not Verbosity.QUIET or not tally.samples:  # that nobody answered is an error
         tally.print_failures()
+    if given.verbosity is not Verbosity.QUIET:
         print_message(tally.summary(fleet))
     if bugs := fleet.collector.bugs.total:
         print_message(f"fleetmem: {bugs} bugs in fleetmem; the log has a traceback of each: please report it")
@@ -117,16 +122,17 @@ class Tally:
 
     def print_failures(self) -> None:
         """Prints each failure with what to do about it; equal ones are folded."""
-        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        groups: dict[tuple[str, str], list[Failure]] = defaultdict(list)
         for failure in self.failures:
-            groups[failure.kind, failure.message].append(failure.host.name)
+            groups[failure.kind, _NUMBER_AND_UNIT.sub("", failure.message)].append(failure)
         if groups:
             print_message(f"\n{len(self.failures)} of {self.hosts} hosts failed:")
-        for (kind, message), names in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        for _, failures in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+            first, names = failures[0], sorted(failure.host.name for failure in failures)
             more = f" and {len(names) - _HOSTS_NAMED} more" if len(names) > _HOSTS_NAMED else ""
-            print_message(f"  {printable(', '.join(sorted(names)[:_HOSTS_NAMED]))}{more}")
-            print_message(f"      {kind}: {printable(message)}")
-            print_message(f"      try: {HINTS[kind]}")  # type: ignore[index]
+            print_message(f"  {printable(', '.join(names[:_HOSTS_NAMED]))}{more}")
+            print_message(f"      {first.kind}: {printable(first.message)}")
+            print_message(f"      try: {hint_for(first.kind, first.cause)}")
 
     def summary(self, fleet: Fleet) -> str:
         """Returns one line: hosts, processes, bytes, points, datagrams, seconds."""

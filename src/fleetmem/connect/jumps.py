@@ -76,7 +76,7 @@ class Jump:
             self._before.check()
         wait_seconds = self._not_before - time.monotonic()
         if self._error and wait_seconds > 0:
-            raise self._failed(self._error, f"; next attempt in {wait_seconds:.0f} s")
+            raise self._failed(self._error, wait_seconds)
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
         self.check()
@@ -95,8 +95,9 @@ class Jump:
         log.info("connected to jump host %s", self.target)
         return connection
 
-    def _failed(self, error: HostError, note: str = "") -> NotTriedError:
-        return NotTriedError(error.stage, error.kind, f"jump host {self.target}: {error.message}{note}")
+    def _failed(self, error: HostError, wait_seconds: float | None = None) -> NotTriedError:
+        message = f"jump host {self.target}: {error.message}"
+        return NotTriedError(error.stage, error.kind, message, error.cause, wait_seconds=wait_seconds)
 
     def _release(self) -> None:
         self._users -= 1
@@ -131,7 +132,7 @@ class _Tunnel:
             if self._connection.is_closed():
                 message = f"jump host {self._jump.target}: connection lost"
                 raise NotTriedError(Stage.CONNECT, Kind.DISCONNECTED, message) from error
-            raise HostError(error.stage, error.kind, f"through {self._jump.target}: {error.message}") from error
+            raise error.with_message(f"through {self._jump.target}: {error.message}") from error
 
 
 class Jumps:

@@ -11,9 +11,10 @@ import asyncssh
 from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
 
 from fleetmem.connect.agent import Agent, public_keys
+from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.keys import AskPassphrase, KeyFile, file_stamp
 from fleetmem.connect.target import Identities, KeyOrigin, Target
-from fleetmem.errors import UsageError
+from fleetmem.errors import Cause, UsageError
 
 log = logging.getLogger("fleetmem.connect")
 
@@ -43,6 +44,7 @@ class Offer:
         self._user = target.user
         self._left = candidates
         self._experience = experience
+        self._is_accepted = False
         self._is_over = False
 
     @property
@@ -66,8 +68,9 @@ class Offer:
 
     def next(self) -> asyncssh.SSHKeyPair | None:
         """Returns the next key; None when there is none, or sshd would take no more."""
-        if self.offered:
+        if self.offered and not self._is_accepted:
             self._experience.note_refused(self.offered[-1].key.public_data)
+        self._is_accepted = False
         if not self._left or len(self.offered) == _MOST_OFFERS:
             self._is_over = True
             return None
@@ -76,13 +79,21 @@ class Offer:
         self.offered.append(best)
         return copy.copy(self.offered[-1].key)  # a login notes in it which signature its host wants
 
-    def refusal(self) -> str:
-        """Returns what to say when the host let nobody in."""
+    def note_accepted(self) -> list[str]:
+        """Takes it that the host accepted the last key and wants more; returns the key's name, if there is a key."""
+        self._is_accepted = True
+        return [] if self._is_over else [candidate.name for candidate in self.offered[-1:]]
+
+    def refusal(self, words: HostWords) -> tuple[str, Cause | None]:
+        """Returns what to say when the host let nobody in, and what there is evidence for."""
+        listed = words.refusal(self._user, [candidate.name for candidate in self.offered])
+        if listed:
+            return listed
         if not self.offered:
-            return f"{self._user} has no key to log in with: no -k, none in an agent, none in ~/.ssh"
+            return f"{self._user} has no key to log in with: no -k, none in an agent, none in ~/.ssh", Cause.NO_KEY
         names = ", ".join(candidate.name for candidate in self.offered)
         rest = f"; {len(self._left)} more were not tried: sshd hangs up after {_MOST_OFFERS}" if self._left else ""
-        return f"{self._user} is refused with {names}{rest}"
+        return f"{self._user} is refused with {names}{rest}", None
 
 
 class Experience:

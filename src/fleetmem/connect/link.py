@@ -381,7 +381,7 @@ class Link:
         wait_seconds = self._not_before - time.monotonic()
         if self._last_error and wait_seconds > 0:
             last = self._last_error
-            raise HostError(last.stage, last.kind, f"{last.message}; next attempt in {wait_seconds:.0f} s") from last
+            raise HostError(last.stage, last.kind, last.message, last.cause, wait_seconds=wait_seconds) from last
         try:
             self._channel = await self._connect(self._next_request(make_request))
         except NotTriedError:

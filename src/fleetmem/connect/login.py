@@ -12,6 +12,7 @@ import asyncssh
 from fleetmem.connect.breaker import Attempt
 from fleetmem.connect.guard import ALLOWANCE_SECONDS, run_guarded
 from fleetmem.connect.host_keys import HostKeys, Known
+from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import KeyRing, Offer
 from fleetmem.connect.pipelined import PipelinedConnection
 from fleetmem.connect.settings import HostKeyPolicy
@@ -181,15 +182,16 @@ class Login:
         offer = await self._keys.offer(target)
         known = self._host_keys.known(target)
         client = Client(target, self._host_keys, offer, attempt, way.close)
+        words = HostWords()
         options = _options(target, known) | {"client_factory": lambda: client}
         limit_seconds = target.access.login_timeout_seconds + way.open_seconds
         try:
-            connecting = _connect(options, offer, way, is_jump=attempt is None, on_begun=on_begun)
+            connecting = _connect(options, offer, words, way, is_jump=attempt is None, on_begun=on_begun)
             connection = await within(limit_seconds, Stage.LOGIN, connecting, take_limit=client.take_limit)
         except HostError as error:
             try:
                 # Bare: what is explained may be that error, which must not be its own cause.
-                raise (await way.explain(self._explain(error, target, client, offer))).bare() from error
+                raise (await way.explain(self._explain(error, target, client, offer, words))).bare() from error
             finally:
                 way.abandon()
         except BaseException:
@@ -200,25 +202,31 @@ class Login:
         connection.forget_login()
         return connection
 
-    def _explain(self, error: HostError, target: Target, client: Client, offer: Offer) -> HostError:
+    def _explain(self, error: HostError, target: Target, client: Client, offer: Offer, words: HostWords) -> HostError:
         """Returns the refusal behind what asyncssh made of it."""
         if client.refusal:
             return client.refusal
         if error.kind is Kind.HOST_KEY_UNKNOWN and "revoked" in error.message:  # a certificate's key, or its authority
             return self._host_keys.revoked(target)
         if error.kind is Kind.AUTH_FAILED:
-            return HostError(error.stage, error.kind, offer.refusal())
-        return error
+            error = HostError(error.stage, error.kind, *offer.refusal(words))
+        return words.explain(error)
 
 
 async def _connect(
-    options: dict[str, Any], offer: Offer, way: Way, *, is_jump: bool, on_begun: OnBegun | None
+    options: dict[str, Any],
+    offer: Offer,
+    words: HostWords,
+    way: Way,
+    *,
+    is_jump: bool,
+    on_begun: OnBegun | None,
 ) -> PipelinedConnection:
     """Does what `asyncssh.connect` does, but for what it does for others: a look-up of the name, files, a thread."""
     loop = asyncio.get_running_loop()
     prepared = asyncssh.SSHClientConnectionOptions(loop=loop, **options)
     prepared.waiter = logged_in = loop.create_future()
-    connection = PipelinedConnection(prepared, offer)
+    connection = PipelinedConnection(prepared, offer, words)
     # A jump host's bytes are those of all hosts behind it.
     allowance_seconds = None if is_jump else ALLOWANCE_SECONDS
     try:

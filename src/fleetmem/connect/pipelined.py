@@ -17,15 +17,44 @@ from typing import Any
 
 import asyncssh
 from asyncssh.connection import SSHConnection
-from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_EXT_INFO, MSG_IGNORE, MSG_SERVICE_ACCEPT
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_DISCONNECT,
+    MSG_EXT_INFO,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_SERVICE_ACCEPT,
+    MSG_USERAUTH_BANNER,
+    MSG_USERAUTH_FAILURE,
+)
+from asyncssh.encryption import get_encryption_algs
+from asyncssh.kex import get_kex_algs
+from asyncssh.mac import get_mac_algs
+from asyncssh.misc import construct_disc_error
 from asyncssh.packet import Boolean, SSHPacket, String
+from asyncssh.public_key import get_public_key_algs
 
+from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Offer
 
 _TIMER_SECONDS = 0.002  # what a timer may be early by: it knows milliseconds
 _PUBLIC_KEY = b"publickey"
 _NONE = b"none"
 _OPENSSH = b"SSH-2.0-OpenSSH_"
+_LONGEST_LINE_BYTES = 8192
+_COOKIE_BYTES = 16
+
+# What a host's farewell may be taken for. Anything else that it says of itself is no verdict of ours: `host key not
+# verifiable`, say.
+_VERDICTS = frozenset(
+    {
+        asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+        asyncssh.DISC_ILLEGAL_USER_NAME,
+        asyncssh.DISC_KEY_EXCHANGE_FAILED,
+    }
+)
+
+_ALGORITHMS_KNOWN = {"key exchange": get_kex_algs, "encryption": get_encryption_algs, "MAC": get_mac_algs}
 
 
 def send_no_decoys(connection: SSHConnection) -> None:
@@ -48,11 +77,13 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
     Args:
         options: see asyncssh.
         offer: the keys to offer.
+        words: takes what the host says during the login.
     """
 
-    def __init__(self, options: asyncssh.SSHClientConnectionOptions, offer: Offer) -> None:
+    def __init__(self, options: asyncssh.SSHClientConnectionOptions, offer: Offer, words: HostWords) -> None:
         super().__init__(asyncio.get_running_loop(), options, wait="auth")
         self._offer: Offer | None = offer
+        self._words: HostWords | None = words
         self._key: Any = None
         self._is_at_the_last = False
         self._is_accept_due = False
@@ -63,8 +94,65 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
 
     def forget_login(self) -> None:
         """Lets go of what the login needed."""
-        self._offer = self._key = None
+        self._offer = self._key = self._words = None
         self._ahead = []
+
+    def _recv_version(self) -> bool:
+        """Keeps what is no version: sshd says there that it has too many connections, or does not want ours."""
+        end = self._inpbuf.find(b"\n", 0, _LONGEST_LINE_BYTES)
+        line = bytes(self._inpbuf[: max(0, end)])
+        if self._words and line and not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
+            self._words.add_greeting(line)
+        return super()._recv_version()
+
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        """Keeps a line that the host began in place of its version, and never ended."""
+        if self._words and not self._server_version:
+            self._words.add_greeting(bytes(self._inpbuf[:_LONGEST_LINE_BYTES]))
+        super().connection_lost(exc)
+
+    def _choose_alg(self, alg_type: str, local_algs: Any, remote_algs: Any) -> bytes:
+        """Notes what the host offers where nothing of it will do."""
+        try:
+            return super()._choose_alg(alg_type, local_algs, remote_algs)
+        except asyncssh.KeyExchangeFailed:
+            if self._words:
+                known = _ALGORITHMS_KNOWN[alg_type]() if alg_type in _ALGORITHMS_KNOWN else ()
+                self._words.note_mismatch(alg_type, remote_algs, known)
+            raise
+
+    def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        """Notes the kinds of host keys that the host has."""
+        if self._words:
+            copied = SSHPacket(packet.get_full_payload()[1:])
+            copied.get_bytes(_COOKIE_BYTES)
+            copied.get_namelist()
+            wanted = self._server_host_key_algs or ()
+            self._words.note_host_keys(wanted, copied.get_namelist(), get_public_key_algs())
+        return super()._process_kexinit(pkttype, pktid, packet)
+
+    def _process_userauth_failure(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Notes the ways in that the host lists, and a key that it accepted without letting us in."""
+        if self._words:
+            copied = SSHPacket(packet.get_full_payload()[1:])
+            self._words.methods = tuple(name.decode("ascii", "replace") for name in copied.get_namelist())
+            if copied.get_boolean() and self._offer:
+                self._words.accepted += self._offer.note_accepted()
+        super()._process_userauth_failure(pkttype, pktid, packet)
+
+    def _process_userauth_banner(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Keeps the banner, whatever its encoding: asyncssh ends the connection for one that is not UTF-8."""
+        if self._words:
+            self._words.add_banner(packet.get_string())
+
+    def _process_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Ends the connection with what the host says in farewell, whatever its encoding."""
+        code, reason = packet.get_uint32(), packet.get_string().decode("utf-8", "replace")
+        if self._words:
+            self._words.reason = reason
+        is_verdict = code in _VERDICTS
+        error = construct_disc_error(code, reason, "") if is_verdict else asyncssh.DisconnectError(code, reason)
+        self._force_close(error)
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
         """Goes over to the ciphers agreed on."""
@@ -148,6 +236,10 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
             self._auth_complete = False
 
     _packet_handlers = asyncssh.SSHClientConnection._packet_handlers | {
+        MSG_DISCONNECT: _process_disconnect,
         MSG_EXT_INFO: _process_ext_info,
+        MSG_KEXINIT: _process_kexinit,
         MSG_SERVICE_ACCEPT: _process_service_accept,
+        MSG_USERAUTH_BANNER: _process_userauth_banner,
+        MSG_USERAUTH_FAILURE: _process_userauth_failure,
     }

@@ -82,7 +82,7 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
         case asyncssh.KeyExchangeFailed():
             return HostError(stage, Kind.DISCONNECTED, f"key exchange failed: {error.reason}")
         case asyncssh.DisconnectError():
-            return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error.reason}")
+            return HostError(stage, Kind.DISCONNECTED, lost(error.reason))
         case asyncio.IncompleteReadError() | ConnectionResetError() | BrokenPipeError():
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error}")
         case OSError() if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -94,6 +94,11 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
             return HostError(Stage.RESOLVE, Kind.UNRESOLVABLE, f"not a host name: {error}")
         case _:
             raise error  # not of this world: a bug of ours
+
+
+def lost(reason: str) -> str:
+    """Returns what to say of a connection that ended; asyncssh has no other words where nobody said why."""
+    return f"connection lost: {reason}" if reason and reason.lower() != "connection lost" else "connection lost"
 
 
 def _timed_out(stage: Stage, timeout_seconds: float) -> HostError:

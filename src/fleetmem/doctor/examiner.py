@@ -127,6 +127,7 @@ def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Access:
         known_hosts_entry=target.known_as,
         jump=",".join(map(str, target.jumps)),
         runs_by_sudo=runs_by_sudo,
+        proxy_command=target.proxy_command or "",
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from fleetmem.connect.target import entry_name
 from fleetmem.doctor.findings import Check, Finding, Severity
-from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import HostMemory
 from fleetmem.probe.facts import HostFacts
 from fleetmem.probe.script import ProbeKind
@@ -61,7 +62,7 @@ _WHY = {
     Kind.AUTH_FAILED: "the host is missing in every cycle, and sshd 9.8 and later shut out who fails often",
     Kind.AGENT_UNAVAILABLE: "the ssh agent on this machine signs nothing: no host that needs one of its keys has data",
     Kind.LOGIN_TIMEOUT: "it accepts connections and finishes no login: overloaded, slow DNS or PAM, or no SSH server",
-    Kind.COMMAND_TIMEOUT: "the host is slow to answer: overloaded, or out of memory; its samples fail",
+    Kind.COMMAND_TIMEOUT: "the host is slow to answer, or hangs; its samples fail",
     Kind.COMMAND_MISSING: "the probe is a shell script and one awk; without them the host has no data",
     Kind.COMMAND_FAILED: "the account is logged in and its command does not run: the host has no data",
     Kind.SUDO_REFUSED: "the probe was to run with sudo, which refused: the host has no data",
@@ -69,6 +70,18 @@ _WHY = {
     Kind.DISCONNECTED: "the host, or something in between, closed the connection; sshd's log there says why",
     Kind.INTERNAL: "a bug in fleetmem, not in the host: it has no data until that is fixed",
 }
+
+_WHY_BY_CAUSE = {
+    Cause.NO_KEY: "fleetmem logs in by key alone, and there is none: no -k, none in an agent, none in ~/.ssh",
+    Cause.MORE_METHODS: "fleetmem logs in by key alone, and sshd there wants more than that (AuthenticationMethods)",
+    Cause.NO_KEYS_TAKEN: "fleetmem logs in by key alone, and sshd there lists other ways in only",
+    Cause.ALGORITHMS: "the SSH server is old, or its policy is strict: no login comes about",
+    Cause.OTHER_OUTPUT: "a start-up file, a menu or a forced command runs in place of the probe: the host has no data",
+    Cause.TERMINAL: "a terminal repeats what is sent and changes what is printed: the host has no data",
+    Cause.KILLED: "the kernel was out of memory, or a limit or a person ended it: its samples fail",
+}
+
+_KEEP_FROM = 'Does its line there have from="..."? Then add --from with the same'
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,7 @@ class Access:
         known_hosts_entry: under which name there.
         jump: as `-J` has it, empty for none.
         runs_by_sudo: whether the probe is run as root.
+        proxy_command: whose standard input and output are the connection, empty for none.
     """
 
     name: str
@@ -96,15 +110,17 @@ class Access:
     known_hosts_entry: str
     jump: str
     runs_by_sudo: bool
+    proxy_command: str = ""
 
     def ssh(self, command: str, *options: str) -> str:
         """Returns the line that runs a command there."""
         words = ["ssh", *options, *self._flags(), f"{self.user}@{self.address}"]
         return f"{shlex.join(words)} {shlex.quote(command)}"
 
-    def ssh_copy_id(self) -> str:
-        """Returns the line that lets the key in."""
-        return shlex.join(["ssh-copy-id", "-i", self.public_key, *self._port_flags(), f"{self.user}@{self.address}"])
+    def let_in(self) -> str:
+        """Returns the line that lets the key in for the probe alone: one that is to be limited stays so."""
+        append = "umask 077; mkdir -p .ssh; cat >>.ssh/authorized_keys"
+        return f"{self._authorized_keys()} | {self.ssh(append)}   # by password or another key. {_KEEP_FROM}"
 
     @property
     def public_key(self) -> str:
@@ -113,14 +129,30 @@ class Access:
 
     def forced_command(self) -> str:
         """Returns the line that prints what limits the key to the probe of this version."""
-        words = ["fleetmem", "probe", "--authorized-keys", self.public_key, *(["--sudo"] if self.runs_by_sudo else [])]
-        return f"{shlex.join(words)}   # put that line into authorized_keys there, in place of the old one"
+        return f"{self._authorized_keys()}   # put that line into authorized_keys there, for the old one. {_KEEP_FROM}"
+
+    def record_host_key(self) -> str:
+        """Returns the line that records the host's key under the name that it is looked up by."""
+        path = str(self.known_hosts_path)
+        is_plain = self.known_hosts_entry == entry_name(self.address, self.port)
+        if is_plain and not self.is_behind_others:
+            return f"ssh-keyscan -p {self.port} {shlex.quote(self.address)} >>{shlex.quote(path)}"
+        alias = () if is_plain else ("-o", f"HostKeyAlias={self.known_hosts_entry}")
+        return f"{self.ssh('true', '-o', f'UserKnownHostsFile={path}', *alias)}   # shows the key, asks, and records it"
+
+    @property
+    def is_behind_others(self) -> bool:
+        """Whether there is something on the way: jump hosts, or a ProxyCommand."""
+        return bool(self.jump or self.proxy_command)
+
+    def _authorized_keys(self) -> str:
+        sudo = ["--sudo"] if self.runs_by_sudo else []
+        return shlex.join(["fleetmem", "probe", "--authorized-keys", self.public_key, *sudo])
 
     def _flags(self) -> list[str]:
-        return [*self._port_flags(), *(("-J", self.jump) if self.jump else ())]
-
-    def _port_flags(self) -> list[str]:
-        return ["-p", str(self.port)] if self.port != 22 else []
+        port = ["-p", str(self.port)] if self.port != 22 else []
+        jump = ["-J", self.jump] if self.jump else []
+        return [*port, *jump, *(["-o", f"ProxyCommand={self.proxy_command}"] if self.proxy_command else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +310,30 @@ def _failure(about: Examination, error: HostError, check: Check, limits: Limits)
     elif error.message.startswith("jump host "):  # the failure is that one's, and ssh says which when there are several
         mend = about.access.ssh("true", "-v")
     else:
-        mend = _mend(about.access, error.kind, limits)
+        mend = _mend_cause(about.access, error.cause) or _mend(about.access, error.kind, limits)
     check = Check.HOST_AWK if is_awk else check
-    return Finding(check, Severity.PROBLEM, about.access.name, what, _WHY[error.kind], mend)
+    why = _WHY_BY_CAUSE.get(error.cause, _WHY[error.kind]) if error.cause else _WHY[error.kind]
+    return Finding(check, Severity.PROBLEM, about.access.name, what, why, mend)
+
+
+def _mend_cause(access: Access, cause: Cause | None) -> str | None:
+    """Returns what mends that for which there is evidence beyond the kind of failure."""
+    account = f"`Match User {access.user}` in sshd_config there"
+    match cause:
+        case Cause.NO_KEY:
+            return "-k KEY   # or `ssh-add KEY`; `ssh-keygen -t ed25519` makes one"
+        case Cause.MORE_METHODS:
+            return f"AuthenticationMethods publickey   # under {account}"
+        case Cause.NO_KEYS_TAKEN:
+            return f"PubkeyAuthentication yes   # under {account}, and no AuthenticationMethods without publickey"
+        case Cause.ALGORITHMS:
+            return f"{access.ssh('true', '-vv')}   # shows what both offer; the setting goes into ~/.ssh/config"
+        case Cause.OTHER_OUTPUT | Cause.TERMINAL:
+            return f"{access.ssh('/bin/sh -c true')}   # must print nothing; see start-up files, ForceCommand, command="
+        case Cause.KILLED:
+            return access.ssh("dmesg | tail; ulimit -a")
+        case _:
+            return None
 
 
 def _install_awk(about: Examination) -> str:
@@ -294,13 +347,15 @@ def _mend(access: Access, kind: Kind, limits: Limits) -> str:
         case Kind.UNRESOLVABLE:
             return f"getent hosts {shlex.quote(access.address)}   # then mend DNS, /etc/hosts or the inventory"
         case Kind.CONNECT_TIMEOUT:
+            if access.is_behind_others:
+                return access.ssh("true", "-v")
             return f"fleetmem doctor -i {shlex.quote(access.name)} -J USER@JUMP_HOST   # if there is one to go through"
         case Kind.HOST_KEY_CHANGED:
             return f"ssh-keygen -R {name} -f {path}"
         case Kind.HOST_KEY_UNKNOWN:
-            return f"ssh-keyscan -p {access.port} {shlex.quote(access.address)} >>{path}"
+            return access.record_host_key()
         case Kind.AUTH_FAILED:
-            return access.ssh_copy_id()
+            return access.let_in()
         case Kind.AGENT_UNAVAILABLE:
             return "ssh-add -l   # if it lists no keys either, start the agent again; or log in with a key file: -k KEY"
         case Kind.LOGIN_TIMEOUT:

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -10,7 +11,7 @@ from fleetmem.cli import main, make_app
 from fleetmem.cli.collect import Tally, _deliver, _drain, _run
 from fleetmem.cli.hints import HINTS
 from fleetmem.connect.link import Link
-from fleetmem.errors import Kind, SinkError
+from fleetmem.errors import Cause, Kind, SinkError
 from fleetmem.model import Host
 from fleetmem.sinks.sink import Sink, SinkStats
 from unit.builders import failure, process, sample
@@ -47,6 +48,24 @@ def test_equal_failures_are_folded(capsys: pytest.CaptureFixture[str]) -> None:
         "      auth_failed: refused",
         f"      try: {HINTS[Kind.AUTH_FAILED]}",
     ]
+
+
+def test_numbers_do_not_split_what_is_one_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seconds and bytes differ from host to host; what happened is the same."""
+    tally = Tally(3)
+    for number, text in enumerate(("after 12 s, 100 bytes", "after 7.5 s, 99 bytes", "after 8 s, 1 bytes")):
+        tally.add(failure(Kind.COMMAND_TIMEOUT, text, host=Host(f"web{number}", "x")))
+    tally.print_failures()
+    assert "  web0, web1, web2\n      command_timeout: after 12 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_what_there_is_evidence_for_is_advised(cause: Cause, capsys: pytest.CaptureFixture[str]) -> None:
+    """The advice of a cause takes the place of that of the kind, which guesses."""
+    tally = Tally(1)
+    tally.add(replace(failure(Kind.AUTH_FAILED, "no"), cause=cause))
+    tally.print_failures()
+    assert ("wrong user" in capsys.readouterr().err) is (cause is Cause.HOST_SAID)
 
 
 def test_no_failures_no_text(capsys: pytest.CaptureFixture[str]) -> None:

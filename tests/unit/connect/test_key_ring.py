@@ -6,10 +6,11 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Experience, KeyRing, Offer
 from fleetmem.connect.settings import SshSettings
 from fleetmem.connect.target import Target
-from fleetmem.errors import UsageError
+from fleetmem.errors import Cause, UsageError
 from unit.connect.targets import resolve
 
 
@@ -180,11 +181,9 @@ def test_the_agent_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_refusals() -> None:
     """They say who was refused, with what, and what was left untried."""
-    assert (
-        Offer(resolve("web01", SshSettings(user="ubuntu")), [], Experience())
-        .refusal()
-        .startswith("ubuntu has no key to log in with")
-    )
+    message, cause = Offer(resolve("web01", SshSettings(user="ubuntu")), [], Experience()).refusal(HostWords())
+    assert message.startswith("ubuntu has no key to log in with")
+    assert cause is Cause.NO_KEY
 
 
 def test_who_signs_unasked(agent: Path, keys: list[Path]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.doctor.hosts import Access, ClockReading, Examination, Limits, judge_hosts
-from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import HostMemory
 from fleetmem.probe.facts import HostFacts
 from fleetmem.probe.script import ProbeKind
@@ -99,7 +99,7 @@ def test_a_host_that_is_well() -> None:
             2,
         ),
         (Kind.HOST_KEY_UNKNOWN, Stage.LOGIN, Check.HOST_KEY, "ssh-keyscan -p 22 web01.example.com >>/home/o/", 2),
-        (Kind.AUTH_FAILED, Stage.LOGIN, Check.HOST_LOGIN, "ssh-copy-id -i /home/o/.ssh/id_ed25519.pub ubuntu@web01", 3),
+        (Kind.AUTH_FAILED, Stage.LOGIN, Check.HOST_LOGIN, "fleetmem probe --authorized-keys /home/o/.ssh/id_ed", 3),
         (Kind.AGENT_UNAVAILABLE, Stage.LOGIN, Check.HOST_LOGIN, "ssh-add -l ", 3),
         (Kind.LOGIN_TIMEOUT, Stage.LOGIN, Check.HOST_LOGIN, "ssh -v ubuntu@web01.example.com true", 3),
         (Kind.DISCONNECTED, Stage.LOGIN, Check.HOST_LOGIN, "ssh -v ubuntu@web01.example.com true", 3),
@@ -146,10 +146,56 @@ def test_commands_have_what_it_takes_to_get_there() -> None:
     examination = replace(failed(Kind.UNREACHABLE, Stage.CONNECT), access=access)
     assert the_fault(examination).mend == "ssh -v -p 2222 -J ops@bastion ubuntu@web01.example.com true"
     examination = replace(failed(Kind.AUTH_FAILED, Stage.LOGIN), access=access)
-    expected = ["ssh-copy-id", "-i", "/k e y.pub", "-p", "2222", "ubuntu@web01.example.com"]
-    assert shlex.split(the_fault(examination).mend) == expected
+    command, ssh = (shlex.split(part) for part in the_fault(examination).mend.partition("   #")[0].split(" | "))
+    assert command == ["fleetmem", "probe", "--authorized-keys", "/k e y.pub"]
+    assert ssh[:-1] == ["ssh", "-p", "2222", "-J", "ops@bastion", "ubuntu@web01.example.com"]
     examination = replace(failed(Kind.HOST_KEY_CHANGED, Stage.LOGIN), access=access)
     assert shlex.split(the_fault(examination).mend)[-1] == "/a b"
+
+
+def test_a_key_is_let_in_for_the_probe_alone() -> None:
+    """A refused key may be a limited one: what lets it in limits it, keeps sudo, and reminds of `from=`."""
+    access = replace(ACCESS, runs_by_sudo=True)
+    mend = the_fault(replace(failed(Kind.AUTH_FAILED, Stage.LOGIN), access=access)).mend
+    assert "ssh-copy-id" not in mend
+    assert "--authorized-keys /home/o/.ssh/id_ed25519.pub --sudo | ssh ubuntu@web01.example.com" in mend
+    assert "--from" in mend
+    for examination in (replace(WELL, has_old_probe=True), failed(Kind.BAD_FRAME, Stage.PARSE)):
+        assert "--from" in the_fault(examination).mend
+
+
+@pytest.mark.parametrize(("jump", "proxy_command"), [("ops@bastion", ""), ("", "nc -X 5 -x p:1 web01 22")])
+def test_a_host_behind_others(jump: str, proxy_command: str) -> None:
+    """No other jump host is proposed; its key is recorded through the one there is, under the name it is known by."""
+    access = replace(ACCESS, known_hosts_entry="an alias", jump=jump, proxy_command=proxy_command)
+    silent = the_fault(replace(failed(Kind.CONNECT_TIMEOUT, Stage.CONNECT), access=access)).mend
+    assert "USER@JUMP_HOST" not in silent
+    unknown = the_fault(replace(failed(Kind.HOST_KEY_UNKNOWN, Stage.LOGIN), access=access)).mend
+    assert "ssh-keyscan" not in unknown
+    for mend in (silent, unknown):
+        words = shlex.split(mend.partition("   #")[0])
+        assert (jump or f"ProxyCommand={proxy_command}") in words
+    assert "HostKeyAlias=an alias" in shlex.split(unknown.partition("   #")[0])
+
+
+@pytest.mark.parametrize(
+    ("cause", "mend"),
+    [
+        (Cause.NO_KEY, "-k KEY"),
+        (Cause.MORE_METHODS, "AuthenticationMethods publickey "),
+        (Cause.NO_KEYS_TAKEN, "PubkeyAuthentication yes "),
+        (Cause.ALGORITHMS, "ssh -vv ubuntu@web01.example.com true "),
+        (Cause.OTHER_OUTPUT, "ssh ubuntu@web01.example.com '/bin/sh -c true' "),
+        (Cause.TERMINAL, "ssh ubuntu@web01.example.com '/bin/sh -c true' "),
+        (Cause.KILLED, "ssh ubuntu@web01.example.com 'dmesg "),
+        (Cause.HOST_SAID, "ssh -v ubuntu@web01.example.com true"),
+    ],
+)
+def test_what_there_is_evidence_for_is_mended(cause: Cause, mend: str) -> None:
+    """The kind alone would have another command, for what it mostly is."""
+    error = HostError(Stage.LOGIN, Kind.DISCONNECTED, "it says so", cause)
+    fault = the_fault(Examination(ACCESS, ProbeKind.STATUS, error=error))
+    assert fault.mend.startswith(mend)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""What is said of hosts that fail: in the host's own words, and by what it showed, never by a guess."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import servers
+from .servers import Cli, Sshd, make_key
+
+
+def failure(cli: Cli, *arguments: object, seconds: float = 60.0) -> tuple[dict[str, Any], str]:
+    """Returns the error of the one host of a `collect` that fails, and what it prints for people."""
+    result = cli("collect", "-i", "127.0.1.1", *arguments, "--format", "jsonl", seconds=seconds)
+    assert result.status == 3, result.stderr
+    (outcome,) = (json.loads(line) for line in result.stdout.splitlines())
+    return outcome["error"], result.stderr
+
+
+# --- ways in ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("methods", "more"),
+    [
+        ("publickey,keyboard-interactive", "keyboard-interactive"),
+        ("publickey,password", "password"),
+        ("publickey,publickey", "another key"),
+        ("publickey,password publickey,keyboard-interactive", "password or keyboard-interactive"),
+    ],
+)
+def test_a_key_that_is_accepted_and_is_not_enough(methods: str, more: str, cli: Cli, tmp_path: Path) -> None:
+    """The host wants more than a key: that is said, with what it wants, and nobody is told to bring the key there."""
+    options = f"AuthenticationMethods {methods}\nPasswordAuthentication yes\nKbdInteractiveAuthentication yes"
+    with servers.sshd(tmp_path / "sshd", options=options) as sshd:
+        error, screen = failure(cli, "-p", sshd.port, "-k", sshd.key)
+        doctor = cli("doctor", "-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key)
+    assert error["kind"] == "auth_failed"
+    assert f"{sshd.key} accepted; the host also wants {more}" in error["message"]
+    assert "authorized_keys" not in screen
+    assert "ssh-copy-id" not in doctor.stdout
+    assert "AuthenticationMethods" in doctor.stdout
+
+
+def test_two_keys_that_are_both_wanted_let_us_in(cli: Cli, tmp_path: Path) -> None:
+    """A host that wants two keys gets both."""
+    keys = [make_key(tmp_path / name) for name in ("one", "two")]
+    lines = [key.with_suffix(".pub").read_text() for key in keys]
+    options = "AuthenticationMethods publickey,publickey"
+    with servers.sshd(tmp_path / "sshd", public_keys=lines, options=options) as sshd:
+        result = cli("collect", "-i", "127.0.1.1", "-p", sshd.port, "-k", keys[0], "-k", keys[1], "--format", "jsonl")
+    assert result.status == 0, result.stderr
+
+
+def test_a_host_that_takes_no_keys(cli: Cli, tmp_path: Path) -> None:
+    """It is not the key that is wrong: the host lists no publickey among its ways in."""
+    options = "PubkeyAuthentication no\nPasswordAuthentication yes"
+    with servers.sshd(tmp_path / "sshd", options=options) as sshd:
+        error, screen = failure(cli, "-p", sshd.port, "-k", sshd.key)
+    assert error["kind"] == "auth_failed"
+    assert "the host takes no keys, only password" in error["message"]
+    assert "PubkeyAuthentication" in screen
+
+
+def test_no_key_at_all(sshd: Sshd, cli: Cli) -> None:
+    """Without any key, nobody is asked whether it is the wrong one."""
+    error, screen = failure(cli, "-p", sshd.port)
+    assert error["kind"] == "auth_failed"
+    assert "has no key to log in with" in error["message"]
+    assert "wrong user" not in screen
+    assert "ssh-keygen" in screen
+
+
+# --- the host's words ------------------------------------------------------------------------------------------------
+
+
+def test_a_banner_is_in_the_message(cli: Cli, tmp_path: Path) -> None:
+    """What sshd shows before the login is in the message, on one line, also where it is no UTF-8, and cut."""
+    banner = tmp_path / "banner"
+    banner.write_bytes(b"Wartung bis 18 Uhr, \xfcbrigens \x1b[2J\nAnsprechpartner: " + b"Betrieb " * 500)
+    key = make_key(tmp_path / "stranger")
+    with servers.sshd(tmp_path / "sshd", options=f"Banner {banner}") as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", key)
+        good = cli("collect", "-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "--format", "jsonl")
+    assert error["kind"] == "auth_failed"
+    assert "the host said: " in error["message"]
+    assert "Betrieb" in error["message"]
+    assert "\x1b" not in error["message"]
+    assert len(error["message"]) < 1000
+    assert good.status == 0, "a banner that is not UTF-8 is no reason to fail"
+
+
+@contextmanager
+def greeting(text: bytes) -> Iterator[int]:
+    """Serves a text to everybody who connects, and hangs up."""
+    with socket.create_server(("127.0.1.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(text)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.settimeout(5)
+                    while connection.recv(4096):
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"Exceeded MaxStartups\r\n", "Exceeded MaxStartups"),
+        (b"Not allowed at this time\r\n", "Not allowed at this time"),
+        (b"Maintenance until 18:00\r\nAsk the operators\r\n", "Maintenance until 18:00 Ask the operators"),
+        (b"no newline at the end", "no newline at the end"),
+        (b"SSH-1.5-old\r\n", "SSH-1.5-old"),
+        (b"220 mail ESMTP\r\n", "220 mail ESMTP"),
+    ],
+)
+def test_what_comes_before_the_version_is_in_the_message(text: bytes, said: str, cli: Cli, sshd: Sshd) -> None:
+    """Sshd says there that it has too many connections, others that they are no SSH server."""
+    with greeting(text) as port:
+        error, _ = failure(cli, "-p", port, "-k", sshd.key)
+    assert (error["stage"], error["kind"]) == ("login", "disconnected")
+    assert f"the host said: {said}" in error["message"]
+    assert "connection lost: Connection lost" not in error["message"]
