@@ -10,7 +10,6 @@ What it comes to is kept in the fleet's `Health`, which its pages show, and told
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from fleetmem.report import add_up
 from fleetmem.sampler import Begin, Listener, Sampler, SamplerSpec
 from fleetmem.schedule import Grid
 from fleetmem.selfstats import SelfStats
+from fleetmem.stop_watch import StopWatch
 from fleetmem.systemd import ServiceManager
 from fleetmem.worker_process import WorkerProcess
 
@@ -43,7 +43,6 @@ _READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins lat
 _STOP_WORKERS_SECONDS = 0.5
 _SHUT_DOWN_SECONDS = 4.4  # sinks may take 4.3; a worker that hangs is killed then
 _ANSWER_SHARE = 0.5  # of an interval: so long workers may take to tell of it
-_SAME_SIGNAL_SECONDS = 0.1  # `timeout` signals its child and then its group: the child gets two
 
 
 def _ask_nobody(_key: Path) -> None:
@@ -94,6 +93,7 @@ class Daemon:
         workers: processes that sample. One is this one; of several, each has its share, and this one what there is
             once: signals, inventory, own counters, and sinks other than StatsD's.
         is_strict: bugs surface, for tests.
+        stop_watch: ends the process where it hangs while it stops.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Daemon:
         workers: int = 1,
         *,
         is_strict: bool = False,
+        stop_watch: StopWatch | None = None,
     ) -> None:
         self.stats = SelfStats()
         self._load_settings = load_settings
@@ -119,7 +120,7 @@ class Daemon:
         self._inventory = fleet.inventory
         self._is_untaken = False  # what the inventory had last
         self._stopping = asyncio.Event()
-        self._stop_seconds = 0.0
+        self._stop_watch = stop_watch or StopWatch()
         self._reloading = asyncio.Event()
         self._replacing = asyncio.Lock()
 
@@ -129,10 +130,11 @@ class Daemon:
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; then delivers what is queued and disconnects, within 5 s."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop_or_force)
-        loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloading.set)
+        with self._stop_watch.stopping(self.stop):
+            await self._run()
+
+    async def _run(self) -> None:
         log.info("sampling %s%s%s", _plan(self._fleet), self._shares(), _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
             members = [group.create_task(self._sampler.run(self._begin()))]
@@ -176,19 +178,12 @@ class Daemon:
 
     def stop(self) -> None:
         """Ends `run`, as SIGTERM does."""
+        if self._stopping.is_set():
+            return
         log.info("stopping")
         self._health.stop()
         self._manager.stopping()
-        self._stop_seconds = time.monotonic()
         self._stopping.set()
-
-    def _stop_or_force(self) -> None:
-        if self._stopping.is_set():
-            if time.monotonic() - self._stop_seconds < _SAME_SIGNAL_SECONDS:
-                return
-            log.warning("stopped at once: data in the queues is lost")
-            os._exit(130)
-        self.stop()
 
     async def _follow_until_change(self) -> Change | None:
         """Works beside the sampling until it is time to stop, or there is a new configuration, which is returned."""

@@ -20,6 +20,7 @@ from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.garbage import keep_collections_short
 from fleetmem.model import Outcome
 from fleetmem.sinks.whisper import parse_retention
+from fleetmem.stop_watch import StopWatch
 from fleetmem.systemd import ServiceManager
 
 log = logging.getLogger("fleetmem.run")
@@ -67,6 +68,12 @@ def run(
         return
     if format_ is OutputFormat.TABLE:
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
+    stop_watch = StopWatch()
+    with stop_watch.installed():
+        _run(given, output, format_, stop_watch)
+
+
+def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: StopWatch) -> None:
     fleet = build_fleet(given.settings, ask_passphrase)
     wanted = given.settings.run.workers
     workers = worker_count(len(fleet.hosts)) if wanted == AUTO else int(wanted)
@@ -80,14 +87,14 @@ def run(
         )
     manager = ServiceManager(os.environ)
     if output is None:
-        daemon = Daemon(fleet, given.reload, manager=manager, workers=workers)
+        daemon = Daemon(fleet, given.reload, manager=manager, workers=workers, stop_watch=stop_watch)
         del fleet  # the daemon's: it lets go of it when it takes another one
         run_async(daemon.run())
         return
     with open_output(output, is_appending=True) as file:  # what was written before a restart stays
         guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
         writer = BackgroundWriter(guard, _MAX_WAITING, fleet.collector.bugs)
-        daemon = Daemon(fleet, given.reload, writer.write, manager, workers)
+        daemon = Daemon(fleet, given.reload, writer.write, manager, workers, stop_watch=stop_watch)
         del fleet
         run_async(daemon.run())
         is_stalled = writer.is_stalled(_WRITE_SECONDS)
