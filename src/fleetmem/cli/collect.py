@@ -81,7 +81,9 @@ def collect(
             if isinstance(writer, BackgroundWriter) and writer.is_stalled(_WRITE_SECONDS):
                 os._exit(EXIT_INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-    if given.verbosity is not Verbosity.QUIET or not tally.samples:  # that nobody answered is an error
+    # That nobody answered is an error, and a table has no failures; JSON lines and CSV do.
+    is_silent = not tally.samples and format_ is OutputFormat.TABLE
+    if given.verbosity is not Verbosity.QUIET or is_silent:
         tally.print_failures()
     if given.verbosity is not Verbosity.QUIET:
         print_message(tally.summary(fleet))

@@ -369,6 +369,14 @@ def test_no_host_answers(run: Run, closed_port: int) -> None:
     assert ended.err.splitlines()[-1].startswith("0 of 1 hosts, 0 processes, 0 B received, ")
 
 
+def test_quiet_prints_what_no_table_has(run: Run, closed_port: int) -> None:
+    """With -q, failures are errors when nobody answers: nothing else would show them."""
+    ended = run("collect", "-q", "-i", f"127.0.0.1:{closed_port}")
+    assert ended.status == 3
+    assert "unreachable: connection refused" in ended.err
+    assert "0 of 1 hosts" not in ended.err
+
+
 def test_quiet_says_nothing(run: Run, closed_port: int) -> None:
     """With -q the status alone tells, and JSON lines hold the failure."""
     ended = run("collect", "-q", "-i", f"127.0.0.1:{closed_port}", "--format", "jsonl")
