@@ -61,7 +61,7 @@ def build_sinks(
     wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}
     for server in settings.statsd.servers():
         wanted[STATSD, server, settings.statsd.model_copy(update={"server": ()})] = partial(
-            _statsd, settings.statsd, server, names, senders
+            _statsd, settings.statsd, server, names, senders, settings.run.interval_seconds
         )
     if settings.graphite.server:
         spool = spool_file(settings.graphite)
@@ -136,9 +136,12 @@ def graphite_transport(settings: Graphite) -> Transport:
     return tcp.TcpTransport(receiver, host, port)
 
 
-def _statsd(settings: Statsd, server: Server, names: FleetNames, senders: int, _undo: ExitStack) -> Sink:
+def _statsd(
+    settings: Statsd, server: Server, names: FleetNames, senders: int, cycle_seconds: float, _undo: ExitStack
+) -> Sink:
     encoding = SeriesEncoding(formats.STATSD[settings.dialect], settings.retire)
-    return QueuedSink("statsd", encoding, statsd_transport(settings, server, senders), names)
+    options = Options(cycle_seconds=cycle_seconds)
+    return QueuedSink("statsd", encoding, statsd_transport(settings, server, senders), names, options)
 
 
 def _graphite(

@@ -356,7 +356,7 @@ class Statsd(_Section):
     dialect: Dialect = Dialect.PLAIN
     """plain has host, command and pid in the name; dogstatsd, influx (Telegraf) and graphite have them as tags"""
     retire: Retire = Retire.ZERO
-    """zero sends one final 0 when a process is gone (several servers repeat the last value for ever); none does not"""
+    """zero sends a 0 in three cycles when a process is gone (several servers repeat the last value); none does not"""
     datagrams_per_second: float = Field(default=STEADY_DATAGRAMS_PER_SECOND, gt=0)
     """steady pace; raise it for a server with a large receive buffer. Backlogs and higher loads go faster anyway"""
 

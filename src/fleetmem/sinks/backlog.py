@@ -1,9 +1,11 @@
 """Points that wait for their backend in memory: first in, first out, bounded; what does not fit is the oldest. Pure."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from fleetmem.model import Host
 
 
 class Item(NamedTuple):
@@ -13,11 +15,15 @@ class Item(NamedTuple):
         text: the lines.
         points: how many points they hold.
         unix_seconds: when the points were taken.
+        zeros: those of the lines that end a series.
+        owner: the host whose series they are; None for the collector's own.
     """
 
     text: bytes
     points: int
     unix_seconds: float
+    zeros: bytes = b""
+    owner: Host | None = None
 
 
 BATCH_BYTES = 64 * 1024
@@ -35,15 +41,20 @@ class Bounds:
 class Backlog:
     """A queue of items.
 
+    Args:
+        bounds: of it.
+        on_drop: called with each item that is dropped.
+
     Attributes:
         points: that wait.
         text_bytes: likewise.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, on_drop: Callable[[Item], None] | None = None) -> None:
         self.points = 0
         self.text_bytes = 0
         self._bounds = bounds
+        self._on_drop = on_drop
         self._items: deque[tuple[float, Item]] = deque()
 
     def __bool__(self) -> bool:
@@ -55,7 +66,7 @@ class Backlog:
         self._count(item, 1)
         dropped = 0
         while self.text_bytes > self._bounds.max_bytes or self.points > self._bounds.max_points:
-            dropped += self._pop().points
+            dropped += self._drop()
         return dropped
 
     def take(self, max_bytes: int) -> list[tuple[float, Item]]:
@@ -77,12 +88,18 @@ class Backlog:
         """Drops what was put before that time; returns how many points."""
         dropped = 0
         while self._items and self._items[0][0] <= before_seconds:
-            dropped += self._pop().points
+            dropped += self._drop()
         return dropped
 
     def age_seconds(self, now_seconds: float) -> float:
         """Returns how long the oldest item has waited, 0 for an empty queue."""
         return now_seconds - self._items[0][0] if self._items else 0.0
+
+    def _drop(self) -> int:
+        item = self._pop()
+        if self._on_drop:
+            self._on_drop(item)
+        return item.points
 
     def _pop(self) -> Item:
         _put_seconds, item = self._items.popleft()

@@ -23,6 +23,7 @@ from fleetmem.model import (
     Sample,
 )
 from fleetmem.safe_text import cell
+from fleetmem.sinks.endings import Endings, Room
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
 
@@ -30,6 +31,7 @@ _PROCESS_FIELDS = ProcessMemory._fields
 _PROCESS_TEMPLATE = "{" + ",".join(f'"{field}":%s' for field in _PROCESS_FIELDS) + "}"
 _BEHIND_PROCESSES = ("commands", "other", "other_commands", "left_out")
 _COMMANDS_REMEMBERED = 20_000
+_NO_ROOM = Room(0)
 
 CSV_COLUMNS = (
     "taken_unix_seconds",
@@ -171,6 +173,7 @@ class HostRecords:
 
     def __init__(self, format_: RecordFormat) -> None:
         self.count = 0
+        self.endings = Endings(_NO_ROOM)
         self._format = format_
 
     def update(self, outcome: Outcome) -> Text:
@@ -185,6 +188,9 @@ class HostRecords:
     def retire(self) -> Text:
         """Returns nothing."""
         return Text(b"", 0)
+
+    def end_again(self, lost: bytes) -> None:
+        """Does nothing: a record speaks of its own time only."""
 
 
 class RecordEncoding:
@@ -210,6 +216,10 @@ class RecordEncoding:
         """Whether a host's records stay the same: always, as they hold no metric names."""
         del old, new, host
         return True
+
+    def endings(self) -> Endings:
+        """Returns a place for zeros, of which there are none."""
+        return Endings(_NO_ROOM)
 
     def stats(self, names: FleetNames, stats: CollectorStats) -> Text:
         """Returns the collector's own counters as one JSON line, or a CSV row each."""

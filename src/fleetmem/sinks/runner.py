@@ -8,13 +8,16 @@ put ──> encoding ──┤  while the backend is away:  ├
 import asyncio
 import logging
 import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Host, Outcome
 from fleetmem.sinks.backlog import Backlog, Bounds, Item
 from fleetmem.sinks.disk import DiskQueue, Spool
+from fleetmem.sinks.endings import CYCLES, Endings
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
@@ -29,6 +32,9 @@ _LAST_RETRY_SECONDS = 5.0
 _SPOOL_EVERY_SECONDS = 0.5  # what would be lost if the collector were killed
 # Without a refusal in between: UDP reports one a datagram late, be that a cycle later, and one success proves nothing.
 _RECOVERED_AFTER_SECONDS = 2.0
+_UNPROVEN_SECONDS = 10.0  # after which what was sent has arrived, where sending still works
+_UNPROVEN_BYTES = 4 * 1024 * 1024
+_OWN = ""  # the collector's own counters, among hosts: no host is called so
 _CLOSE_SECONDS = 0.7  # for a disk; what the daemon gives a sink to drain comes before, and a stop takes 5 s at most
 
 
@@ -66,6 +72,13 @@ class HostEncoding(Protocol):
         """Returns the text that ends everything of a host that is sampled no more."""
 
     @property
+    def endings(self) -> Endings:
+        """The zeros that it has still to send."""
+
+    def end_again(self, lost: bytes) -> None:
+        """Takes zeros that did not arrive: they go again, but for series that live now."""
+
+    @property
     def count(self) -> int:
         """Series, or rows, that live now."""
 
@@ -75,6 +88,9 @@ class Encoding(Protocol):
 
     def host(self, names: FleetNames, host: Host) -> HostEncoding:
         """Returns the encoding of one host's outcomes."""
+
+    def endings(self) -> Endings:
+        """Returns where zeros wait that are no host's any more."""
 
     def is_same_host(self, old: FleetNames, new: FleetNames, host: Host) -> bool:
         """Whether a host's encoding can stay when the fleet changes."""
@@ -115,10 +131,20 @@ class Options:
     Attributes:
         max_late_seconds: points that could not be delivered for so long are dropped, None keeps them.
         bounds: of the queue in memory.
+        cycle_seconds: between two zeros of a series whose host is sampled no more.
     """
 
     max_late_seconds: float | None = GIVE_UP_SECONDS
     bounds: Bounds = field(default_factory=Bounds)
+    cycle_seconds: float = 10.0
+
+
+class _Zeros(NamedTuple):
+    """Zeros that were sent, and may be lost all the same."""
+
+    at_seconds: float
+    owner: Host | None
+    lines: bytes
 
 
 class QueuedSink:
@@ -157,7 +183,11 @@ class QueuedSink:
         self._is_spooling = spool is not None  # there may be points from an earlier start
         self._hosts: dict[Host, HostEncoding] = {}
         self._last_stats: CollectorStats | None = None
-        self._backlog = Backlog(self._options.bounds)
+        self._backlog = Backlog(self._options.bounds, self._lose)
+        self._leaving: dict[str, Endings] = {}  # zeros of hosts that are sampled no more, by name; "" is the collector
+        self._next_zeros_at = 0.0
+        self._unproven: deque[_Zeros] = deque()
+        self._unproven_bytes = 0
         self._totals = _Totals()
         self._trouble: _Trouble | None = None
         self._is_draining = False
@@ -181,12 +211,17 @@ class QueuedSink:
             if not self.takes(host.name):
                 return
             encoding = self._hosts[host] = self._encoding.host(self._names, host)
-        self._enqueue(encoding.update(outcome), outcome.taken_unix_seconds)
+            if endings := self._leaving.pop(host.name, None):
+                encoding.end_again(endings.lines)
+                endings.clear()
+        self._enqueue(encoding.update(outcome), outcome.taken_unix_seconds, host)
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
         if self.takes(stats.collector):
             self._last_stats = stats
+            if endings := self._leaving.get(_OWN):
+                endings.forget(self._encoding.end_stats(self._names, stats).zeros)
             self._enqueue(self._encoding.stats(self._names, stats), stats.taken_unix_seconds)
 
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
@@ -194,11 +229,16 @@ class QueuedSink:
         for host in list(self._hosts):
             is_ours = host in hosts and self.takes(host.name)
             if not is_ours or not self._encoding.is_same_host(self._names, names, host):
-                self._enqueue(self._hosts.pop(host).retire(), unix_seconds)
+                encoding = self._hosts.pop(host)
+                self._enqueue(encoding.retire(), unix_seconds, host)
+                self._leave(host, encoding.endings)
         stats = self._last_stats
         if stats and (names.prefix != self._names.prefix or not hosts or not self.takes(stats.collector)):
             self._last_stats = None
-            self._enqueue(self._encoding.end_stats(self._names, stats), unix_seconds)
+            ended, endings = self._encoding.end_stats(self._names, stats), self._encoding.endings()
+            self._enqueue(ended, unix_seconds)
+            endings.next(ended.zeros)
+            self._leave(None, endings)
         self._names = names
 
     def stats(self) -> SinkStats:
@@ -222,11 +262,12 @@ class QueuedSink:
             failing=int(self.problem is not None),
         )
 
-    def _enqueue(self, text: Text, unix_seconds: float) -> None:
+    def _enqueue(self, text: Text, unix_seconds: float, owner: Host | None = None) -> None:
         if not text.points:
             return
         self._totals.retired += text.ended
-        item = Item(self._encoding.at(text.text, unix_seconds), text.points, unix_seconds)
+        timed = self._encoding.at(text.text, unix_seconds)
+        item = Item(timed, text.points, unix_seconds, text.zeros, owner)
         self._drop_full(self._backlog.put(item, time.monotonic()))
         self._is_idle.clear()
         self._changed.set()
@@ -236,10 +277,69 @@ class QueuedSink:
             log.warning("%s: more points wait than may; the oldest are dropped and counted from here on", self.address)
         self._totals.full += points
 
+    def _lose(self, item: Item) -> None:
+        if item.zeros:
+            self._end_again(item.owner, item.zeros)
+
+    def _end_again(self, owner: Host | None, zeros: bytes) -> None:
+        """Lets zeros that did not arrive go again: a receiver that repeats its gauges would never end the series."""
+        encoding = self._hosts.get(owner) if owner else None
+        if encoding:
+            encoding.end_again(zeros)
+        else:
+            endings = self._encoding.endings()
+            endings.again(zeros)
+            self._leave(owner, endings)
+
+    def _leave(self, owner: Host | None, endings: Endings) -> None:
+        """Keeps zeros that no outcome will bring."""
+        if not endings:
+            return
+        if not self._leaving:
+            self._next_zeros_at = time.monotonic() + self._options.cycle_seconds
+        name = owner.name if owner else _OWN
+        if name in self._leaving:
+            self._leaving[name].again(endings.lines)
+            endings.clear()
+        else:
+            self._leaving[name] = endings
+
+    def _send_zeros(self) -> None:
+        """Sends the zeros that no outcome brings, once."""
+        by_name = {host.name: (host, encoding) for host, encoding in self._hosts.items()} if self._leaving else {}
+        for name, endings in list(self._leaving.items()):
+            host, encoding = by_name.get(name, (None, None))
+            if encoding:  # the host is back, by another address say
+                encoding.end_again(endings.lines)
+                endings.clear()
+            else:
+                owner = host or (Host(name, "") if name else None)
+                self._enqueue(_only_zeros(endings), time.time(), owner)
+            if not endings:
+                del self._leaving[name]
+        self._next_zeros_at = time.monotonic() + self._options.cycle_seconds
+
+    def _send_last_zeros(self) -> None:
+        """Sends all zeros that would go in later cycles: there are none."""
+        for host, encoding in self._hosts.items():
+            for _cycle in range(CYCLES):
+                self._enqueue(_only_zeros(encoding.endings), time.time(), host)
+        for _cycle in range(CYCLES):  # not until there are none: those that a full queue drops come back
+            self._send_zeros()
+
+    async def _until_changed(self) -> None:
+        """Waits for something to do."""
+        wait_seconds = max(0.0, self._next_zeros_at - time.monotonic()) if self._leaving else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_seconds):
+                await self._changed.wait()
+        if self._leaving and time.monotonic() >= self._next_zeros_at:
+            self._send_zeros()
+
     async def run(self) -> None:
         """Delivers what comes in, until cancelled."""
         while True:
-            await self._changed.wait()
+            await self._until_changed()
             self._changed.clear()
             while self._backlog or self._is_spooling:
                 disk = self._disk if self._is_spooling else None
@@ -258,6 +358,7 @@ class QueuedSink:
                 self._backlog.put_back(taken)
         if is_sent:
             self._note_sent(sum(item.points for _at, item in taken))
+            self._keep_unproven(taken)
         if self._disk:  # what waits there though nothing is wrong could not be read before: once more, after the rest
             self._is_spooling = not is_sent or (bool(self._disk.points) and not self._backlog)
         return is_sent
@@ -314,7 +415,22 @@ class QueuedSink:
         elif most is not None:
             self._totals.late += self._backlog.expire(now - most)
 
+    def _keep_unproven(self, sent: list[tuple[float, Item]]) -> None:
+        """Keeps the zeros that were sent until it is clear that the backend was there."""
+        now = time.monotonic()
+        for _at, item in sent:
+            if item.zeros:
+                self._unproven.append(_Zeros(now, item.owner, item.zeros))
+                self._unproven_bytes += len(item.zeros)
+        while self._unproven and (
+            self._unproven[0].at_seconds < now - _UNPROVEN_SECONDS or self._unproven_bytes > _UNPROVEN_BYTES
+        ):
+            self._unproven_bytes -= len(self._unproven.popleft().lines)
+
     def _note_failure(self, error: SinkError) -> None:
+        unproven, self._unproven, self._unproven_bytes = self._unproven, deque(), 0
+        for zeros in unproven:
+            self._end_again(zeros.owner, zeros.lines)
         if self._trouble is None:
             self._trouble = _Trouble(time.monotonic())
         self._trouble.answering_since = None
@@ -360,6 +476,7 @@ class QueuedSink:
         Raises:
             SinkError: points were given up.
         """
+        self._send_last_zeros()
         self._is_draining = True
         await self._is_idle.wait()
         try:
@@ -391,3 +508,8 @@ class QueuedSink:
         if disk.points:
             log.warning("%s: %d points wait on disk for the next start", self.address, disk.points)
         await disk.close()
+
+
+def _only_zeros(endings: Endings) -> Text:
+    zeros = endings.next()
+    return Text(zeros, zeros.count(b"\n"), zeros=zeros)

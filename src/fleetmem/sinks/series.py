@@ -1,7 +1,7 @@
 """The series of one host in one sink: which exist, what their text is, which have ended. Pure."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -21,6 +21,7 @@ from fleetmem.model import (
     Shaped,
 )
 from fleetmem.process_table import ProcessTable, RowKeys
+from fleetmem.sinks.endings import Endings, Room
 from fleetmem.sinks.formats import Format, Wrap, statsd_zeros, without_time
 from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
@@ -38,11 +39,19 @@ class Retire(StrEnum):
 
 
 class Text(NamedTuple):
-    """What one outcome adds to a sink: its lines, how many points they hold, and how many of these end a series."""
+    """What one outcome adds to a sink.
+
+    Attributes:
+        text: its lines.
+        points: how many these hold.
+        ended: how many series end with it.
+        zeros: those of the lines that end a series, now or in the cycles before.
+    """
 
     text: bytes
     points: int
     ended: int = 0
+    zeros: bytes = b""
 
 
 class HostSeries:
@@ -52,13 +61,18 @@ class HostSeries:
         names: of this host.
         wrap: the sink's format.
         retire: whether series that are gone get a final 0.
+        room: for zeros that are still to be sent.
 
     Attributes:
         count: series that live now, the host's own included.
+        endings: zeros that are still to be sent.
     """
 
-    def __init__(self, names: HostNames, wrap: Callable[[Place], Wrap], retire: Retire) -> None:
+    def __init__(
+        self, names: HostNames, wrap: Callable[[Place], Wrap], retire: Retire, room: Room | None = None
+    ) -> None:
         self.count = 0
+        self.endings = Endings(room or Room())
         self._names = names
         self._wrap = wrap
         self._is_retiring = retire is Retire.ZERO
@@ -80,40 +94,51 @@ class HostSeries:
         """Returns the text of an outcome: its series, those that ended with it, and the host's own."""
         if isinstance(outcome, Failure):
             self._failures += 1
-            ended, points = b"", 0
-            if self._failures == RETIRE_AFTER_FAILURES:
-                ended, points = self._retire()
-            return Text(self._down() + ended, points + 1, points)
+            gone = self._retire() if self._failures == RETIRE_AFTER_FAILURES else b""
+            return self._text(self._down(), 1, gone)
         self._failures = 0
-        ended, ended_points = self._zeros(self._take(outcome.shaped))
-        host, host_points = self._host_text(outcome)
+        rows = self._take(outcome.shaped)
+        host, host_points, host_gone = self._host_text(outcome)
+        gone = self._gone(rows) + host_gone
         self.count = (
             len(self._processes) * len(PROCESS_MEASURES) + len(self._sums) * len(COMMAND_MEASURES) + host_points
         )
-        text = b"".join([self._rows.full(self._processes.text), self._sums.text, host.encode("ascii"), ended])
-        return Text(text, self.count + ended_points, ended_points)
+        text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
+        alive = statsd_zeros(rows.new + host) if self.endings else b""
+        return self._text(text, self.count, gone, alive)
+
+    def _text(self, text: bytes, points: int, gone: bytes, alive: bytes = b"") -> Text:
+        """Returns a text with the zeros that belong to it."""
+        zeros = self.endings.next(gone, alive)
+        return Text(text + zeros, points + zeros.count(b"\n"), gone.count(b"\n"), zeros)
 
     def retire(self) -> Text:
         """Returns the text that ends every series of a host that is sampled no more."""
-        text, points = self._retire()
-        if points:
-            text += self._down()
-            points += 1
-        return Text(text, points, points)
+        gone = self._retire()
+        if not gone:
+            return Text(b"", 0)
+        return self._text(b"", 0, gone + self._down())
+
+    def end_again(self, lost: bytes) -> None:
+        """Takes zeros that did not arrive: they go again, but for series that live now."""
+        rows = self._rows.full(self._processes.text) + self._sums.text
+        self.endings.again(lost, statsd_zeros(rows) + self._host_zeros(self._host_measures))
 
     def _down(self) -> bytes:
         return (self._host.template(["up"]) % 0).encode("ascii")
 
-    def _retire(self) -> tuple[bytes, int]:
-        text, points = self._zeros(Ended(gone=self._rows.full(self._processes.text) + self._sums.text))
-        if self._is_retiring and self._host_template:
-            others = [measure for measure in self._host_measures if measure != "up"]
-            text += (self._host.template(others) % (("0",) * len(others))).encode("ascii")
-            points += len(others)
+    def _retire(self) -> bytes:
+        """Forgets all series but `up`; returns the zeros that end them."""
+        gone = self._gone(Ended(gone=self._rows.full(self._processes.text) + self._sums.text))
+        if self._is_retiring:
+            gone += self._host_zeros([measure for measure in self._host_measures if measure != "up"])
         self._processes, self._sums = RowLines(), RowLines()
-        self._host_template = ""
+        self._host_template, self._host_measures = "", ()
         self.count = 1  # `up` stays
-        return text, points
+        return gone
+
+    def _host_zeros(self, measures: Sequence[str]) -> bytes:
+        return (self._host.template(measures) % (("0",) * len(measures))).encode("ascii")
 
     def _take(self, shaped: Shaped) -> Ended:
         """Takes the rows of a sample; returns what became of series."""
@@ -157,16 +182,16 @@ class HostSeries:
         template = self._wrap(place).template(COMMAND_MEASURES)
         return (template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)).encode("ascii")
 
-    def _zeros(self, ended: Ended) -> tuple[bytes, int]:
-        """Returns the lines that end what is gone, and how many they are."""
+    def _gone(self, ended: Ended) -> bytes:
+        """Returns the zeros that end what is gone."""
         if not self._is_retiring or not ended.gone:
-            return b"", 0
+            return b""
         # A series that another row has taken over goes on.
         new = frozenset(statsd_zeros(ended.new).splitlines(keepends=True))
-        lines = [line for line in statsd_zeros(ended.gone).splitlines(keepends=True) if line not in new]
-        return b"".join(lines), len(lines)
+        return b"".join([line for line in statsd_zeros(ended.gone).splitlines(keepends=True) if line not in new])
 
-    def _host_text(self, sample: Sample) -> tuple[str, int]:
+    def _host_text(self, sample: Sample) -> tuple[bytes, int, bytes]:
+        """Returns the lines of the host's own series, how many they are, and the zeros of those that it has no more."""
         memory = sample.shaped.memory
         values = (
             1,
@@ -178,11 +203,15 @@ class HostSeries:
             sample.collect_seconds,
         )
         known = [format_number(value) for value in values if value is not None]
+        gone = b""
         if not self._host_template or len(known) != len(self._host_measures) or len(known) != len(values):
             told = zip(HOST_MEASURES, values, strict=True)
+            before = self._host_measures
             self._host_measures = tuple(measure for measure, value in told if value is not None)
             self._host_template = self._host.template(self._host_measures)
-        return self._host_template % tuple(known), len(known)
+            if self._is_retiring:
+                gone = self._host_zeros([measure for measure in before if measure not in self._host_measures])
+        return (self._host_template % tuple(known)).encode("ascii"), len(known), gone
 
 
 class SeriesEncoding:
@@ -198,10 +227,15 @@ class SeriesEncoding:
         self.at = at
         self._format = format_
         self._retire = retire
+        self._room = Room()
 
     def host(self, names: FleetNames, host: Host) -> HostSeries:
         """Returns the series of one host."""
-        return HostSeries(names.host(host.name), partial(self._format, names.prefix), self._retire)
+        return HostSeries(names.host(host.name), partial(self._format, names.prefix), self._retire, self._room)
+
+    def endings(self) -> Endings:
+        """Returns where zeros wait that are no host's any more."""
+        return Endings(self._room)
 
     def is_same_host(self, old: FleetNames, new: FleetNames, host: Host) -> bool:
         """Whether a host's series keep their names; tags are part of them where the format has tags."""
@@ -223,4 +257,4 @@ class SeriesEncoding:
             return Text(b"", 0)
         zeros = tuple(counter._replace(value=0) for counter in stats.counters)
         text = self.stats(names, replace(stats, counters=zeros))
-        return text._replace(ended=text.points)
+        return text._replace(ended=text.points, zeros=text.text)

@@ -18,7 +18,7 @@ class SinkStats(NamedTuple):
         retries_total: deliveries tried again.
         sent_bytes_total: payload.
         datagrams_sent_total: handed to the kernel.
-        series_retired_total: series that got their final 0.
+        series_retired_total: series that have ended, each once.
         series: that live now.
         queue_points: that wait in memory.
         queue_bytes: likewise.

@@ -12,6 +12,7 @@ from fleetmem.shape.limits import Limits
 from fleetmem.sinks import records
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.records import RecordEncoding, RecordFormat
+from fleetmem.sinks.series import Text
 from unit.builders import WEB, all_limits, command_names, failure, process, processes, sample
 
 NAMES = FleetNames("fleetmem", [WEB.name])
@@ -129,7 +130,7 @@ def test_count_is_of_the_last_sample() -> None:
 def test_records_end_nothing_and_outlive_a_change_of_names() -> None:
     """A record speaks of its own time only, and holds no metric names."""
     encoding = RecordEncoding(RecordFormat.JSONL)
-    assert encoding.host(NAMES, WEB).retire() == (b"", 0, 0)
+    assert encoding.host(NAMES, WEB).retire() == Text(b"", 0)
     assert encoding.is_same_host(NAMES, FleetNames("other", [WEB.name]), WEB)
     assert encoding.at(b"x\n", 5.0) == b"x\n"
     assert encoding.header == b""

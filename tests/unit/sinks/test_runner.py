@@ -77,6 +77,10 @@ class Clock:
         """Returns the time."""
         return self.now_seconds
 
+    def time(self) -> float:
+        """Returns the time."""
+        return self.now_seconds
+
     async def sleep(self, seconds: float) -> None:
         """Lets time pass, and others run."""
         self.now_seconds += seconds
@@ -392,7 +396,7 @@ def test_hosts_that_leave_are_ended() -> None:
         sink.replace_hosts(FleetNames("q", ["web01"]), {WEB}, 0)
         sink.put(failure())
         await sink.drain()
-        assert transport.sent[0].endswith(b"p.host.web01.up:0|g\nq.host.web01.up:0|g\n")
+        assert b"p.host.web01.up:0|g\nq.host.web01.up:0|g\n" in transport.sent[0]
 
     _run(ScriptedTransport, use)
 
@@ -407,6 +411,157 @@ def test_a_host_that_never_answered_leaves_without_a_word() -> None:
         sink.replace_hosts(FleetNames("p", ["web01"]), {WEB}, 0)
         await sink.drain()
         assert transport.sent == []
+
+    _run(ScriptedTransport, use)
+
+
+_ZERO = b"p.process.web01.nginx.7.rss_bytes:0|g\n"
+
+
+def _zeros(transport: ScriptedTransport) -> int:
+    """Returns how often nginx's 0 was sent; the text of each send is looked at and thrown away."""
+    count = sum(text.count(_ZERO) for text in transport.sent)
+    transport.sent.clear()
+    return count
+
+
+async def _cycles(sink: QueuedSink, count: int) -> None:
+    """Lets so many cycles pass in which the host has no process."""
+    for _ in range(count):
+        sink.put(sample())
+        await _delivered(sink)
+
+
+def test_a_host_that_left_is_ended_in_three_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No outcome of it comes any more: the sink sends its zeros, a cycle apart, and forgets it."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        sink._options = Options(cycle_seconds=0.05)
+        sink.put(sample(process(7)))
+        await _delivered(sink)
+        sink.replace_hosts(FleetNames("p", ["db1"]), {_DB}, 0)
+        await _delivered(sink)
+        assert _zeros(transport) == 1
+        await asyncio.sleep(0.5)
+        assert _zeros(transport) == 2
+        assert not sink._leaving
+        assert sink.stats().series_retired_total == 10
+
+    _run(ScriptedTransport, use)
+
+
+def test_a_host_that_comes_back_lives() -> None:
+    """A host that left and comes back, by another address say, gets no zeros for what it has."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        moved = Host("web01", "10.0.0.9")
+        sink.put(sample(process(7), process(8, "sh")))
+        await _delivered(sink)
+        sink.replace_hosts(FleetNames("p", ["web01"]), {moved}, 0)
+        await _delivered(sink)
+        assert _zeros(transport) == 1
+        for _ in range(3):
+            sink.put(sample(process(7), host=moved))
+            await _delivered(sink)
+        assert b"p.process.web01.sh.8.rss_bytes:0|g\n" in transport.sent[-1]
+        assert _zeros(transport) == 0
+
+    _run(ScriptedTransport, use)
+
+
+def test_a_stop_sends_the_zeros_of_later_cycles() -> None:
+    """There are no later cycles: all three go before the end."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        sink.put(sample(process(7)))
+        sink.put(sample())
+        await sink.drain()
+        assert _zeros(transport) == 3
+
+    _run(ScriptedTransport, use)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 20.0, 300.0])
+def test_zeros_that_were_dropped_are_sent_again(clock: Clock, seconds: float) -> None:
+    """A process that ends while the backend is away is ended when that is back, however long that took."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        sink.put(sample(process(7)))
+        await _delivered(sink)
+        transport.always = _REFUSED
+        begun = clock.now_seconds
+        while clock.now_seconds < begun + seconds:
+            sink.put(sample())
+            await clock.sleep(1.0)
+        assert _zeros(transport) == 0
+        transport.always = None
+        await _delivered(sink)
+        transport.sent.clear()
+        await _cycles(sink, 3)
+        assert _zeros(transport) == 3
+        await _cycles(sink, 6)
+        assert _zeros(transport) <= 3
+        await _cycles(sink, 1)
+        assert _zeros(transport) == 0
+        assert sink.stats().series_retired_total == 3
+
+    _run(ScriptedTransport, use)
+
+
+def test_zeros_that_a_full_queue_drops_are_sent_again() -> None:
+    """As those that came too late."""
+
+    async def main() -> None:
+        transport = ScriptedTransport()
+        sink = _sink(transport, Options(bounds=Bounds(max_points=40)))
+        sink.put(sample(process(7)))
+        for _ in range(20):
+            sink.put(sample())
+        assert sink.stats().points_dropped_full_total > 100
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(sink.run())
+            await _delivered(sink)
+            transport.sent.clear()
+            await _cycles(sink, 3)
+            assert _zeros(transport) == 3
+            running.cancel()
+
+    asyncio.run(main())
+
+
+def test_zeros_sent_before_a_refusal_are_sent_again() -> None:
+    """A refusal tells of what was sent before it: zeros of the last seconds did not arrive, or nobody knows."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        sink.put(sample(process(7)))
+        await _delivered(sink)
+        await _cycles(sink, 5)
+        assert _zeros(transport) == 3
+        transport.script = [_REFUSED]
+        sink.put(sample())
+        await _delivered(sink)
+        await _cycles(sink, 3)
+        assert _zeros(transport) == 3
+
+    _run(ScriptedTransport, use)
+
+
+def test_zeros_of_a_host_that_left_are_sent_again(clock: Clock) -> None:
+    """A host that leaves while the backend is away is ended when that is back."""
+
+    async def use(sink: QueuedSink, transport: ScriptedTransport) -> None:
+        sink.put(sample(process(7)))
+        await _delivered(sink)
+        transport.always = _REFUSED
+        sink.replace_hosts(FleetNames("p", ["db1"]), {_DB}, 0)
+        sink.put_stats(_stats())
+        while not sink.stats().points_dropped_late_total:
+            await clock.sleep(1.0)
+        transport.always = None
+        transport.sent.clear()
+        with pytest.raises(SinkError, match="points were not delivered"):
+            await sink.drain()
+        assert _zeros(transport) == 3
 
     _run(ScriptedTransport, use)
 
@@ -474,7 +629,7 @@ def test_the_collectors_own_series_end_too() -> None:
         assert not sink.stats().queue_points, "nothing changed for them"
         sink.replace_hosts(FleetNames("q", ["web01"]), {WEB}, 0)
         await sink.drain()
-        assert transport.sent == [b"p.collector.x.hosts_up:0|g\n"]
+        assert transport.sent == [b"p.collector.x.hosts_up:0|g\n" * 3]
         sink.put_stats(_stats())
         sink.takes = lambda _name: False
         sink.replace_hosts(FleetNames("q", ["web01"]), {WEB}, 0)

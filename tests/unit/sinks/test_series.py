@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fleetmem.model import Detail, Host, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
+from fleetmem.sinks.endings import Room
 from fleetmem.sinks.formats import (
     Format,
     carbon_plain,
@@ -105,14 +106,83 @@ def test_the_graphite_format() -> None:
     assert text.text.count(b"\n") == text.points
 
 
-def test_a_process_that_is_gone_is_retired_once() -> None:
-    """One final 0 for each of its measures, and silence after that."""
+def test_a_process_that_is_gone_is_retired_in_three_cycles() -> None:
+    """A 0 for each of its measures, in three cycles, and silence after that; it counts as ended once."""
     series = _series()
     series.update(sample(_NGINX, _REDIS))
-    text = series.update(sample(_NGINX))
-    assert _retired(text) == {"process.web01.redis_server.8"}
-    assert _values(text)["p.process.web01.redis_server.8.mem_percent"] == "0"
+    for ended in (3, 0, 0):
+        text = series.update(sample(_NGINX))
+        assert _retired(text) == {"process.web01.redis_server.8"}
+        assert _values(text)["p.process.web01.redis_server.8.mem_percent"] == "0"
+        assert text.ended == ended
+        assert text.zeros.count(b":0|g\n") == 3
     assert _retired(series.update(sample(_NGINX))) == set()
+
+
+def test_a_cycle_without_an_answer_is_one_of_the_three() -> None:
+    """Zeros do not wait for the host: a host that fails may stay away."""
+    series = _series()
+    series.update(sample(_NGINX, _REDIS))
+    series.update(sample(_NGINX))
+    for _ in range(2):
+        assert _retired(series.update(failure())) == {"process.web01.redis_server.8"}
+    assert _retired(series.update(sample(_NGINX))) == set()
+
+
+def test_a_name_that_lives_again_gets_no_more_zeros() -> None:
+    """A pid that the same command has again shows its value in each cycle, and ends as often as it ends."""
+    series = _series()
+    series.update(sample(_NGINX, _REDIS))
+    series.update(sample(_NGINX))
+    again = series.update(sample(_NGINX, _REDIS))
+    assert _retired(again) == set()
+    assert _values(again)["p.process.web01.redis_server.8.rss_bytes"] == "1024"
+    assert again.zeros == b""
+    assert _retired(series.update(sample(_NGINX, _REDIS))) == set()
+    for _ in range(3):
+        assert _retired(series.update(sample(_NGINX))) == {"process.web01.redis_server.8"}
+    assert _retired(series.update(sample(_NGINX))) == set()
+
+
+def test_a_measure_that_the_host_has_no_more_is_ended() -> None:
+    """A host that boots another kernel, one that does not say what is available, leaves no frozen value."""
+    series = _series()
+    series.update(sample(_NGINX))
+    lacking = replace(MEMORY, available_bytes=None)
+    for _ in range(3):
+        assert _values(series.update(sample(_NGINX, memory=lacking)))["p.host.web01.mem_available_bytes"] == "0"
+    assert "p.host.web01.mem_available_bytes" not in _values(series.update(sample(_NGINX, memory=lacking)))
+    assert _values(series.update(sample(_NGINX)))["p.host.web01.mem_available_bytes"] != "0"
+
+
+def test_zeros_that_were_lost_go_again() -> None:
+    """In three more cycles, but for what lives again; what has still to be sent is sent once in each."""
+    series = _series()
+    series.update(sample(_NGINX, _REDIS))
+    lost = series.update(sample()).zeros
+    series.update(sample(_REDIS))
+    series.end_again(lost)
+    for _ in range(3):
+        text = series.update(sample(_REDIS))
+        assert _retired(text) == {"process.web01.nginx.7"}
+        assert text.ended == 0
+    assert _retired(series.update(sample(_REDIS))) == set()
+
+
+def test_zeros_have_bounded_room() -> None:
+    """What does not fit is ended once, as far as that arrives; nothing grows."""
+    room = Room(1000)
+    names = FleetNames("p", ["web01"])
+    series = HostSeries(names.host("web01"), lambda place: statsd_plain("p", place), Retire.ZERO, room)
+    series.update(sample(*(process(pid, "nginx") for pid in range(1, 100))))
+    assert len(_retired(series.update(sample()))) == 99
+    assert _retired(series.update(sample())) == set()
+    series.update(sample(_NGINX))
+    assert len(_retired(series.update(sample()))) == 1
+    assert 0 < room.used_bytes < 1000
+    for _ in range(3):
+        series.update(sample())
+    assert room.used_bytes == 0
 
 
 def test_a_pid_with_another_command_is_another_series() -> None:
@@ -162,6 +232,8 @@ def test_a_host_that_stays_down_is_retired_once() -> None:
     values = _values(series.update(failure()))
     assert set(values.values()) == {"0"}
     assert len(values) == 10
+    for _ in range(2):
+        assert _values(series.update(failure())) == values
     assert series.update(failure()) == Text(b"p.host.web01.up:0|g\n", 1)
     assert _values(series.update(sample(_NGINX)))["p.host.web01.up"] == "1"
 

@@ -1,0 +1,110 @@
+"""Zeros of series that have ended: each goes in three cycles in a row, and three times more where it was lost.
+
+Several receivers repeat the last value of a gauge for ever, so a final 0 that does not arrive leaves a ghost.
+"""
+
+import logging
+from collections.abc import Container
+
+log = logging.getLogger("fleetmem.sinks")
+
+CYCLES = 3
+"""With one datagram of twenty lost, one series of 8,000 misses all three of its zeros."""
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Of zeros that are still to be sent by one sink: those of 130,000 processes."""
+
+
+class Room:
+    """Bounds what the hosts of one sink have still to send.
+
+    Attributes:
+        used_bytes: by all of them.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.used_bytes = 0
+        self._max_bytes = max_bytes
+        self._is_said = False
+
+    def change(self, more_bytes: int) -> bool:
+        """Uses more, or less; returns whether there is room for that."""
+        if more_bytes > 0 and self.used_bytes + more_bytes > self._max_bytes:
+            if not self._is_said:
+                log.warning("more series have ended than fit the memory for them: some get their final 0 only once")
+                self._is_said = True
+            return False
+        self.used_bytes += more_bytes
+        return True
+
+
+class Endings:
+    """The zeros that one host has still to send, as lines.
+
+    Args:
+        room: for them, shared with other hosts.
+    """
+
+    __slots__ = ("_left", "_room")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._left: tuple[bytes, ...] = ()  # to be sent three times, twice, once; empty when there are none
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    @property
+    def lines(self) -> bytes:
+        """All that are still to be sent, each once."""
+        return b"".join(self._left)
+
+    def next(self, gone: bytes = b"", alive: bytes = b"") -> bytes:
+        """Returns the zeros of a cycle.
+
+        Args:
+            gone: of series that ended in it.
+            alive: of series that began in it: they get no more.
+        """
+        if not gone and not self._left:
+            return b""
+        before = self._left or (b"",) * CYCLES
+        due = [before[0] + gone, *before[1:]]
+        if alive:
+            living = frozenset(alive.splitlines(keepends=True))
+            due = [_without(lines, living) for lines in due]
+        self._keep((b"", *due[:-1]))
+        return b"".join(due)
+
+    def again(self, lost: bytes, alive: bytes = b"") -> None:
+        """Takes zeros that did not arrive: they go in the next three cycles.
+
+        Args:
+            lost: these zeros.
+            alive: zeros of all series that live now: they get none.
+        """
+        first, *others = self._left or (b"",) * CYCLES
+        known = frozenset([*first.splitlines(keepends=True), *alive.splitlines(keepends=True)])
+        wanted = dict.fromkeys(line for line in lost.splitlines(keepends=True) if line not in known)
+        self._keep((first + b"".join(wanted), *(_without(lines, wanted.keys()) for lines in others)))
+
+    def forget(self, alive: bytes) -> None:
+        """Drops the zeros of series that live again."""
+        living = frozenset(alive.splitlines(keepends=True))
+        self._keep(tuple(_without(lines, living) for lines in self._left))
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._keep(())
+
+    def _keep(self, left: tuple[bytes, ...]) -> None:
+        size_bytes, before_bytes = sum(map(len, left)), sum(map(len, self._left))
+        if self._room.change(size_bytes - before_bytes):
+            self._left = left if size_bytes else ()
+        else:
+            self._room.change(-before_bytes)
+            self._left = ()
+
+
+def _without(lines: bytes, others: Container[bytes]) -> bytes:
+    return b"".join([line for line in lines.splitlines(keepends=True) if line not in others])
