@@ -30,6 +30,7 @@ log = logging.getLogger("fleetmem.daemon")
 STOP_SECONDS = 4.9
 """From SIGTERM to the last resort. An orderly stop takes less."""
 
+_LAST_LINE_SECONDS = 0.5
 _LOOK_SECONDS = 1.0  # between two looks for a signal that waits for a main thread which the kernel does not let run
 _SAME_SIGNAL_SECONDS = 0.1  # `timeout` signals its child and then its group: the child gets two
 _FRAMES_SHOWN = 3
@@ -53,6 +54,7 @@ class StopWatch:
         self._pipe: tuple[int, int] | None = None
         self._loop_descriptor = -1
         self._forwarding = threading.Lock()
+        self._ending = threading.Lock()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -100,9 +102,10 @@ class StopWatch:
         """Ends the process where its time is over."""
         armed_seconds = self._armed_seconds
         if armed_seconds is not None and time.monotonic() - armed_seconds >= STOP_SECONDS - _SAME_SIGNAL_SECONDS:
-            children.kill_all()
-            with suppress(Exception):  # whatever state the rest is in
-                _write_line(logging.ERROR, f"not stopped within 5 s, ended: {self._hung()}")
+            if self._ending.acquire(timeout=_LAST_LINE_SECONDS):  # the alarm and the thread come at the same time
+                children.kill_all()
+                with suppress(Exception):  # whatever state the rest is in
+                    _write_line(logging.ERROR, f"not stopped within 5 s, ended: {self._hung()}")
             os._exit(0)
 
     def _end_start(self, _number: int, _frame: FrameType | None) -> None:
@@ -167,9 +170,13 @@ class StopWatch:
     def _hung(self) -> str:
         """Returns where the main thread is, and what the loop still waits for."""
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        stack = [each for each in traceback.extract_stack(frame) if each.filename != __file__]
-        places = [f"{each.name} ({Path(each.filename).name}:{each.lineno})" for each in stack]
-        stood = f"the main thread was in {' < '.join(reversed(places[-_FRAMES_SHOWN:]))}"
+        codes = ((each.f_code, line) for each, line in traceback.walk_stack(frame))  # innermost first; no file is read
+        places = (
+            f"{code.co_name} ({Path(code.co_filename).name}:{line})"
+            for code, line in codes
+            if code.co_filename != __file__
+        )
+        stood = f"the main thread was in {' < '.join(islice(places, _FRAMES_SHOWN))}"
         return f"{stood}; {waits}" if (waits := self._waits()) else stood
 
     def _waits(self) -> str:
