@@ -25,6 +25,8 @@ _REFUSED = Backoff(first_seconds=15, longest_seconds=300)
 _DENIED = Backoff(first_seconds=60, longest_seconds=3600)
 
 _AWAY = Backoff(first_seconds=2, longest_seconds=60)
+# The host has done nothing: an agent or a key that is well again is to be of use soon.
+_OURS = Backoff(first_seconds=2, longest_seconds=60)
 
 MENDED_BY_HAND = frozenset(
     {
@@ -46,8 +48,14 @@ class NotTriedError(HostError):
     """A host was not tried, for a reason that it shares with others. It may be, as soon as that is gone: no backoff."""
 
 
+class OwnError(HostError):
+    """A login failed for a reason on this machine, an agent or a key file. The host has refused nothing."""
+
+
 def backoff_for(error: HostError) -> Backoff:
     """Returns the waits that fit a failure."""
+    if isinstance(error, OwnError):
+        return _OURS
     # An established connection that drops comes back at once. One that is closed before the login is over is refused:
     # sshd is at its MaxStartups, or punishes our address for what came before (PerSourcePenalties).
     if error.kind is Kind.DISCONNECTED and error.stage is Stage.COMMAND:

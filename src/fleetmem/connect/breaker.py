@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fleetmem.connect.backoff import Backoff, NotTriedError
+from fleetmem.connect.backoff import Backoff, NotTriedError, OwnError
 from fleetmem.connect.target import Identities, Target
 from fleetmem.errors import HostError, Kind, Stage
 
 log = logging.getLogger("fleetmem.connect")
 
+_NO_REFUSALS = (NotTriedError, OwnError)
 _PROBING = Backoff(first_seconds=60, longest_seconds=600)
 
 _YOUNG_SECONDS = 1.0
@@ -89,7 +90,7 @@ class Breaker:
             if was_open:
                 log.info("%s is let in again", self._user)
             self._is_proven = True
-        elif error.kind is Kind.AUTH_FAILED and not self._is_proven and not isinstance(error, NotTriedError):
+        elif error.kind is Kind.AUTH_FAILED and not self._is_proven and not isinstance(error, _NO_REFUSALS):
             self._refused_by.add(server)
             if self.is_open and (is_probe or not was_open):
                 self._probes += 1

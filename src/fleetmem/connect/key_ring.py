@@ -10,14 +10,16 @@ from typing import NamedTuple
 import asyncssh
 from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
 
-from fleetmem.connect.agent import Agent, public_keys
+from fleetmem.connect.agent import Agent, AgentError, AgentKey, Signing, public_keys
+from fleetmem.connect.backoff import NotTriedError, OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.keys import AskPassphrase, KeyFile, file_stamp
 from fleetmem.connect.target import Identities, KeyOrigin, Target
-from fleetmem.errors import Cause, UsageError
+from fleetmem.errors import Cause, HostError, Kind, Stage, UsageError
 
 log = logging.getLogger("fleetmem.connect")
 
+_ENDED_MEANWHILE = (Kind.LOGIN_TIMEOUT, Kind.DISCONNECTED)
 _MOST_OFFERS = 6
 """sshd hangs up after so many refused keys (sshd_config(5), MaxAuthTries)."""
 
@@ -36,10 +38,23 @@ class Offer:
         target: who is logged in to.
         candidates: the keys.
         experience: of other logins; it grows meanwhile.
+        away: why the agent's keys are not among them, where there is an agent.
+
+    Attributes:
+        offered: the keys that have been offered.
+        signing: what the agent does for this login.
     """
 
-    def __init__(self, target: Target, candidates: list[Candidate], experience: "Experience") -> None:
+    def __init__(
+        self,
+        target: Target,
+        candidates: list[Candidate],
+        experience: "Experience",
+        away: AgentError | None = None,
+    ) -> None:
         self.offered: list[Candidate] = []
+        self.signing = Signing()
+        self._away = away
         self._server = target.server
         self._user = target.user
         self._left = candidates
@@ -66,9 +81,28 @@ class Offer:
         key = self.offered[-1].key
         return b"sk-" not in key.algorithm and (isinstance(key, SSHLocalKeyPair) or self.is_likely)
 
+    def blame_agent(self, error: HostError, limit_seconds: float) -> HostError | None:
+        """Returns the agent's failure behind that of a login, which is not the host's then; None where there is none.
+
+        Args:
+            error: how the login ended.
+            limit_seconds: of the login; of less than half of it nobody can say that the agent took it.
+        """
+        problem = self.signing.overdue(limit_seconds) if error.kind in _ENDED_MEANWHILE else None
+        if error.kind is Kind.AUTH_FAILED:
+            # An agent that was never there has nothing to show: it matters only where there is no other key.
+            is_meant = self._away and not (self._away.is_absent and self.offered)
+            problem = self.signing.problem or (self._away if is_meant else None)
+        if not problem:
+            return None
+        message = str(problem)
+        if self.offered and not self.signing.problem and error.kind is Kind.AUTH_FAILED:
+            message += f"; {self._refusal()}"
+        return OwnError(Stage.LOGIN, Kind.AGENT_UNAVAILABLE, message)
+
     def next(self) -> asyncssh.SSHKeyPair | None:
         """Returns the next key; None when there is none, or sshd would take no more."""
-        if self.offered and not self._is_accepted:
+        if self.offered and not self._is_accepted and not self.signing.problem:
             self._experience.note_refused(self.offered[-1].key.public_data)
         self._is_accepted = False
         if not self._left or len(self.offered) == _MOST_OFFERS:
@@ -77,23 +111,30 @@ class Offer:
         best = min(self._left, key=lambda each: self._experience.rank(self._server, each.key.public_data))
         self._left.remove(best)
         self.offered.append(best)
-        return copy.copy(self.offered[-1].key)  # a login notes in it which signature its host wants
+        key = copy.copy(best.key)  # a login notes in it which signature its host wants
+        if isinstance(key, AgentKey):
+            key.signing = self.signing
+        return key
 
     def note_accepted(self) -> list[str]:
         """Takes it that the host accepted the last key and wants more; returns the key's name, if there is a key."""
         self._is_accepted = True
         return [] if self._is_over else [candidate.name for candidate in self.offered[-1:]]
 
-    def refusal(self, words: HostWords) -> tuple[str, Cause | None]:
-        """Returns what to say when the host let nobody in, and what there is evidence for."""
+    def refused(self, words: HostWords) -> HostError:
+        """Returns the failure of a login that the host let nobody in with, and what there is evidence for."""
         listed = words.refusal(self._user, [candidate.name for candidate in self.offered])
         if listed:
-            return listed
+            return HostError(Stage.LOGIN, Kind.AUTH_FAILED, *listed)
         if not self.offered:
-            return f"{self._user} has no key to log in with: no -k, none in an agent, none in ~/.ssh", Cause.NO_KEY
+            message = f"{self._user} has no key to log in with: no -k, none in an agent, none in ~/.ssh"
+            return OwnError(Stage.LOGIN, Kind.AUTH_FAILED, message, Cause.NO_KEY)
+        return HostError(Stage.LOGIN, Kind.AUTH_FAILED, self._refusal())
+
+    def _refusal(self) -> str:
         names = ", ".join(candidate.name for candidate in self.offered)
         rest = f"; {len(self._left)} more were not tried: sshd hangs up after {_MOST_OFFERS}" if self._left else ""
-        return f"{self._user} is refused with {names}{rest}", None
+        return f"{self._user} is refused with {names}{rest}"
 
 
 class Experience:
@@ -138,6 +179,7 @@ class KeyRing:
         self._known_files = dict(previous._files) if previous else {}
         self._certificates: dict[Path, tuple[object, asyncssh.SSHCertificate | None]] = {}
         self._agents: dict[str, Agent] = {}
+        self._public_keys: dict[str, frozenset[bytes] | None] = {}
         self._experience = Experience()
         self._told: set[Path] = set()
 
@@ -163,7 +205,7 @@ class KeyRing:
             file = KeyFile(
                 path,
                 (lambda _path: None) if origin is KeyOrigin.USUAL else self._ask_passphrase,
-                lambda public: agent_path is not None and public in public_keys(agent_path),
+                lambda public: self._is_in_agent(agent_path, public),
             )
             if file.problem and origin is KeyOrigin.TOLD:
                 raise UsageError(file.problem)
@@ -177,22 +219,57 @@ class KeyRing:
             self._told.add(path)
             log.warning("%s; it is skipped", problem)
 
+    def _is_in_agent(self, path: str | None, public_data: bytes) -> bool | None:
+        """Whether an agent has a key; None where it does not say. It is asked once."""
+        if path is None:
+            return False
+        if path not in self._public_keys:
+            self._public_keys[path] = public_keys(path)
+        keys = self._public_keys[path]
+        return None if keys is None else public_data in keys
+
+    async def check(self, target: Target) -> None:
+        """Waits for the agent where it did not answer last time, and where no other key would do.
+
+        Raises:
+            NotTriedError: it still does not; then the host is spared a login that could only fail.
+        """
+        identities = target.access.identities
+        if identities.agent_path and not any(self._can_sign(identities)) and self._agent(identities.agent_path).problem:
+            _candidates, away = await self._in_agent(identities)
+            if away:
+                raise NotTriedError(Stage.LOGIN, Kind.AGENT_UNAVAILABLE, f"not tried: {away}")
+
+    def _can_sign(self, identities: Identities) -> list[bool]:
+        return [path in self._files and bool(self._files[path].pairs) for path in identities.paths]
+
     async def offer(self, target: Target) -> Offer:
         """Returns the keys for a login."""
-        return Offer(target, _once(await self._candidates(target.access.identities)), self._experience)
+        identities = target.access.identities
+        in_agent, away = await self._in_agent(identities)
+        return Offer(target, _once(self._candidates(identities, in_agent)), self._experience, away)
 
     def note_accepted(self, target: Target, offer: Offer) -> None:
         """Remembers which key a host has taken: the last one that was offered."""
         if offer.taken:
             self._experience.note_taken(target.server, offer.taken.key.public_data)
 
-    async def _candidates(self, identities: Identities) -> list[Candidate]:
+    async def _in_agent(self, identities: Identities) -> tuple[list[Candidate], AgentError | None]:
+        """Returns the keys that the agent has, where it may be of use, and what kept it from telling."""
+        can_sign = self._can_sign(identities)
+        if not identities.agent_path or (identities.is_only and can_sign and all(can_sign)):
+            return [], None
+        try:
+            keys = await self._agent(identities.agent_path).keys(is_needed=not any(can_sign))
+        except AgentError as error:
+            return [], error
+        return [Candidate(key, f"{_comment(key)} (agent)") for key in keys], None
+
+    def _candidates(self, identities: Identities, in_agent: list[Candidate]) -> list[Candidate]:
         """Returns keys in ssh's order: named ones that the agent has, the agent's others, named ones that it has not.
 
         Where there are but named ones: in the order in which they are named. Those with a certificate come first.
         """
-        keys = await self._agent(identities.agent_path).keys() if identities.agent_path else ()
-        in_agent = [Candidate(key, f"{_comment(key)} (agent)") for key in keys]
         files = [self._files[path] for path in identities.paths if path in self._files]
         held, ours = {}, {}
         for file in files:
@@ -239,11 +316,6 @@ class KeyRing:
     def passphrases(self) -> dict[Path, str]:
         """Those of the files that needed one."""
         return {path: file.passphrase for path, file in list(self._files.items()) if file.passphrase is not None}
-
-    def close(self) -> None:
-        """Closes the connections to agents."""
-        for agent in self._agents.values():
-            agent.close()
 
 
 def _public_data(key: asyncssh.SSHKeyPair) -> bytes:

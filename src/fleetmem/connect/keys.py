@@ -13,6 +13,9 @@ log = logging.getLogger("fleetmem.connect")
 AskPassphrase = Callable[[Path], str | None]
 """Asks the user for the passphrase of a key; None when nobody can be asked."""
 
+IsInAgent = Callable[[bytes], bool | None]
+"""Whether the agent has a private key; None where it does not say, and may have it."""
+
 _PASSPHRASE_TRIES = 3
 
 
@@ -28,7 +31,7 @@ class KeyFile:
         problem: why nothing can be signed with it, neither here nor by the agent; None where it can.
     """
 
-    def __init__(self, path: Path, ask_passphrase: AskPassphrase, is_in_agent: Callable[[bytes], bool]) -> None:
+    def __init__(self, path: Path, ask_passphrase: AskPassphrase, is_in_agent: IsInAgent) -> None:
         """Reads it.
 
         Args:
@@ -51,7 +54,7 @@ class KeyFile:
             if public.get_algorithm().startswith("sk-"):
                 return
             if not _is_private(path):
-                if not is_in_agent(public.public_data):
+                if is_in_agent(public.public_data) is False:
                     self.problem = f"key {path} is a public key, and no agent has its private one; give a private key"
                 return
         self._read(ask_passphrase, is_in_agent)
@@ -73,7 +76,7 @@ class KeyFile:
         """Returns what changes when the files do."""
         return tuple(file_stamp(path) for path in (self.path, Path(f"{self.path}-cert.pub")))
 
-    def _read(self, ask_passphrase: AskPassphrase, is_in_agent: Callable[[bytes], bool]) -> None:
+    def _read(self, ask_passphrase: AskPassphrase, is_in_agent: IsInAgent) -> None:
         for tries_left in reversed(range(_PASSPHRASE_TRIES + 1)):
             try:
                 self.pairs = tuple(asyncssh.load_keypairs(str(self.path), self.passphrase))
@@ -94,6 +97,8 @@ class KeyFile:
             else:
                 return
             self.passphrase = ask_passphrase(self.path)
+            if self.passphrase is None and self.public_data and is_in_agent(self.public_data) is None:
+                return  # the agent is asked again at each login, and named where it still does not say
             if self.passphrase is None:
                 self.problem = (
                     f"key {self.path} is encrypted and nobody is there to type its passphrase: "

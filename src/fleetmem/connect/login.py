@@ -206,10 +206,12 @@ class Login:
         """Returns the refusal behind what asyncssh made of it."""
         if client.refusal:
             return client.refusal
+        if away := offer.blame_agent(error, target.access.login_timeout_seconds):
+            return away
         if error.kind is Kind.HOST_KEY_UNKNOWN and "revoked" in error.message:  # a certificate's key, or its authority
             return self._host_keys.revoked(target)
         if error.kind is Kind.AUTH_FAILED:
-            error = HostError(error.stage, error.kind, *offer.refusal(words))
+            error = offer.refused(words)
         return words.explain(error)
 
 

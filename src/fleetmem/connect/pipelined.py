@@ -210,7 +210,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
             try:
                 signed = (Boolean(True), *args[1:])
                 await super().send_userauth_request(method, *signed, key=self._key, trivial=False)
-            except ValueError:  # an agent that does not want to
+            except ValueError:  # an agent that does not; it says why to the offer
                 self.try_next_auth()
                 return
             will_do = self._offer.is_likely

@@ -121,6 +121,7 @@ class Reach:
         self, target: Target, stack: AsyncExitStack, on_begun: OnBegun | None
     ) -> asyncssh.SSHClientConnection:
         jump = self._jumps.of(target.jumps)
+        await self._keys.check(target)
         with self._breakers.attempt(target) as attempt:
             way = await self._open_way(target, jump, stack)
             try:
@@ -148,6 +149,5 @@ class Reach:
             return way
 
     async def close(self) -> None:
-        """Closes the connections to jump hosts and agents."""
+        """Closes the connections to jump hosts."""
         self._jumps.close()
-        self._keys.close()

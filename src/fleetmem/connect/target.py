@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from fleetmem.connect.agent import ANSWER_SECONDS
 from fleetmem.connect.algorithms import Algorithms
 from fleetmem.connect.settings import HostKeyPolicy
 
@@ -132,10 +133,11 @@ class Target:
 
     @property
     def longest_sample_seconds(self) -> float:
-        """What a sample may take, with logins at the jump hosts and at the host itself."""
+        """What a sample may take, with logins at the jump hosts and at the host itself, and what an agent may take."""
         hops = [hop.access for hop in (*self.jumps, self)]
         logins_seconds = sum(hop.connect_timeout_seconds + hop.login_timeout_seconds for hop in hops)
-        return logins_seconds + self.access.command_timeout_seconds
+        agent_seconds = sum(ANSWER_SECONDS for hop in hops if hop.identities.agent_path)
+        return logins_seconds + agent_seconds + self.access.command_timeout_seconds
 
     def __str__(self) -> str:
         return self.written

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.connect.backoff import Backoff, backoff_for
+from fleetmem.connect.backoff import Backoff, OwnError, backoff_for
 from fleetmem.errors import HostError, Kind, Stage
 
 
@@ -34,6 +34,14 @@ def test_waits_by_kind(kind: Kind, first_seconds: float, longest_seconds: float)
     """A refused connection is tried again after 15 s, which is the least that sshd punishes for, a login after 60 s."""
     assert _backoff(kind).wait_seconds(1, _lowest) == first_seconds
     assert _backoff(kind).wait_seconds(50, _lowest) == longest_seconds
+
+
+def test_what_fails_on_this_machine_is_tried_again_soon() -> None:
+    """The host has refused nothing: an agent that is well again is of use after 2 s, and after a minute at most."""
+    for kind in (Kind.AGENT_UNAVAILABLE, Kind.AUTH_FAILED):
+        backoff = backoff_for(OwnError(Stage.LOGIN, kind, "no agent"))
+        assert backoff.wait_seconds(1, _lowest) == 2
+        assert backoff.wait_seconds(50, _lowest) == 60
 
 
 def test_a_dropped_connection_comes_back_soon() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Experience, KeyRing, Offer
 from fleetmem.connect.settings import SshSettings
@@ -55,7 +56,6 @@ def _offered(ring: KeyRing, target: Target) -> list[str]:
         offer = await ring.offer(target)
         while offer.next():
             continue
-        ring.close()
         return offer
 
     return [candidate.name for candidate in asyncio.run(offer_all()).offered]
@@ -181,9 +181,10 @@ def test_the_agent_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_refusals() -> None:
     """They say who was refused, with what, and what was left untried."""
-    message, cause = Offer(resolve("web01", SshSettings(user="ubuntu")), [], Experience()).refusal(HostWords())
-    assert message.startswith("ubuntu has no key to log in with")
-    assert cause is Cause.NO_KEY
+    refused = Offer(resolve("web01", SshSettings(user="ubuntu")), [], Experience()).refused(HostWords())
+    assert refused.message.startswith("ubuntu has no key to log in with")
+    assert refused.cause is Cause.NO_KEY
+    assert isinstance(refused, OwnError), "the host has refused nothing"
 
 
 def test_who_signs_unasked(agent: Path, keys: list[Path]) -> None:
@@ -217,7 +218,6 @@ def test_who_signs_unasked(agent: Path, keys: list[Path]) -> None:
         offer = await ring.offer(in_agent[0])
         assert offer.next()
         assert offer.signs_unasked
-        ring.close()
 
     asyncio.run(run())
 
