@@ -71,9 +71,9 @@ def build_sinks(
         )
     listen = settings.prometheus.address()
     if listen:
-        tags = settings.inventory.tags
-        wanted["prometheus", *listen, settings.prefix, tags] = partial(
-            _prometheus, *listen, settings.prefix, tags, pages, has_port=listen[1] in ports_in_use
+        tags, http_names = settings.inventory.tags, settings.run.http_names
+        wanted["prometheus", *listen, settings.prefix, tags, http_names] = partial(
+            _prometheus, *listen, settings.prefix, tags, pages, http_names, has_port=listen[1] in ports_in_use
         )
     if settings.file.path:
         wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
@@ -91,13 +91,13 @@ def build_sites(
     listen, other = settings.run.health_address(), settings.prometheus.address()
     if listen is None or (other and other[1] == listen[1] and other[0] in (listen[0], *_ALL_ADDRESSES)):
         return {}
-    spec: Spec = ("health", *listen)
+    spec: Spec = ("health", *listen, settings.run.http_names)
     if spec in current:
         return {spec: current[spec]}
     # Imported here: a start without pages does without.
     from fleetmem.sinks.http_server import Site
 
-    site = Site("run.health_listen", *listen, pages)
+    site = Site("run.health_listen", *listen, pages, names=settings.run.http_names)
     _listen(site, undo, has_port=listen[1] in ports_in_use)
     return {spec: site}
 
@@ -175,12 +175,20 @@ def _state_dir() -> Path:
 
 
 def _prometheus(
-    host: str, port: int, prefix: str, tags: Sequence[str], pages: Pages, undo: ExitStack, *, has_port: bool
+    host: str,
+    port: int,
+    prefix: str,
+    tags: Sequence[str],
+    pages: Pages,
+    http_names: Sequence[str],
+    undo: ExitStack,
+    *,
+    has_port: bool,
 ) -> Sink:
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.prometheus import PrometheusSink
 
-    sink = PrometheusSink(host, port, prefix, tags, pages)
+    sink = PrometheusSink(host, port, prefix, tags, pages, http_names)
     _listen(sink, undo, has_port=has_port)
     return sink
 

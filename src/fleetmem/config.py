@@ -477,6 +477,8 @@ class Run(_Section):
     """processes that sample, each its share of the hosts; auto: one for 2,500 hosts, as far as there are CPUs"""
     health_listen: _Listen = Field(default=None, examples=["127.0.0.1:9878"])
     """PORT (of 127.0.0.1) or HOST:PORT for /healthz and /readyz; Prometheus's address has them, too"""
+    http_names: tuple[str, ...] = Field(default=(), examples=[("metrics.example.com",)])
+    """names of these pages and Prometheus's, beside addresses and this machine's name; none: all, except on loopback"""
 
     def health_address(self) -> tuple[str, int] | None:
         """Returns address and port of the health pages, None where there are to be none of their own."""

@@ -1,23 +1,26 @@
 """What Prometheus scrapes: the last sample of each host, as it is known at that moment.
 
 put ──> states, one immutable value per host ──> a scrape copies the references and writes them, in a thread of its own
+
+Scrapes that come while a page is written wait for the next one, and share it: a page is never older than the request
+for it, and however many clients there are, one page is written at a time.
 """
 
 import threading
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
 from fleetmem.sinks.exposition import COLLECTOR_FAMILY, CONTENT_TYPE, FAMILIES, Exposition, HostState, metric_name
-from fleetmem.sinks.http_server import Answer, Page, Site, blocks
+from fleetmem.sinks.gzip_page import GzipPage, Part
+from fleetmem.sinks.http_request import accepts_gzip
+from fleetmem.sinks.http_server import Answer, Page, Site
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
@@ -27,9 +30,6 @@ _PATH = "/metrics"
 # wait as long for each of its turns. So a scrape rests by itself, sooner.
 _WORK_SECONDS = 0.001
 _REST_SECONDS = 0.0001
-
-_GZIP = 16 + zlib.MAX_WBITS
-_GZIP_LEVEL = 3
 
 
 class PrometheusSink(Site):
@@ -41,6 +41,7 @@ class PrometheusSink(Site):
         prefix: of metric names; dots become `_`.
         tags: labels of hosts in the inventory that become labels here.
         other_pages: at the same address.
+        names: that clients may reach it by, see `HttpServer`.
     """
 
     def __init__(
@@ -50,13 +51,16 @@ class PrometheusSink(Site):
         prefix: str,
         tags: Sequence[str] = (),
         other_pages: Mapping[str, Page] = MappingProxyType({}),
+        names: Collection[str] = (),
     ) -> None:
-        super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages})
+        super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages}, [_PATH], names)
         self.takes: Takes = take_all
         self._exposition = Exposition(prefix, tags)
         self._own = _OwnCounters(self._exposition.prefix, CollectorStats("", 0.0, ()))
         self._states: dict[Host, HostState] = {}
-        self._scrapes = _Scrapes()
+        self._page = _SharedPage(self._write)
+        self._lock = threading.Lock()
+        self._sent_points = self._sent_bytes = 0
 
     @property
     def address(self) -> str:
@@ -67,48 +71,77 @@ class PrometheusSink(Site):
         """Takes the outcome of a host: the next scrape shows it."""
         state = self._states.get(outcome.host, HostState())
         self._states[outcome.host] = state.after(outcome) if isinstance(outcome, Sample) else state.after_failure()
+        self._page.generation += 1
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
         self._own = _OwnCounters(self._exposition.prefix, stats)
+        self._page.generation += 1
 
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
         """Changes the fleet: hosts that left it are gone. Labels hold the hosts' own names, so none of them changes."""
         del names, unix_seconds
         current = {host: host for host in hosts}  # the same hosts perhaps, with other labels
         self._states = {current[host]: state for host, state in self._states.items() if host in current}
+        self._page.generation += 1
 
     def stats(self) -> SinkStats:
         """Returns its counters; what two scrapes took was sent twice."""
         return SinkStats(
-            points_sent_total=self._scrapes.samples_total,
-            sent_bytes_total=self._scrapes.bytes_total,
+            points_sent_total=self._sent_points,
+            sent_bytes_total=self._sent_bytes,
             series=sum(state.series for state in self._states.values()) + self._own.series,
             failing=int(self.problem is not None),
         )
 
     def _metrics(self, accepted_encodings: str) -> Answer:
-        is_gzip = gzip_accepted(accepted_encodings)
-        with self._scrapes.lock:  # one after the other: two at once would not be done sooner
-            own = self._own
-            texts, samples = _write(self._exposition, self._states.copy())
-            texts.append(own.text())
-            headers = {"Content-Type": CONTENT_TYPE}
-            if is_gzip:
-                texts = _compress(texts)
-                headers["Content-Encoding"] = "gzip"
-            self._scrapes.samples_total += samples + own.series
-            self._scrapes.bytes_total += sum(map(len, texts))
-        return Answer(HTTPStatus.OK, headers, texts)
+        page, points = self._page.get()
+        headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
+        is_gzip = accepts_gzip(accepted_encodings)
+        size_bytes = page.packed_bytes if is_gzip else page.plain_bytes
+        with self._lock:
+            self._sent_points += points
+            self._sent_bytes += size_bytes
+        if is_gzip:
+            return Answer(HTTPStatus.OK, headers | {"Content-Encoding": "gzip"}, page.blocks, size_bytes)
+        return Answer(HTTPStatus.OK, headers, page.plain(), size_bytes)
+
+    def _write(self) -> tuple[GzipPage, int]:
+        own = self._own
+        parts, points = _write_states(self._exposition, self._states.copy())
+        text = Part()
+        text.write(own.text())
+        return GzipPage([*parts, text]), points + own.series
 
 
-class _Scrapes:
-    """What was served so far, and that one scrape at a time is written."""
+class _SharedPage:
+    """The page as it was written last, with the points in it.
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.samples_total = 0
-        self.bytes_total = 0
+    Args:
+        write: writes it.
+
+    Attributes:
+        generation: grows when another page would be written.
+    """
+
+    def __init__(self, write: Callable[[], tuple[GzipPage, int]]) -> None:
+        self.generation = 0
+        self._write = write
+        self._lock = threading.Lock()
+        self._page: tuple[GzipPage, int] | None = None
+        self._of_generation = -1
+        self._begun_seconds = 0.0
+
+    def get(self) -> tuple[GzipPage, int]:
+        """Returns a page that shows all that was there when this was called; waits for one, or writes it."""
+        asked_seconds = time.monotonic()
+        with self._lock:
+            is_current = self._of_generation == self.generation or self._begun_seconds >= asked_seconds
+            if self._page is None or not is_current:
+                self._page = None  # so that it is not there beside the new one
+                self._of_generation, self._begun_seconds = self.generation, time.monotonic()
+                self._page = self._write()
+            return self._page
 
 
 class _OwnCounters(Collector):
@@ -142,24 +175,19 @@ class _OwnCounters(Collector):
         yield from metrics.values()
 
 
-def _write(exposition: Exposition, states: dict[Host, HostState]) -> tuple[list[bytes], int]:
+def _write_states(exposition: Exposition, states: dict[Host, HostState]) -> tuple[list[Part], int]:
     """Returns all families, the samples of each together as the format demands, and how many samples there are."""
-    by_family: dict[str, list[bytes]] = {family: [] for family in FAMILIES}
+    parts: dict[str, Part] = {}
     samples = 0
     rest_at = time.perf_counter() + _WORK_SECONDS
     for host, state in states.items():
         for family, text in exposition.host(host, state).items():
-            by_family[family].append(text)
+            if not (part := parts.get(family)):
+                part = parts[family] = Part()
+                part.write(exposition.header(family))
+            part.write(text)
         samples += state.series
         if time.perf_counter() >= rest_at:
             time.sleep(_REST_SECONDS)
             rest_at = time.perf_counter() + _WORK_SECONDS
-    return [
-        text for family, texts in by_family.items() if texts for text in (exposition.header(family), *texts)
-    ], samples
-
-
-def _compress(texts: Iterable[bytes]) -> list[bytes]:
-    """Returns the texts as gzip. zlib lets others work meanwhile."""
-    packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP)
-    return [*(packer.compress(block) for block in blocks(texts)), packer.flush()]
+    return [parts[family] for family in FAMILIES if family in parts], samples

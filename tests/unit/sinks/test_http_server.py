@@ -3,13 +3,16 @@ import errno
 import http.client
 import logging
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 import pytest
 
 from fleetmem.errors import UsageError
+from fleetmem.side_thread import start_thread
 from fleetmem.sinks import http_server
 from fleetmem.sinks.addresses import host_port
 from fleetmem.sinks.http_server import Answer, HttpServer, blocks
@@ -153,36 +156,204 @@ def test_a_port_in_use() -> None:
 def test_a_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says which ports are."""
 
-    def refuse(_server: object) -> None:
+    def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(http_server._Server, "server_bind", refuse)
+    monkeypatch.setattr(http_server, "_listening_socket", refuse)
     with pytest.raises(UsageError, match="permission denied; ports below 1024"):
         HttpServer("127.0.0.1", 80, echo)
 
 
-def test_too_many_connections(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """One too many is closed, and there is room again when another one goes."""
-    monkeypatch.setattr(http_server, "_MAX_CONNECTIONS", 1)
+def _client(server: HttpServer, *sent: bytes) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    for data in sent:
+        client.sendall(data)
+    return client
+
+
+async def _answer(client: socket.socket) -> bytes:
+    """Returns all that a client gets until the connection ends."""
+    with client, client.makefile("rb") as file:
+        return await asyncio.to_thread(file.read)
+
+
+async def _status(server: HttpServer, *sent: bytes) -> int:
+    answer = await _answer(_client(server, *sent))
+    return int(answer.split(b" ", 2)[1])
+
+
+def test_too_many_slow_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """One too many is told so at once, quick pages go on, and there is room again when another one goes."""
+    monkeypatch.setattr(http_server, "_MAX_ANSWERS", 1)
+    goes_on = threading.Event()
+
+    def answer(path: str, encodings: str) -> Answer:
+        if path == "/slow":
+            goes_on.wait(20)
+        return echo(path, encodings)
+
+    async def main() -> None:
+        server = HttpServer("127.0.0.1", 0, answer, "/slow".__eq__)
+        server.start()
+        first = _client(server, b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while server._places._value:  # noqa: ASYNC110 - a semaphore tells nobody
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            assert await _status(server, b"GET /slow HTTP/1.1\r\n\r\n") == 503
+        assert (await asyncio.to_thread(get, server.port))[0] == 200
+        goes_on.set()
+        assert (await _answer(first)).endswith(b"/slow")
+        while await _status(server, b"GET /slow HTTP/1.1\r\n\r\n") == 503:  # noqa: ASYNC110 - a moment later
+            await asyncio.sleep(0)
+        server.close()
+
+    asyncio.run(main())
+    assert caplog.text.count("1 answers are under way") == 1
+
+
+def test_clients_that_never_ask(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """However many there are, who asks is answered: the oldest of the silent ones goes, with one line for all."""
+    monkeypatch.setattr(http_server, "_MAX_CLIENTS", 4)
 
     async def test(server: HttpServer) -> None:
-        first = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-        first.sendall(b"GET / HTTP/1.0\r\n")  # and not a word more
-        second = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-        assert await asyncio.to_thread(second.recv, 1) == b""
-        second.close()
-        first.sendall(b"\r\n")
-        assert await asyncio.to_thread(first.makefile("rb").read)
-        first.close()
-        while True:  # the place is free a moment after the answer
-            try:
-                assert (await asyncio.to_thread(get, server.port))[0] == 200
-                break
-            except (ConnectionError, http.client.HTTPException):
-                await asyncio.sleep(0)
+        silent = [_client(server, b"GET / HTTP/1.1\r\nX: ") for _ in range(20)]
+        for _ in range(5):
+            assert (await asyncio.to_thread(get, server.port))[0] == 200
+        assert await asyncio.to_thread(silent[0].recv, 1) == b""
+        for client in silent:
+            client.close()
 
     serve(test)
-    assert "more than 1 connections" in caplog.text
+    assert caplog.text.count("more than 4 connections that take their time") == 1
+
+
+def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a line now and then is ended in time, however often it does."""
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.3)
+
+    async def test(server: HttpServer) -> None:
+        client = _client(server, b"GET / HTTP/1.1\r\n")
+        is_open, until = True, time.monotonic() + 20
+        while is_open and time.monotonic() < until:
+            try:
+                client.sendall(b"X: y\r\n")
+            except OSError:
+                is_open = False
+            await asyncio.sleep(0.02)
+        client.close()
+        assert not is_open
+
+    serve(test)
+
+
+def test_a_client_that_reads_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended once it is too slow, and its place is free."""
+    monkeypatch.setattr(http_server, "_CLIENT_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "_MAX_ANSWERS", 1)
+    body = [b"x" * 1_000_000] * 40
+
+    async def main() -> None:
+        server = HttpServer("127.0.0.1", 0, lambda *_: Answer(HTTPStatus.OK, {}, body), lambda _path: True)
+        server.start()
+        slow = _client(server, b"GET / HTTP/1.1\r\n\r\n")
+        while server._places._value:  # noqa: ASYNC110 - a semaphore tells nobody
+            await asyncio.sleep(0.001)
+        while not server._places._value:
+            slow.setblocking(False)
+            with suppress(BlockingIOError):
+                slow.recv(100)
+            await asyncio.sleep(0.01)
+        slow.close()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param([b"GET /\r\n"], 400, id="HTTP/0.9"),
+        pytest.param([b"\x16\x03\x01\x02\x00\x01\x00\r\n"], 400, id="TLS"),
+        pytest.param([b"GET / HTTP/1.1\r\nno header\r\n\r\n"], 400, id="no header"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n"], 400, id="two hosts"),
+        pytest.param([b"GET / HTTP/1.1\r\n", b"X: y\r\n" * 200_000], 431, id="a megabyte of headers"),
+        pytest.param([b"GET /" + b"x" * 30_000 + b" HTTP/1.1\r\n\r\n"], 431, id="a long line"),
+        pytest.param([b"GET /a HTTP/1.1\r\n\r\n" * 50], 200, id="pipelined"),
+        pytest.param([b"G", b"ET / HTTP/1.1\r", b"\n\r", b"\n"], 200, id="in pieces"),
+        pytest.param([b"GET / HTTP/1.0\n\n"], 200, id="bare newlines"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"], 421, id="a foreign host"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n\r\n"], 421, id="like an address"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: LOCALHOST.:80\r\n\r\n"], 200, id="localhost"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: 10.1.2.3:80\r\n\r\n"], 200, id="an address"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"], 200, id="an IPv6 address"),
+    ],
+)
+def test_odd_requests(sent: list[bytes], status: int) -> None:
+    """Each gets an answer that says what is wrong, and the server goes on."""
+
+    async def test(server: HttpServer) -> None:
+        client = _client(server)
+        with suppress(ConnectionError):  # it is answered before all is sent
+            for data in sent:
+                client.sendall(data)
+                await asyncio.sleep(0)
+        answer = await asyncio.to_thread(client.recv, 1000)
+        client.close()
+        assert int(answer.split(b" ", 2)[1]) == status
+        assert (await asyncio.to_thread(get, server.port))[0] == 200
+
+    serve(test)
+
+
+def test_names_that_are_served() -> None:
+    """On addresses that others reach, any name will do, until names are given."""
+
+    async def main() -> None:
+        for names, status in (((), 200), (("metrics.example",), 421)):
+            server = HttpServer("0.0.0.0", 0, echo, names=names)  # noqa: S104 - that is what it is about
+            server.start()
+            own = socket.gethostname().encode()
+            assert await _status(server, b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n") == status
+            assert await _status(server, b"GET / HTTP/1.1\r\nHost: " + own + b":9\r\n\r\n") == 200
+            if names:
+                assert await _status(server, b"GET / HTTP/1.1\r\nHost: METRICS.example\r\n\r\n") == 200
+            server.close()
+
+    asyncio.run(main())
+
+
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow pages say so, quick ones go on, and it heals by itself."""
+    starts = [OSError("no more threads may be started")]
+
+    def start(work: Callable[[], None], name: str) -> threading.Thread:
+        if starts:
+            raise starts.pop()
+        return start_thread(work, name)
+
+    monkeypatch.setattr(http_server, "start_thread", start)
+
+    async def main() -> None:
+        server = HttpServer("127.0.0.1", 0, echo, "/slow".__eq__)
+        server.start()
+        answer = await _answer(_client(server, b"GET /slow HTTP/1.1\r\n\r\n"))
+        assert b" 503 " in answer
+        assert b"no more threads" in answer
+        assert await _status(server, b"GET /slow HTTP/1.1\r\n\r\n") == 200
+        server.close()
+
+    asyncio.run(main())
+
+
+class _Socket:
+    """A listening socket whose `accept` is another one: that of a real one cannot be replaced."""
+
+    def __init__(self, real: socket.socket, accept: Callable[[], tuple[socket.socket, object]]) -> None:
+        self._real = real
+        self.accept = accept
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
 
 
 def test_out_of_files(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,7 +362,7 @@ def test_out_of_files(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
     refused: list[float] = []
 
     async def test(server: HttpServer) -> None:
-        accept = server._server.get_request
+        accept = server._socket.accept
 
         def refuse() -> tuple[socket.socket, object]:
             refused.append(time.monotonic())
@@ -199,7 +370,7 @@ def test_out_of_files(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
                 raise OSError(errno.EMFILE, "Too many open files")
             return accept()
 
-        monkeypatch.setattr(server._server, "get_request", refuse)
+        monkeypatch.setattr(server, "_socket", _Socket(server._socket, refuse))
         assert (await asyncio.to_thread(get, server.port))[0] == 200
 
     serve(test)
@@ -211,7 +382,7 @@ def test_a_client_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is no error; the next one is served."""
 
     async def test(server: HttpServer) -> None:
-        accept, gone = server._server.get_request, [1]
+        accept, gone = server._socket.accept, [1]
 
         def refuse() -> tuple[socket.socket, object]:
             if gone:
@@ -219,7 +390,7 @@ def test_a_client_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
             return accept()
 
-        monkeypatch.setattr(server._server, "get_request", refuse)
+        monkeypatch.setattr(server, "_socket", _Socket(server._socket, refuse))
         assert (await asyncio.to_thread(get, server.port))[0] == 200
 
     serve(test)

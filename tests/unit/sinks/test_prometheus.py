@@ -18,6 +18,7 @@ from fleetmem.model import CollectorStats, Counter, Host, Sample
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks import http_server
 from fleetmem.sinks.exposition import Exposition, HostState
+from fleetmem.sinks.gzip_page import GzipPage
 from fleetmem.sinks.http_server import Answer, Page
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.prometheus import PrometheusSink
@@ -330,3 +331,64 @@ def test_a_sink_that_never_listened_can_be_closed() -> None:
 def test_ipv6_address() -> None:
     """The address can be copied into a browser."""
     assert PrometheusSink("::1", 9150, "fleetmem").address == "http://[::1]:9150/metrics"
+
+
+def test_scrapes_at_once_share_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen that come while one is written wait, and get the next one together: all are as new as was asked for."""
+    written: list[float] = []
+    goes_on = threading.Event()
+    write = PrometheusSink._write
+
+    def note(sink: PrometheusSink) -> tuple[GzipPage, int]:
+        page = write(sink)
+        written.append(page[0].plain_bytes)
+        goes_on.wait(20)
+        return page
+
+    monkeypatch.setattr(PrometheusSink, "_write", note)
+
+    async def test(sink: PrometheusSink) -> None:
+        sink.put(sample(process(1)))
+        first = asyncio.create_task(asyncio.to_thread(scrape, sink.address, "gzip"))
+        while not written:  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(0.001)
+        sink.put(sample(process(1), process(2)))
+        others = [asyncio.create_task(asyncio.to_thread(scrape, sink.address, "gzip")) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        goes_on.set()
+        assert len((await first).values("fleetmem_process_rss_bytes")) == 1
+        for other in others:
+            assert len((await other).values("fleetmem_process_rss_bytes")) == 2
+        assert len(written) == 2
+        await asyncio.to_thread(scrape, sink.address)  # nothing has changed since
+        assert len(written) == 2
+
+    serve(test)
+
+
+def test_a_page_is_small_in_memory() -> None:
+    """What is kept for clients is packed, also for one that wants it plain."""
+    rows = [process(pid, f"command-{pid % 50}") for pid in range(1, 3000)]
+
+    async def test(sink: PrometheusSink) -> None:
+        for number in range(10):
+            sink.put(sample(*rows, host=Host(f"web{number}", "10.0.0.1")))
+        got = await asyncio.to_thread(scrape, sink.address)
+        page, _points = sink._page.get()
+        assert len(got.body) == page.plain_bytes > 4_000_000
+        assert page.packed_bytes * 8 < page.plain_bytes
+        assert "Content-Encoding" not in got.headers
+
+    serve(test)
+
+
+def test_gzip_that_is_not_wanted() -> None:
+    """A weight of 0 is a no."""
+
+    async def test(sink: PrometheusSink) -> None:
+        sink.put(sample(process(1)))
+        got = await asyncio.to_thread(scrape, sink.address, "gzip;q=0, identity")
+        assert "Content-Encoding" not in got.headers
+        assert got.values("fleetmem_up")
+
+    serve(test)
