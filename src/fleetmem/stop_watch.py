@@ -58,7 +58,10 @@ class StopWatch:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Lets SIGTERM end the process in time also before and after the event loop. For the main thread."""
+        """Lets SIGTERM end the process in time also before and after the event loop, and ends the programs it started.
+
+        For the main thread.
+        """
         self._is_installed = True
         handlers = {signal.SIGTERM: self._end_start, signal.SIGALRM: lambda _number, _frame: self.end_in_time()}
         with _handled(handlers):
@@ -68,6 +71,7 @@ class StopWatch:
             finally:
                 self._is_installed = False
                 self.disarm()
+                children.kill_all()
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:

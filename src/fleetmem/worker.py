@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from logging.handlers import QueueHandler
 
+from fleetmem import children
 from fleetmem.build import Fleet
 from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request
 from fleetmem.errors import FleetmemError
@@ -120,6 +121,7 @@ class _Worker:
                     await self._sampler.stop()
                     self._channel.send(Progress.STOPPED)
                 case _:
+                    children.kill_all()
                     os._exit(0)  # the main process is gone; connections go with this one, and no queue keeps it
 
     async def _take(self, orders: Orders) -> None:
@@ -195,7 +197,10 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, MAIN_SIGNALS)
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)  # or a ProxyCommand would keep it open when this has died
-    sys.exit(run_async(_work(sock)))
+    try:
+        sys.exit(run_async(_work(sock)))
+    finally:
+        children.kill_all()
 
 
 if __name__ == "__main__":

@@ -112,3 +112,11 @@ def orders() -> Orders:
     settings = load(None, {})
     fleet = FleetSpec(settings, (WEB,), (WEB.name,), settings.ssh.reach(), 0)
     return Orders(SamplerSpec(fleet, Grid(1.0, 10.0, {WEB: 0.5})), True, {Path("key"): "horse"}, {"fleetmem": 20})
+
+
+def is_running(pid: int) -> bool:
+    """Returns whether a process runs; one that has ended and is not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

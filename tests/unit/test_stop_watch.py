@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -6,6 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from unit.builders import is_running
+
+pytestmark = pytest.mark.slow
 
 _PROGRAM = """
 import asyncio, contextlib, ctypes, logging, os, re, signal, sys, threading, time
@@ -198,14 +201,6 @@ run_async(block(lambda: time.sleep(60)))
     assert _end(tmp_path, body)[0] == 0
     pid = int((tmp_path / "fifo").read_text())
     deadline = time.monotonic() + 10
-    while _runs(pid) and time.monotonic() < deadline:
+    while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _runs(pid)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, FileNotFoundError):
-        return False
+    assert not is_running(pid)

@@ -10,13 +10,16 @@ import logging
 import os
 import pwd
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from fleetmem import children
 from fleetmem.errors import ConfigError, reason_of
 
 log = logging.getLogger("fleetmem.connect")
@@ -216,17 +219,38 @@ class SshConfig:
         """Runs a command as ssh does, the same one once."""
         expanded = _expand_tokens(command, answer, None)
         if expanded not in self._exec_results:
-            words = [os.environ.get("SHELL") or "/bin/sh", "-c", expanded]
-            nowhere = subprocess.DEVNULL
             try:
-                done = subprocess.run(
-                    words, stdin=nowhere, stdout=nowhere, stderr=nowhere, timeout=_EXEC_SECONDS, check=False
-                )
-                self._exec_results[expanded] = done.returncode == 0
+                self._exec_results[expanded] = _run_shell(expanded) == 0
             except (OSError, subprocess.TimeoutExpired) as error:
                 log.warning("ssh configuration: Match exec %r: %s; taken as false", expanded, error)
                 self._exec_results[expanded] = False
         return self._exec_results[expanded]
+
+
+def _run_shell(command: str) -> int:
+    """Returns the exit status of a command; one that takes too long is killed with all that it has started.
+
+    Raises:
+        TimeoutExpired: it has been.
+        OSError: there is no shell.
+    """
+    words = [os.environ.get("SHELL") or "/bin/sh", "-c", command]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        words,
+        stdin=nowhere,
+        stdout=nowhere,
+        stderr=nowhere,
+        env=children.environment(),
+        start_new_session=True,  # a group of its own, which can be killed as one
+    )
+    with process, children.known(process.pid):
+        try:
+            return process.wait(_EXEC_SECONDS)
+        except BaseException:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def expand(setting: Setting, text: str, answer: Answer) -> str:

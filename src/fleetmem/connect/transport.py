@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any, cast
 
+from fleetmem import children
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.errors import HostError, Kind, Stage
@@ -97,6 +98,7 @@ class ProxyCommand(asyncio.SubprocessProtocol):
                 stdout=theirs.fileno(),
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for us: we end it when its connection has ended
+                env=children.environment(),
             )
         except BaseException:
             ours.close()
@@ -108,6 +110,7 @@ class ProxyCommand(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It runs; asyncio calls this and the following three."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
+        children.add(self._transport.get_pid())
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """It has written something to stderr."""
@@ -116,6 +119,7 @@ class ProxyCommand(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         """It has ended; a child of it may keep stderr open for ever."""
         if self._transport:
+            children.remove(self._transport.get_pid())
             asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -138,7 +142,7 @@ class ProxyCommand(asyncio.SubprocessProtocol):
         return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"ProxyCommand{ended}: {said or error.message}")
 
     def close(self) -> None:
-        """Ends it, as ssh does."""
-        if self._transport and not self.ended.is_set():
-            with suppress(ProcessLookupError):
-                self._transport.send_signal(signal.SIGHUP)
+        """Ends it, as ssh does, with all that it has started."""
+        if self._transport and self._transport.get_returncode() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._transport.get_pid(), signal.SIGHUP)

@@ -4,12 +4,12 @@ import os
 import selectors
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
+from fleetmem import children
 from fleetmem.errors import InventoryError, reason_of
 from fleetmem.safe_text import printable
 
@@ -19,6 +19,7 @@ MAX_OUTPUT_BYTES = 64 * 1024**2
 _STDERR_KEPT_BYTES = 4096
 _STDERR_SHOWN = 300
 _CHUNK_BYTES = 65_536
+_KILLED_SECONDS = 2.0  # for a program to end that was killed
 
 
 Reason = Callable[[list[str]], str]
@@ -35,7 +36,6 @@ class Programs:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
         self._is_closed = False
 
     def run(
@@ -52,13 +52,13 @@ class Programs:
             arguments: the program and its own; no shell reads them.
             shown: what the program is called in messages.
             timeout_seconds: after which it is killed, with all that it has started.
-            environment: beside the one that there is.
+            environment: beside the one that there is, of which it has no setting of fleetmem: they may be secret.
             reason: finds why it failed in what it has said.
 
         Raises:
             InventoryError: it cannot be started, fails, takes too long or prints too much.
         """
-        process = self._start(arguments, shown, {**os.environ, **(environment or {})})
+        process = self._start(arguments, shown, children.environment() | {**(environment or {})})
         try:
             output, errors = _read(process, shown, time.monotonic() + timeout_seconds, timeout_seconds)
         finally:
@@ -70,46 +70,47 @@ class Programs:
         return output
 
     def kill(self) -> None:
-        """Ends what still runs, for good: nothing is started after it."""
-        with self._lock:
-            self._is_closed = True
-            for process in self._running:
-                _kill(process)
+        """Ends what still runs, for good: nothing is started after it. Waits for nothing."""
+        self._is_closed = True
+        for process in list(self._running):
+            _kill(process)
 
     def _start(self, arguments: Sequence[str], shown: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._is_closed:
-                raise InventoryError(f"{shown}: not run, the collector stops")
-            try:
-                process = subprocess.Popen(
-                    arguments,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,  # a group of its own, which can be killed as one
-                    env=environment,
-                )
-            except (OSError, ValueError) as error:  # ValueError: a NUL among the arguments
-                raise InventoryError(f"{shown}: cannot be run: {reason_of(error)}") from error
-            self._running.add(process)
+        if self._is_closed:
+            raise InventoryError(f"{shown}: not run, the collector stops")
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a group of its own, which can be killed as one
+                env=environment,
+            )
+        except (OSError, ValueError) as error:  # ValueError: a NUL among the arguments
+            raise InventoryError(f"{shown}: cannot be run: {reason_of(error)}") from error
+        self._running.add(process)
+        children.add(process.pid)
+        if self._is_closed:  # meanwhile
+            _kill(process)
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        with self._lock:
-            _kill(process)
-            self._running.discard(process)
+        _kill(process)
+        with suppress(subprocess.TimeoutExpired):  # a disk that hangs may keep it for ever
+            process.wait(_KILLED_SECONDS)
+        self._running.discard(process)
+        children.remove(process.pid)
         for stream in (process.stdout, process.stderr):
             if stream:
                 stream.close()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends a program that nobody has waited for yet, and what it has started; until then its number is its own."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """Kills a program that nobody has waited for yet, and what it has started; until then its number is its own."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(process: subprocess.Popen[bytes], shown: str, until: float, timeout_seconds: float) -> tuple[bytes, bytes]:

@@ -1,9 +1,11 @@
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetmem.connect import ssh_config
 from fleetmem.connect.ssh_config import Answer, SshConfig, expand, matches_list
 from fleetmem.errors import ConfigError
 
@@ -257,3 +259,16 @@ def test_nothing_but_a_configuration_error_comes_out(tmp_path_factory: pytest.Te
         list(SshConfig([path]).ask("web01", None, None))
     except ConfigError:
         return
+
+
+@pytest.mark.slow
+def test_match_exec_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes too long is false, and nothing of it runs on; it knows no setting of fleetmem."""
+    monkeypatch.setattr(ssh_config, "_EXEC_SECONDS", 1.0)
+    monkeypatch.setenv("FLEETMEM_SSH__USER", "secret")
+    path, said = tmp_path / "config", tmp_path / "said"
+    path.write_text(f"Match exec 'env > {said}; sleep 3; echo late >> {said}'\n Port 2222\n")
+    assert SshConfig((path,)).ask("web01", None, None).get("port") is None
+    assert "FLEETMEM" not in said.read_text()
+    time.sleep(2.5)
+    assert "late" not in said.read_text()

@@ -1,14 +1,17 @@
 import asyncio
 import os
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fleetmem import children
 from fleetmem.connect.target import Target
 from fleetmem.connect.transport import ProxyCommand, open_socket
 from fleetmem.errors import HostError, Kind, Stage
+from unit.builders import is_running
 from unit.connect.targets import resolve
 
 _LOST = HostError(Stage.LOGIN, Kind.DISCONNECTED, "connection lost")
@@ -99,3 +102,42 @@ def test_a_family_of_addresses() -> None:
     with pytest.raises(HostError) as caught:
         asyncio.run(open_socket(_at(22, family=socket.AF_INET6)))
     assert caught.value.kind is Kind.UNRESOLVABLE
+
+
+def test_a_proxy_command_knows_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting of fleetmem may be a password."""
+    monkeypatch.setenv("FLEETMEM_SSH__USER", "secret")
+    monkeypatch.setenv("ONE", "1")
+
+    async def ask() -> bytes:
+        proxy, sock = await ProxyCommand.start("sh -c 'echo $ONE $FLEETMEM_SSH__USER; cat'")
+        try:
+            return await asyncio.get_running_loop().sock_recv(sock, 100)
+        finally:
+            sock.close()
+            proxy.close()
+            await proxy.ended.wait()
+
+    assert asyncio.run(ask()) == b"1\n"
+
+
+@pytest.mark.parametrize("ends", ["close", "kill_all"])
+def test_all_of_a_proxy_command_ends(tmp_path: Path, ends: str) -> None:
+    """Programs in its pipeline end with it, also where fleetmem is ended in a hurry."""
+    pid_file = tmp_path / "pid"
+
+    async def run() -> None:
+        proxy, sock = await ProxyCommand.start(f"sh -c 'sleep 61 & echo $! > {pid_file}; echo ready; wait' && true")
+        await asyncio.get_running_loop().sock_recv(sock, 100)
+        if ends == "close":
+            proxy.close()
+        else:
+            children.kill_all()
+        await proxy.ended.wait()
+        sock.close()
+
+    asyncio.run(run())
+    deadline = time.monotonic() + 10
+    while is_running(int(pid_file.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(int(pid_file.read_text()))

@@ -1,6 +1,8 @@
 import os
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,34 @@ def test_it_reads_nothing_and_knows_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ONE", "1")
     script = "cat; echo $ONE $TWO"
     assert Programs().run(["sh", "-c", script], "x", 20, {"TWO": "2"}) == b"1 2\n"
+
+
+def test_it_knows_no_setting_of_fleetmem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting may be a password, which is nothing to a program that lists hosts."""
+    monkeypatch.setenv("FLEETMEM_SSH__USER", "secret")
+    assert b"FLEETMEM" not in _run("env")
+
+
+def test_a_program_that_cannot_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in uninterruptible sleep outlives its kill; who stops the collector does not wait for it."""
+    programs = Programs()
+    monkeypatch.setattr(os, "killpg", lambda _pid, _number: None)
+    monkeypatch.setattr(module, "_KILLED_SECONDS", 0.1)
+    started = list[subprocess.Popen[bytes]]()
+    start = programs._start
+
+    def note(*arguments: Any) -> "subprocess.Popen[bytes]":
+        started.append(start(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(programs, "_start", note)
+    began = time.monotonic()
+    with pytest.raises(InventoryError, match="not done after"):
+        programs.run(["sleep", "20"], "x", 0.1)
+    programs.kill()
+    assert time.monotonic() - began < 10
+    started[0].kill()
+    started[0].wait()
 
 
 @pytest.mark.parametrize(
