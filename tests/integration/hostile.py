@@ -204,6 +204,13 @@ async def never_answer(process: Process) -> None:
         counts["most_in_flight"] = counts["in_flight"] = counts["in_flight"] + 1
 
 
+async def end_output_and_stay(process: Process) -> None:
+    """A probe that answers once, ends its output, and goes on listening for as long as the connection is there."""
+    async for request_id in requests(process):
+        process.stdout.write(frame(request_id, [b"init"]))
+        process.stdout.write_eof()
+
+
 async def flood(process: Process) -> None:
     """A command that prints without end."""
     await _print_without_end(process, b"y\n" * 16384)

@@ -153,3 +153,13 @@ def test_no_name_forges_a_line(hostile: HostileHosts, fleet: Sshd, statsd: Stats
     assert all(re.fullmatch(r"fleetmem\.[\w.]+", name) for name in statsd.gauges())
     assert sum(".process." in name for name in statsd.gauges()) == 3 * len(CRAFTED)
     assert statsd.bad_lines_seen == 0
+
+
+def test_a_host_that_ends_its_output_and_stays(hostile: HostileHosts, cli: Cli) -> None:
+    """It is reached anew: it gets requests over new connections, and none waits until its time is over."""
+    host = hostile.start("end_output_and_stay")
+    with cli.run("-i", host, "-k", hostile.key, "-o", "-", "--interval", 1) as running:
+        wait_for("three samples", lambda: sum(line["ok"] for line in running.outcomes()) >= 3)
+        kinds = {line["error"]["kind"] for line in running.outcomes() if not line["ok"]}
+        assert kinds <= {"disconnected"}
+        assert hostile.counts(host)["logins"] >= 3

@@ -26,6 +26,8 @@ from fleetmem.model import Host
 
 _STDERR_KEPT_BYTES = 500
 _CLOSE_SECONDS = 1.0
+_EOF_SECONDS = 1.0
+"""How long the end of a channel may come after the end of its output: the exit status comes between the two."""
 _STUCK = backoff_for(HostError(Stage.COMMAND, Kind.COMMAND_TIMEOUT, ""))
 _TRIES = 3
 """So often a sample is asked for, all within its time, where the probe breaks off."""
@@ -181,6 +183,15 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             self._settle()
             if self._answer and not self._answer.done():
                 self._answer.set_exception(self._reader.broke_off)
+
+    def eof_received(self) -> bool:
+        """The host prints no more. Some hosts leave it at that: then the channel has ended all the same."""
+        asyncio.get_running_loop().call_later(_EOF_SECONDS, self._end_after_eof)
+        return False
+
+    def _end_after_eof(self) -> None:
+        if not self.ended:
+            self._end(self._why_ended(EOFError("the host ended the output of the probe and keeps the connection")))
 
     def exit_status_received(self, status: int) -> None:
         """The probe, or what ran instead of it, ended."""
