@@ -1,8 +1,11 @@
 """What is said of hosts that fail: in the host's own words, and by what it showed, never by a guess."""
 
 import json
+import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from . import servers
-from .servers import Cli, Sshd, make_key
+from .servers import Cli, Sshd, make_key, wait_for
 
 
 def failure(cli: Cli, *arguments: object, seconds: float = 60.0) -> tuple[dict[str, Any], str]:
@@ -136,3 +139,101 @@ def test_what_comes_before_the_version_is_in_the_message(text: bytes, said: str,
     assert (error["stage"], error["kind"]) == ("login", "disconnected")
     assert f"the host said: {said}" in error["message"]
     assert "connection lost: Connection lost" not in error["message"]
+
+
+def test_a_message_of_the_host_is_tidy(cli: Cli, tmp_path: Path) -> None:
+    """A host that refuses all accounts for now (nologin) shows its text where the probe would have answered."""
+    command = "echo 'System is going down at 18:00' >&2; exit 254"
+    with servers.sshd(tmp_path / "sshd", options=f"ForceCommand {command}") as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", sshd.key)
+    assert error["kind"] == "command_failed"
+    assert "System is going down at 18:00" in error["message"]
+
+
+# --- what answers instead of the probe -------------------------------------------------------------------------------
+
+QUICK_SECONDS = 8.0  # with the limits below: what shows at once that it is not the probe is not waited for
+LIMITS = ("--command-timeout", 20)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("/bin/dash -i", "not found"),
+        ("/bin/bash -i", "not found"),
+        ("/usr/bin/env -i /bin/bash --norc", "sample: command not found"),
+        ("printf '1) status\\n2) logs\\nYour choice: '; read x; echo \"invalid choice: $x\"; sleep 60", "1) status"),
+        ("/usr/bin/script -q /dev/null", "sample 1 status user"),
+        ("while :; do printf 'menu> '; read x; echo \"unknown command: $x\"; done", "menu>"),
+        ("echo This account is for backups only.", "This account is for backups only."),
+        ("cat", "sample 1 status user"),
+    ],
+)
+def test_something_else_answers(command: str, said: str, cli: Cli, tmp_path: Path) -> None:
+    """A shell, a menu, a terminal: it is told apart quickly, with its first words, and not called overloaded."""
+    with servers.sshd(tmp_path / "sshd", options=f"ForceCommand {command}") as sshd:
+        started = time.monotonic()
+        error, screen = failure(cli, "-p", sshd.port, "-k", sshd.key, *LIMITS)
+    assert time.monotonic() - started < QUICK_SECONDS
+    assert (error["stage"], error["kind"]) == ("command", "command_failed")
+    assert "something other than the probe answered" in error["message"]
+    assert said in error["message"]
+    assert "overloaded" not in screen
+    assert "ForceCommand" in screen
+
+
+def test_the_probe_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    """The probe runs, but within script(1): that is said."""
+    options = 'ForceCommand /usr/bin/script -qc "$SSH_ORIGINAL_COMMAND" /dev/null'
+    with servers.sshd(tmp_path / "sshd", options=options) as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", sshd.key, *LIMITS)
+    assert error["kind"] == "command_failed"
+    assert "terminal" in error["message"] or "something other than the probe" in error["message"]
+
+
+@pytest.mark.parametrize("shell", ["fish", "sh"])
+def test_a_shell_that_reads_all_before_it_runs_anything(shell: str, cli: Cli, tmp_path: Path) -> None:
+    """`exec fish` in a start-up file says nothing until its input ends; before the time is up, it does."""
+    program = servers.find_tool(shell) if shell == "fish" else "sh -c 'input=$(cat); eval \"$input\"'"
+    with servers.sshd(tmp_path / "sshd", options=f"ForceCommand exec {program}") as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", sshd.key, "--command-timeout", 4)
+    assert error["kind"] == "command_failed"
+    assert "something other than the probe answered" in error["message"]
+    assert "sample" in error["message"]
+
+
+def test_a_text_and_then_nothing(cli: Cli, tmp_path: Path) -> None:
+    """A screen that waits for a key is no host that is slow."""
+    command = "echo 'Press any key to continue'; sleep 60"
+    with servers.sshd(tmp_path / "sshd", options=f"ForceCommand {command}") as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", sshd.key, "--command-timeout", 3)
+    assert error["kind"] == "command_failed"
+    assert error["message"] == "something other than the probe answered within 3 s: Press any key to continue"
+
+
+def test_a_probe_that_is_slow_to_start_is_sampled(cli: Cli, tmp_path: Path) -> None:
+    """One that takes most of its time for the first answer gives it, and goes on to be sampled over one connection."""
+    command = 'echo Welcome; echo noise >&2; sleep 3.4; eval "$SSH_ORIGINAL_COMMAND"'
+    silent = 'sleep 3.4; eval "$SSH_ORIGINAL_COMMAND"'
+    for text in (command, silent):
+        with servers.sshd(tmp_path / str(len(text)), options=f"ForceCommand {text}") as sshd:
+            options = ("-p", sshd.port, "-k", sshd.key, "--command-timeout", 4, "--interval", 1, "-o", "-")
+            with cli.run("-i", "127.0.1.1", *options) as running:
+                wait_for("6 samples", lambda: len(running.outcomes()) >= 6, 40)
+                outcomes = running.outcomes()
+            assert all(outcome["ok"] for outcome in outcomes), outcomes
+            assert sshd.logins_total <= 2
+
+
+def test_a_probe_that_is_killed(cli: Cli, tmp_path: Path) -> None:
+    """The signal is named: the connection has not been lost."""
+    with (
+        servers.sshd(tmp_path / "sshd") as sshd,
+        cli.run("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-o", "-", "--interval", 1) as running,
+    ):
+        wait_for("a sample", running.outcomes)
+        (probe,) = sshd.probes()
+        os.kill(probe, signal.SIGKILL)
+        failures = wait_for("a failure", lambda: [each for each in running.outcomes() if not each["ok"]])
+    assert failures[0]["error"]["kind"] == "command_failed"
+    assert "signal KILL" in failures[0]["error"]["message"]

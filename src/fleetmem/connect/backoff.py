@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.errors import Cause, HostError, Kind, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ def backoff_for(error: HostError) -> Backoff:
         return _OURS
     # An established connection that drops comes back at once. One that is closed before the login is over is refused:
     # sshd is at its MaxStartups, or punishes our address for what came before (PerSourcePenalties).
-    if error.kind is Kind.DISCONNECTED and error.stage is Stage.COMMAND:
+    is_dropped = error.kind is Kind.DISCONNECTED and error.stage is Stage.COMMAND
+    if is_dropped or error.cause is Cause.KILLED:
         return _DROPPED
     return _BY_KIND.get(error.kind, _REFUSED)
 

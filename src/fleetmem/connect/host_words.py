@@ -3,6 +3,7 @@
 sshd says there why it lets nobody in: maintenance, an expired account, too many connections. asyncssh drops it.
 """
 
+import re
 from collections.abc import Sequence
 
 from fleetmem.errors import Cause, HostError, Kind
@@ -20,6 +21,8 @@ _DIRECTIVES = {
 """What ssh_config(5) calls the algorithms that asyncssh calls so."""
 
 _PUBLIC_KEY = "publickey"
+
+_STEERING = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*\x07?|.)", re.DOTALL)  # ECMA-48, and titles
 
 
 class HostWords:
@@ -66,7 +69,7 @@ class HostWords:
     def _said(self, error: HostError) -> str:
         """Returns all that the host said for people and an error does not say already, on one line."""
         reason = "" if error.kind is Kind.DISCONNECTED else self.reason[:_SHOWN_CHARACTERS]
-        return "; ".join(part for part in (_one_line(self._greeting), _one_line(self._banner), reason) if part)
+        return "; ".join(part for part in (one_line(self._greeting), one_line(self._banner), reason) if part)
 
     def explain(self, error: HostError) -> HostError:
         """Returns why a login failed, with what the host had to say about it."""
@@ -98,10 +101,10 @@ def _decoded(names: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(name.decode("ascii", "replace") for name in names)
 
 
-def _one_line(text: bytes) -> str:
-    words = "".join(
-        character if character.isprintable() else " " for character in text.decode("utf-8", "replace")
-    ).split()
+def one_line(text: bytes) -> str:
+    """Returns a host's words on one line, without what steers a terminal, and cut."""
+    plain = _STEERING.sub(b" ", text).decode("utf-8", "replace")
+    words = "".join(character if character.isprintable() else " " for character in plain).split()
     return " ".join(words)[:_SHOWN_CHARACTERS]
 
 

@@ -17,14 +17,19 @@ from typing import Any, NamedTuple, Protocol
 import asyncssh
 
 from fleetmem.connect.backoff import MENDED_BY_HAND, Backoff, NotTriedError, backoff_for
+from fleetmem.connect.first_output import FirstOutput
 from fleetmem.connect.guard import Flood
+from fleetmem.connect.host_words import one_line
 from fleetmem.connect.login import lighten
 from fleetmem.connect.reach import Reach
-from fleetmem.connect.translate import translate, within
-from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.connect.translate import lost, translate, within
+from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import Host
 
 _STDERR_KEPT_BYTES = 500
+_SILENT_SHARE = 0.75  # of the time limit, after which input ends for what has said nothing: a shell may read all first
+_OTHER_SECONDS = 1.0  # the probe may yet come, where something complained of the request
+_LAST_WORDS_SECONDS = 0.25  # likewise, once the input has ended
 _CLOSE_SECONDS = 1.0
 _EOF_SECONDS = 1.0
 """How long the end of a channel may come after the end of its output: the exit status comes between the two."""
@@ -82,6 +87,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         ended: why no more requests can be sent; None while they can.
         ended_at: since when (monotonic seconds).
         ended_busy_seconds: how long the host had been at work on a request then, 0 when it was idle.
+        is_input_over: whether the input has ended: the probe answers what it was asked, and ends.
     """
 
     def __init__(self, reader: Reader, first: Request, *, first_input: bytes = b"", runs_by_sudo: bool = False) -> None:
@@ -96,6 +102,10 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._idle: asyncio.Event | None = None  # where somebody waits for it
         self._stderr = b""
         self._exit_status: int | None = None
+        self._exit_signal = ""
+        self._first_output: FirstOutput | None = FirstOutput(first.line)  # until the probe has answered
+        self._concluding: asyncio.TimerHandle | None = None
+        self.is_input_over = False
         self.ended: HostError | None = None
         self.ended_at = 0.0
         self.ended_busy_seconds = 0.0
@@ -137,6 +147,20 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             with suppress(BrokenPipeError):  # it is closing already: `connection_lost` will say why
                 self._channel.write(data)
 
+    def end_silence(self) -> None:
+        """Ends the input where nothing has come: a shell that reads all of it before it runs anything has then to."""
+        if self._first_output and not self._first_output.has_stdout and not self.ended and self._channel:
+            self.is_input_over = True
+            self._channel.write_eof()
+
+    def overdue(self, seconds: float) -> HostError:
+        """Returns what to say of a host that has not answered within its time."""
+        if self._first_output and self._first_output.has_stdout and not self._reader.is_in_frame:
+            return self._first_output.error(f" within {seconds:g} s")
+        said = one_line(self._stderr) if self._first_output else ""
+        error = translate(TimeoutError(), Stage.COMMAND, seconds)
+        return error.with_message(f"{error.message}; the host said: {said}", Cause.HOST_SAID) if said else error
+
     def give_up(self) -> None:
         """Ends the wait for an answer with TimeoutError; the host is still at work."""
         if self._answer and not self._answer.done():
@@ -164,8 +188,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """The host printed something."""
         if self.ended:
             return
+        if self._first_output:
+            self._first_output.add(data, is_stderr=datatype is not None)
         if datatype is not None:
             self._stderr = (self._stderr + data)[-_STDERR_KEPT_BYTES:]
+            self._look_for_others()
             return
         try:
             frame = self._reader.feed(data)
@@ -175,7 +202,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         except Exception as bug:  # noqa: BLE001 - asyncssh would tell of a lost connection: whoever asks gets the bug
             self._end(HostError(Stage.COMMAND, Kind.INTERNAL, f"a bug in fleetmem: {type(bug).__name__}"), bug)
             return
+        self._look_for_others()
         if frame is not None:
+            self._first_output = None
             self._settle()
             if self._answer and not self._answer.done():
                 self._answer.set_result(frame)
@@ -193,6 +222,24 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         if not self.ended:
             self._end(self._why_ended(EOFError("the host ended the output of the probe and keeps the connection")))
 
+    def _look_for_others(self) -> None:
+        """Looks whether something else than the probe is there; the wait for an answer is then a short one."""
+        if not self._first_output or self._concluding or self._reader.is_in_frame:
+            return
+        if self._first_output.is_terminal:
+            self._conclude()
+        elif self._first_output.is_other:
+            seconds = _LAST_WORDS_SECONDS if self.is_input_over else _OTHER_SECONDS
+            self._concluding = asyncio.get_running_loop().call_later(seconds, self._conclude)
+
+    def _conclude(self) -> None:
+        if self._first_output and not self._reader.is_in_frame:
+            self._end(self._first_output.error())
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        """A signal ended the probe, or what ran instead of it."""
+        self._exit_signal = signal
+
     def exit_status_received(self, status: int) -> None:
         """The probe, or what ran instead of it, ended."""
         self._exit_status = status
@@ -204,16 +251,26 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
     def _why_ended(self, exc: Exception | None) -> HostError:
         if isinstance(exc, Flood):
             return translate(exc, Stage.COMMAND, 0)
+        said = one_line(self._stderr) or self._reader.unfinished()
+        if self._exit_signal:
+            message = f"the host ended the probe with signal {self._exit_signal}" + (f": {said}" if said else "")
+            return HostError(Stage.COMMAND, Kind.COMMAND_FAILED, message, Cause.KILLED)
         if self._reader.is_in_frame:
             return HostError(Stage.COMMAND, Kind.BAD_FRAME, "the answer broke off in the middle of a frame")
-        said = self._stderr.decode("utf-8", "replace").strip() or self._reader.unfinished()
-        said = "".join(character if character.isprintable() else " " for character in said)
         if self._exit_status is not None:
             kind = self._kind_of_end(self._exit_status)
+            if self._first_output and self._is_other(self._first_output, kind):
+                return self._first_output.error(f" and ended with status {self._exit_status}")
             message = f"the probe ended with status {self._exit_status}" + (f": {said}" if said else "")
             return HostError(Stage.COMMAND, kind, message)
-        reason = exc.reason if isinstance(exc, asyncssh.DisconnectError) else (str(exc) if exc else "")
-        return HostError(Stage.COMMAND, Kind.DISCONNECTED, "connection lost" + (f": {reason}" if reason else ""))
+        message = lost(exc.reason if isinstance(exc, asyncssh.DisconnectError) else str(exc or ""))
+        if said and self._first_output:
+            return HostError(Stage.COMMAND, Kind.DISCONNECTED, f"{message}; the host said: {said}", Cause.HOST_SAID)
+        return HostError(Stage.COMMAND, Kind.DISCONNECTED, message)
+
+    def _is_other(self, output: FirstOutput, kind: Kind) -> bool:
+        """Whether what ended was something else than the probe, as far as its words tell."""
+        return output.is_other or (kind is Kind.COMMAND_FAILED and output.has_stdout and not self._stderr)
 
     def _kind_of_end(self, status: int) -> Kind:
         if status in (126, 127):
@@ -229,6 +286,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             return
         self.ended, self.ended_at = error, time.monotonic()
         self.ended_busy_seconds = self.ended_at - self._asked_at if self._asked_at else 0.0
+        if self._concluding:
+            self._concluding.cancel()
         self._settle()
         if self._answer and not self._answer.done():
             self._answer.set_exception(bug or error.bare())
@@ -315,6 +374,7 @@ class Link:
         self._last_error: HostError | None = None
         self._backoff: Backoff | None = None
         self._not_before = 0.0
+        self._is_slow = False  # whether the probe there needs most of its time for its first answer
 
     async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
         """Returns the frame that answers a request; connects first where needed.
@@ -330,18 +390,25 @@ class Link:
         timeout_seconds = self.target.access.command_timeout_seconds
         if channel.asked_at is not None and not channel.first:
             await self._outwait(channel, timeout_seconds)
-        limit = asyncio.get_running_loop().call_later(timeout_seconds, channel.give_up)
+        loop = asyncio.get_running_loop()
+        limits = [loop.call_later(timeout_seconds, channel.give_up)]
+        if not self._is_slow:
+            limits.append(loop.call_later(_SILENT_SHARE * timeout_seconds, channel.end_silence))
         try:
             answer = await self._ask_repeatedly(channel, make_request)
         except TimeoutError as error:
-            raise translate(error, Stage.COMMAND, timeout_seconds) from error
+            raise channel.overdue(timeout_seconds) from error
         except HostError as error:
             if channel.ended:
                 await self._fail_channel(channel, error)
             raise
         finally:
-            limit.cancel()
+            for limit in limits:
+                limit.cancel()
         self._failures = 0
+        if channel.is_input_over:  # it was the probe after all, which ends now: another one is started next time
+            self._is_slow = True
+            await self.close()
         return answer
 
     async def _ask_repeatedly(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
@@ -377,6 +444,9 @@ class Link:
                 await channel.until_idle()
         if channel.asked_at is not None:
             seconds = time.monotonic() - asked_at
+            overdue = channel.overdue(timeout_seconds)
+            if overdue.cause is Cause.OTHER_OUTPUT:
+                raise overdue
             raise HostError(
                 Stage.COMMAND,
                 Kind.COMMAND_TIMEOUT,
