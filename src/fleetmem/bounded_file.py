@@ -65,6 +65,21 @@ def read_text(
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_head(path: Path, size_bytes: int) -> bytes:
+    """Returns how a file begins; nothing of a pipe or a device, which may be read only once.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    if not path.is_file():
+        return b""
+    descriptor = os.open(path, _FLAGS)
+    try:
+        return os.read(descriptor, size_bytes) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
+
+
 class _Reader:
     """Reads an open file portion by portion; waits for a pipe until the deadline."""
 

@@ -144,7 +144,7 @@ def read_inventory(settings: Settings, before: Inventory | None = None) -> Inven
     """
     given = settings.inventory
     programs = before.means.programs if before else Programs()  # a stop ends them all
-    means = Means(given.timeout_seconds, given.ansible_labels, programs)
+    means = Means(given.timeout_seconds, given.ansible_labels, given.ansible_reader, programs)
     shard = split_shard(given.shard) if given.shard else None
     inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before, shard)
     inventory.read()
@@ -310,12 +310,14 @@ def _names(spec: FleetSpec, before: FleetNames | None) -> FleetNames:
 def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:
     """Returns how to reach hosts: an ssh configuration that names them also says how, unless another one is given."""
     paths = {source.argument for source in inventory.sources if source.kind == "ssh" and source.argument}
+    paths |= inventory.ssh_configs
     reach = settings.ssh.reach()
     if settings.ssh.config_file or not paths:
         return reach
     if len(paths) > 1:
         raise ConfigError(f"configuration: ssh.config_file (-F) must say which one is used: {', '.join(sorted(paths))}")
-    return replace(reach, config_paths=(Path(paths.pop()),))
+    path = paths.pop()
+    return replace(reach, config_paths=() if path == "none" else (Path(path),))
 
 
 def _make_link(host: Host, *, reach: Reach, by_host: Mapping[Host, HostSettings]) -> Link:

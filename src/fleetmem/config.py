@@ -27,7 +27,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings, parse_jumps
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.inventory import Shard
-from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS
+from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader
 from fleetmem.model import Detail
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.safe_text import redact_setting
@@ -133,6 +133,8 @@ class Inventory(_Section):
     """labels of hosts that become tags, where names have tags: StatsD's dialects, graphite.tags, Prometheus"""
     ansible_labels: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(default=(), examples=[["role", "env"]])
     """variables of Ansible that become labels; the others are not taken, as they may hold secrets"""
+    ansible_reader: AnsibleReader = AnsibleReader.AUTO
+    """auto has Ansible read its inventories where it is installed, builtin never, ansible always"""
     refresh_seconds: float = Field(default=60.0, ge=0)
     """for `run`: time between two readings of what can change; 0 reads at the start only"""
     timeout_seconds: float = Field(default=READ_TIMEOUT_SECONDS, gt=0)

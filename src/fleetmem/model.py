@@ -60,6 +60,7 @@ COLLECTOR_MEASURES = (
     "inventory_hosts",
     "inventory_failures_total",
     "inventory_stale",
+    "inventory_entries_left_out",
     "cpu_seconds_total",
     "rss_bytes",
     "open_files",
@@ -83,6 +84,7 @@ class Host:
         groups: where the inventory has put it. Neither groups nor labels make a host another one: it stays connected
             when they change.
         labels: what else the inventory says of it, an EC2 tag say.
+        jump_key_paths: private keys for the last jump host, where the inventory names them.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Host:
     jump: str | None = None
     groups: frozenset[str] = field(default=frozenset(), compare=False)
     labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+    jump_key_paths: tuple[str, ...] = ()
 
 
 class ProcessMemory(NamedTuple):

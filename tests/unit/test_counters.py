@@ -147,6 +147,12 @@ async def _lose_the_inventory(scene: Scene) -> None:
     scene.inventory.refresh()
 
 
+async def _leave_an_entry_out(scene: Scene) -> None:
+    await _read_the_inventory(scene)
+    scene.hosts_file.write_text(f"{scene.hosts_file.read_text()}\nweb 01 (prod)\n")
+    scene.inventory.refresh()
+
+
 async def _deliver(scene: Scene) -> None:
     scene.sink.put(sample(_BIG))
     await scene.run_until(lambda stats: not stats.queue_points and stats.points_sent_total > 0)
@@ -247,6 +253,7 @@ MOVES: dict[str, Move] = {
     "inventory_hosts": _read_the_inventory,
     "inventory_failures_total": _lose_the_inventory,
     "inventory_stale": _lose_the_inventory,
+    "inventory_entries_left_out": _leave_an_entry_out,
     **dict.fromkeys(Usage._fields, _use_the_machine),
     "sink.points_sent_total": _deliver,
     "sink.points_dropped_full_total": _put_too_much,

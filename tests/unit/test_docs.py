@@ -14,6 +14,9 @@ from fleetmem import config, model
 from fleetmem.cli import make_app
 from fleetmem.connect import guard
 from fleetmem.doctor.findings import Check
+from fleetmem.inventory.ansible import connection
+from fleetmem.inventory.ansible import settings as ansible_settings
+from fleetmem.inventory.ansible.arguments import FATES, Fate
 from fleetmem.inventory.entries import parse_hosts
 from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.inventory.patterns import select
@@ -131,6 +134,32 @@ def test_every_kind_of_inventory_is_documented() -> None:
 def test_every_setting_of_inventories_is_documented(key: str) -> None:
     """inventory.md names the keys of its section."""
     assert f"inventory.{key}" in INVENTORY
+
+
+def _ansible_row(what: str) -> list[set[str]]:
+    """Returns the names in each column of the table of Ansible's inventories."""
+    (line,) = [line for line in INVENTORY.splitlines() if line.startswith(f"| {what} |")]
+    return [set(re.findall(r"`([\w-]+)`", column)) for column in line.split("|")[2:5]]
+
+
+def test_what_becomes_of_ansible_variables_is_documented() -> None:
+    """The table has what the code has, column by column."""
+    taken, reported, _left_out = _ansible_row("variables")
+    assert (taken, reported) == (set(connection.TAKEN), set(connection.REPORTED))
+    taken, reported, _left_out = _ansible_row("ansible.cfg, environment")
+    assert (taken, reported) == (set(ansible_settings.TAKEN), set(ansible_settings.REPORTED))
+
+
+def test_what_becomes_of_arguments_of_ssh_is_documented() -> None:
+    """Each option that is known has its place; every other one is reported."""
+    taken, _reported, left_out = _ansible_row("arguments of ssh")
+    (silent,) = [line for line in INVENTORY.splitlines() if line.startswith("These options of ssh make no difference")]
+    documented = {
+        Fate.TAKEN: taken,
+        Fate.LEAVES_OUT: left_out - {"ProxyCommand", "-F"},
+        Fate.SILENT: set(re.findall(r"`([\w-]+)`", silent)),
+    }
+    assert {fate: {option for option, its in FATES.items() if its is fate} for fate in documented} == documented
 
 
 def test_the_examples_of_inventories_are_right() -> None:

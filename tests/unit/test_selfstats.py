@@ -31,7 +31,9 @@ def _add(stats: SelfStats, cycle: CycleStats, *sinks: SinkState) -> CollectorSta
         workers=2,
         workers_restarted_total=9,
         names_kept_apart=3,
-        inventory=InventoryStats(inventory_hosts=50, inventory_failures_total=4, inventory_stale=1),
+        inventory=InventoryStats(
+            inventory_hosts=50, inventory_failures_total=4, inventory_stale=1, inventory_entries_left_out=2
+        ),
         usage=Usage(1.5, 2**20, 30, 4, 20),
         unix_seconds=5.0,
     )
@@ -75,6 +77,7 @@ def test_an_interval() -> None:
         "inventory_hosts": 50,
         "inventory_failures_total": 4,
         "inventory_stale": 1,
+        "inventory_entries_left_out": 2,
         "cpu_seconds_total": 1.5,
         "rss_bytes": 2**20,
         "open_files": 30,

@@ -114,6 +114,7 @@ def _machine(fleet: Fleet, settings: Settings) -> Machine:
     trust = _usual_access(fleet).trust
     others = settings.graphite.server, settings.prometheus.listen, settings.file.path
     return Machine(
+        left_out=fleet.inventory.left_out,
         hosts=len(fleet.hosts),
         files_allowed=file_limit(),
         files_needed=fleet.files + FILES_FOR_OURSELVES,

@@ -25,11 +25,19 @@ class HostKeyPolicy(StrEnum):
 
 
 class JumpSpec(NamedTuple):
-    """A jump host as `[user@]host[:port]` says it; None for what it does not say."""
+    """A jump host as `[user@]host[:port]` says it; None for what it does not say.
+
+    Attributes:
+        user: login name.
+        host: name or address.
+        port: TCP port.
+        key_paths: private keys for it alone, where an inventory names them.
+    """
 
     user: str | None
     host: str
     port: int | None
+    key_paths: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host and self.port else self.host

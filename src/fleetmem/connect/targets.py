@@ -84,6 +84,8 @@ class Targets:
             jumps = parse_jumps(host.jump) if host.jump else ssh.jumps
         except UsageError as error:
             raise UsageError(f"host {host.name}: {error}") from error
+        if jumps and host.jump_key_paths:
+            jumps = (*jumps[:-1], jumps[-1]._replace(key_paths=tuple(map(Path, host.jump_key_paths))))
         route, proxy_command = self._way(answer, jumps)
         key_paths = tuple(map(Path, host.key_paths)) or ssh.key_paths
         return self._target(answer, ssh, route, proxy_command, _identities(Values(answer), key_paths))
@@ -153,7 +155,8 @@ class Targets:
             if not answer.get("user") and ssh.user and not jump.user:
                 answer = self._ask(jump.host, ssh.user, jump.port)
             route, proxy_command = self._way(answer, None) if before is None else (before, None)
-            identities = _identities(Values(answer), () if answer.get("identityfile") else ssh.key_paths)
+            key_paths = jump.key_paths or (() if answer.get("identityfile") else ssh.key_paths)
+            identities = _identities(Values(answer), key_paths)
             target = self._target(answer, ssh, route, proxy_command, identities)
             return replace(target, written=str(jump))
         finally:

@@ -38,6 +38,7 @@ class Check(StrEnum):
     MACHINE_HOST_KEYS = "machine.host_keys"
     MACHINE_KNOWN_HOSTS = "machine.known_hosts"
     MACHINE_SPOOL = "machine.spool"
+    MACHINE_INVENTORY = "machine.inventory"
     MACHINE_OUTPUT = "machine.output"
     STATSD_SERVER = "statsd.server"
     STATSD_MANAGEMENT = "statsd.management"

@@ -11,6 +11,7 @@ from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.units import format_size
 
 _THIS = "this machine"
+_ENTRIES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Machine:
         spool: where points wait for Graphite, None where none do.
         spool_max_bytes: how many may.
         sinks: how many places data goes to.
+        left_out: entries of the inventories that are no hosts: where each one stands, and why.
     """
 
     hosts: int
@@ -51,6 +53,7 @@ class Machine:
     spool: Folder | None
     spool_max_bytes: int
     sinks: int
+    left_out: tuple[str, ...] = ()
 
 
 def look_at(path: Path) -> Folder:
@@ -65,7 +68,13 @@ def look_at(path: Path) -> Folder:
 
 def judge_machine(about: Machine) -> list[Finding]:
     """Returns the findings about this machine. Pure."""
-    return [_judge_files(about), *_judge_keys(about), *_judge_spool(about), *_judge_output(about)]
+    return [
+        _judge_files(about),
+        *_judge_keys(about),
+        *_judge_spool(about),
+        *_judge_entries(about),
+        *_judge_output(about),
+    ]
 
 
 def _ok(check: Check, what: str) -> Finding:
@@ -141,6 +150,20 @@ def _judge_spool(about: Machine) -> Iterator[Finding]:
         )
     else:
         yield _ok(Check.MACHINE_SPOOL, f"points can wait in {spool.path}")
+
+
+def _judge_entries(about: Machine) -> Iterator[Finding]:
+    shown = about.left_out[:_ENTRIES_SHOWN]
+    rest = len(about.left_out) - len(shown)
+    for what in (*shown, *([f"{rest} more entries are left out"] if rest else ())):
+        yield Finding(
+            Check.MACHINE_INVENTORY,
+            Severity.WARNING,
+            _THIS,
+            what,
+            "this entry of an inventory is left out: nobody samples that host",
+            "fleetmem hosts   # with the same flags, after you have corrected the entry",
+        )
 
 
 def _judge_output(about: Machine) -> Iterator[Finding]:

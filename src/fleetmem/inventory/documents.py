@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fleetmem import bounded_file
 from fleetmem.errors import InventoryError, reason_of
 
 
@@ -26,10 +27,10 @@ def read_text(path: Path) -> str:
     """Returns the text of a file.
 
     Raises:
-        InventoryError: it cannot be read, or is none.
+        InventoryError: it cannot be read, exceeds a limit, or is none.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return bounded_file.read_text(path)
     except OSError as error:
         raise InventoryError(f"{path}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
@@ -49,7 +50,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Returns what a YAML document holds; what Ansible has encrypted in it (`!vault`) is None.
+    """Returns what a YAML document holds.
+
+    A value that Ansible has encrypted (`!vault`) is an object with the key `templates.VAULT`.
 
     Raises:
         InventoryError: it is none, likewise.
@@ -57,10 +60,12 @@ def parse_yaml(text: str, where: str) -> Any:
     # Imported here: most inventories have none.
     import yaml
 
+    from fleetmem.inventory.ansible.templates import VAULT
+
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml's is ten times as fast
         pass
 
-    Loader.add_constructor("!vault", lambda _loader, _node: None)
+    Loader.add_constructor("!vault", lambda _loader, _node: {VAULT: ""})
     Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a safe loader

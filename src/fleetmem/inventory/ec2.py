@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from fleetmem.errors import InventoryError, reason_of
-from fleetmem.inventory.entries import make_host
+from fleetmem.inventory.entries import make_host, one_entry
 from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.side_by_side import run_all
 from fleetmem.model import Host
@@ -130,20 +130,19 @@ def listing_of(instances: Iterable[dict[str, Any]], query: Query) -> Listing:
     instances = sorted(instances, key=lambda instance: str(instance["InstanceId"]))
     names = [_name(instance) if query.has_tag_names else "" for instance in instances]
     count = Counter(names)
-    hosts, addressless = [], []
+    hosts: list[Host] = []
+    left_out: list[str] = []
     for instance, tag_name in zip(instances, names, strict=True):
         id_ = instance["InstanceId"]
         name = id_ if not tag_name else tag_name if count[tag_name] == 1 else f"{tag_name}-{id_}"
-        address = _address(instance, is_public=query.is_public)
-        if address:
-            hosts.append(_host(instance, name, address))
-        else:
-            addressless.append(id_)
-    remarks = [f"left out, no address: {', '.join(addressless)}"] if addressless else []
-    return Listing(sorted(hosts, key=lambda host: host.name), tuple(remarks))
+        with one_entry(left_out):
+            hosts.append(_host(instance, name, _address(instance, is_public=query.is_public)))
+    return Listing(sorted(hosts, key=lambda host: host.name)).without(left_out)
 
 
-def _host(instance: dict[str, Any], name: str, address: str) -> Host:
+def _host(instance: dict[str, Any], name: str, address: str | None) -> Host:
+    if not address:
+        raise InventoryError(f"ec2: {instance['InstanceId']} ({name}): no address")
     labels = {
         "ec2_region": instance.get("Region"),
         "ec2_zone": instance.get("Placement", {}).get("AvailabilityZone"),

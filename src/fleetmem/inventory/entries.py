@@ -1,11 +1,13 @@
 """Hosts as other programs describe them, checked as what people type is: nobody knows who wrote an inventory. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fleetmem.errors import InventoryError
-from fleetmem.inventory.spec import is_address, is_user, split_address, without_password
+from fleetmem.inventory.spec import is_address, is_user, split_address, without_brackets, without_password
 from fleetmem.model import Host
+from fleetmem.safe_text import printable
 
 FIELDS = ("name", "address", "port", "user", "key", "jump", "groups", "labels")
 """What an entry may hold; a name or an address it must."""
@@ -16,19 +18,47 @@ _LONGEST = 256  # AWS's longest tag value
 _NO_GROUPS = frozenset({"all", "ungrouped"})  # Ansible's words for every host, and for those in no group
 
 
-def parse_hosts(data: Any, where: str) -> list[Host]:
+@contextmanager
+def one_entry(left_out: list[str] | None) -> Iterator[None]:
+    """Reads one entry: an InventoryError in it costs this one, and goes to those that are left out.
+
+    Args:
+        left_out: where each of them stands, and why; None where one is an error.
+    """
+    try:
+        yield
+    except InventoryError as error:
+        if left_out is None:
+            raise
+        left_out.append(printable(str(error)))
+
+
+def parse_hosts(data: Any, where: str, left_out: list[str] | None = None) -> list[Host]:
     """Returns the hosts of a list of entries, or of an object that has them by name.
+
+    Args:
+        data: the list or the object.
+        where: what messages begin with.
+        left_out: takes entries that are no hosts; None where one is an error.
 
     Raises:
         InventoryError: it is neither, or an entry is wrong; the message says which.
     """
     if isinstance(data, Mapping):
-        data = [
-            {"name": name, **(entry if isinstance(entry, Mapping) else {"": entry})} for name, entry in data.items()
-        ]
-    if not isinstance(data, list):
+        named = [({"name": name, **_object(entry)}, f"host {_shown(name)}") for name, entry in data.items()]
+    elif isinstance(data, list):
+        named = [(entry, f"host {number}") for number, entry in enumerate(data, 1)]
+    else:
         raise InventoryError(f"{where}: expected a list of hosts, or an object with one by name")
-    return [parse_entry(entry, f"{where}: host {number}") for number, entry in enumerate(data, 1)]
+    hosts: list[Host] = []
+    for entry, place in named:
+        with one_entry(left_out):
+            hosts.append(parse_entry(entry, f"{where}: {place}"))
+    return hosts
+
+
+def _object(entry: Any) -> Mapping[str, Any]:
+    return entry if isinstance(entry, Mapping) else {"": entry}
 
 
 def parse_entry(entry: Any, where: str) -> Host:
@@ -45,6 +75,8 @@ def parse_entry(entry: Any, where: str) -> Host:
     given = {name: value for name, value in entry.items() if value is not None}
     if not given.get("name") and not given.get("address"):
         raise InventoryError(f"{where}: neither name nor address")
+    if "address" in entry and not given.get("address"):
+        raise InventoryError(f"{where} ({_shown(given['name'])}): no address: address is empty")
     return make_host(where, **given)
 
 
@@ -57,6 +89,7 @@ def make_host(
     user: Any = None,
     key: Any = (),
     jump: Any = None,
+    jump_key: Any = (),
     groups: Any = (),
     labels: Any = None,
 ) -> Host:
@@ -70,6 +103,7 @@ def make_host(
         user: login name.
         key: private key, or several.
         jump: `[user@]host[:port],...`.
+        jump_key: private key for the last jump host, or several.
         groups: names.
         labels: texts, numbers and truth values by name.
 
@@ -78,7 +112,8 @@ def make_host(
     """
     name = _text(where, "name", name or address)
     where = f"{where} ({_shown(name)})"
-    address = _text(where, "address", address or name)
+    address = without_brackets(_text(where, "address", address or name))
+    name = without_brackets(name)
     if not is_address(address):
         raise InventoryError(f"{where}: {_shown(address)} is neither a host name nor an IP address")
     try:
@@ -94,6 +129,7 @@ def make_host(
         user=user,
         key_paths=_keys(where, key),
         jump=None if jump is None else check_jump(where, _text(where, "jump", jump)),
+        jump_key_paths=_keys(where, jump_key),
         groups=check_groups(where, groups),
         labels=check_labels(where, labels or {}),
     )

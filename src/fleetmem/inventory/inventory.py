@@ -5,7 +5,7 @@ sources ──read side by side──> listings ──unite──> hosts ──l
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.patterns import select
 from fleetmem.inventory.side_by_side import Call
 from fleetmem.inventory.sources import Source
-from fleetmem.inventory.union import unite
+from fleetmem.inventory.union import shared_addresses, unite
 from fleetmem.model import Host
 from fleetmem.rendezvous import shard_of
 
@@ -43,11 +43,13 @@ class InventoryStats(NamedTuple):
         inventory_hosts: that the inventories name, after limit and shard.
         inventory_failures_total: readings of an inventory that failed, or came back all but empty.
         inventory_stale: inventories whose last reading did; their hosts are those of an earlier one.
+        inventory_entries_left_out: entries that are no hosts, or contradict each other.
     """
 
     inventory_hosts: int = 0
     inventory_failures_total: int = 0
     inventory_stale: int = 0
+    inventory_entries_left_out: int = 0
 
 
 class Inventory:
@@ -64,6 +66,7 @@ class Inventory:
         sources: in order.
         means: likewise.
         hosts: of the last reading.
+        left_out: entries of the last reading that are no hosts: where each one stands, and why.
         host_names: likewise, those of the other shards too: all collectors have to tell the same names apart.
     """
 
@@ -83,7 +86,8 @@ class Inventory:
         self.means = means or Means()
         self._listings: dict[Source, Listing] = {}
         self._problems: dict[object, str] = {}
-        self._remarks: dict[Source, tuple[str, ...]] = {}
+        self._logged: set[str] = set()
+        self.left_out: tuple[str, ...] = ()
         self._calls: dict[Source, Call[Listing]] = {}
         self._failures_total = before.stats.inventory_failures_total if before else 0
 
@@ -93,9 +97,14 @@ class Inventory:
         return any(source.can_change for source in self.sources)
 
     @property
+    def ssh_configs(self) -> set[str]:
+        """The ssh configurations by which hosts are to be reached, where an inventory names one."""
+        return {listing.ssh_config for listing in self._listings.values() if listing.ssh_config}
+
+    @property
     def stats(self) -> InventoryStats:
         """Counters."""
-        return InventoryStats(len(self.hosts), self._failures_total, len(self._problems))
+        return InventoryStats(len(self.hosts), self._failures_total, len(self._problems), len(self.left_out))
 
     def read(self) -> list[Host]:
         """Returns the hosts of all sources.
@@ -108,9 +117,7 @@ class Inventory:
             if isinstance(answer, InventoryError):
                 raise answer
         self._listings = {source: answer for source, answer in answers.items() if isinstance(answer, Listing)}
-        for source, listing in self._listings.items():
-            self._tell_remarks(source, listing)
-        self.hosts = self._choose(self._listings)
+        self.hosts = self._choose(self._listings, is_refresh=False)
         return self.hosts
 
     def refresh(self) -> bool:
@@ -121,9 +128,8 @@ class Inventory:
             self._note(source, problem)
             if problem is None and isinstance(answer, Listing):
                 self._listings[source] = answer
-                self._tell_remarks(source, answer)
         try:
-            hosts = self._choose({source: self._listings[source] for source in self.sources})
+            hosts = self._choose({source: self._listings[source] for source in self.sources}, is_refresh=True)
         except InventoryError as error:
             self._note(None, str(error))
             return False
@@ -166,15 +172,19 @@ class Inventory:
             return f"{source}: {left or 'none'} of {before} hosts is left; SIGHUP takes that as it is"
         return None
 
-    def _choose(self, listings: Mapping[Source, Listing]) -> list[Host]:
-        hosts = unite((str(source), listing.hosts) for source, listing in listings.items())
+    def _choose(self, listings: Mapping[Source, Listing], *, is_refresh: bool) -> list[Host]:
+        left_out = [line for listing in listings.values() for line in listing.left_out]
+        named = ((str(source), listing.hosts) for source, listing in listings.items())
+        hosts = unite(named, left_out, may_contradict=is_refresh)
         if not hosts:
-            raise InventoryError(_NO_HOSTS if not listings else f"no hosts in {', '.join(map(str, listings))}")
+            raise InventoryError(_no_hosts(listings, left_out))
+        self.left_out = tuple(left_out)
         chosen = hosts if self._limit is None else select(self._limit, hosts)
         if not chosen:
             raise InventoryError(f"limit {self._limit!r} matches none of {len(hosts)} hosts")
         share = self._share(chosen)
         self.host_names = [host.name for host in chosen]
+        self._log_lines(listings, [*left_out_lines(self.left_out, _LINES_LOGGED), *shared_addresses(chosen)])
         return share
 
     def _share(self, hosts: list[Host]) -> list[Host]:
@@ -196,13 +206,32 @@ class Inventory:
         elif self._problems.pop(source, None):
             log.info("inventory: %s can be read again", source or "all")
 
-    def _tell_remarks(self, source: Source, listing: Listing) -> None:
-        if listing.remarks != self._remarks.get(source, ()):
-            for remark in listing.remarks:
-                log.warning("inventory %s: %s", source, remark)
-        self._remarks[source] = listing.remarks
+    def _log_lines(self, listings: Mapping[Source, Listing], lines: Iterable[str]) -> None:
+        """Logs what people should know of the inventories, each line once while it holds."""
+        remarks = (f" {source}: {remark}" for source, listing in listings.items() for remark in listing.remarks)
+        now = dict.fromkeys((*remarks, *(f": {line}" for line in lines)))
+        for line in now:
+            if line not in self._logged:
+                log.warning("inventory%s", line)
+        self._logged = set(now)
 
 
+def left_out_lines(left_out: Sequence[str], limit: int) -> list[str]:
+    """Returns a line for each entry that is left out, up to a limit, and one for the rest."""
+    lines = [f"left out: {reason}" for reason in left_out[:limit]]
+    rest = len(left_out) - limit
+    return [*lines, f"left out: {rest} more entries"] if rest > 0 else lines
+
+
+def _no_hosts(listings: Mapping[Source, Listing], left_out: Sequence[str]) -> str:
+    if not listings:
+        return _NO_HOSTS
+    reasons = left_out_lines(left_out, _REASONS_SHOWN)
+    return "; ".join([f"no hosts in {', '.join(map(str, listings))}", *reasons])
+
+
+_LINES_LOGGED = 100
+_REASONS_SHOWN = 3
 _GRACE_SECONDS = 2.0  # what has a limit of its own tells better what was too slow
 _NO_HOSTS = (
     "no hosts: give -i HOST,HOST or -i @FILE or --inventory KIND:ARGUMENT, "

@@ -1,6 +1,8 @@
 """What every kind of inventory gives, and what it is read with."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from fleetmem.inventory.programs import Programs
@@ -10,16 +12,33 @@ READ_TIMEOUT_SECONDS = 30.0
 """Default limit for one inventory to answer."""
 
 
+class AnsibleReader(StrEnum):
+    """Who reads inventories of Ansible."""
+
+    AUTO = "auto"
+    """Ansible where it is installed"""
+    ANSIBLE = "ansible"
+    BUILTIN = "builtin"
+
+
 class Listing(NamedTuple):
     """The hosts of one inventory.
 
     Attributes:
         hosts: in its order; one that is there several times is folded later.
-        remarks: what it holds besides, and is left out, for people.
+        remarks: what else people should know of it, an option that is not taken over say.
+        left_out: entries that are no hosts: where each one stands, and why.
+        ssh_config: the ssh configuration that says how its hosts are reached, None where it names none.
     """
 
     hosts: list[Host]
     remarks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    ssh_config: str | None = None
+
+    def without(self, left_out: Iterable[str]) -> "Listing":
+        """Returns the same, with entries that are left out."""
+        return self._replace(left_out=(*self.left_out, *left_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +48,11 @@ class Means:
     Attributes:
         timeout_seconds: for one inventory.
         ansible_labels: variables of Ansible that become labels. The others stay out: they may hold secrets.
+        ansible_reader: who reads inventories of Ansible.
         programs: runs those that an inventory needs.
     """
 
     timeout_seconds: float = READ_TIMEOUT_SECONDS
     ansible_labels: tuple[str, ...] = ()
+    ansible_reader: AnsibleReader = AnsibleReader.AUTO
     programs: Programs = field(default_factory=Programs)

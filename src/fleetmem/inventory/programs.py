@@ -45,6 +45,7 @@ class Programs:
         timeout_seconds: float,
         environment: Mapping[str, str] | None = None,
         reason: Reason = last_line,
+        good_statuses: Sequence[int] = (0,),
     ) -> bytes:
         """Returns what a program prints.
 
@@ -54,6 +55,7 @@ class Programs:
             timeout_seconds: after which it is killed, with all that it has started.
             environment: beside the one that there is, of which it has no setting of fleetmem: they may be secret.
             reason: finds why it failed in what it has said.
+            good_statuses: exit statuses with which it has not failed.
 
         Raises:
             InventoryError: it cannot be started, fails, takes too long or prints too much.
@@ -63,7 +65,7 @@ class Programs:
             output, errors = _read(process, shown, time.monotonic() + timeout_seconds, timeout_seconds)
         finally:
             self._end(process)
-        if process.returncode:
+        if process.returncode not in good_statuses:
             lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
             said = f": {printable(reason(lines)[-_STDERR_SHOWN:])}" if lines else ""
             raise InventoryError(f"{shown}: exit status {process.returncode}{said}")

@@ -8,10 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fleetmem import bounded_file
 from fleetmem.errors import InventoryError, reason_of
 from fleetmem.inventory.documents import parse_file, path_of
 from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.spec import parse_spec, split_specs
+from fleetmem.inventory.union import BY_HAND
 
 KINDS = {
     "hosts": "fleetmem.inventory.hosts_file:read",
@@ -54,7 +56,7 @@ class Source:
     def __str__(self) -> str:
         """What it is called in messages: the arguments of a command may be secret, and stay out."""
         if self.kind == NAMES:
-            return "-i"
+            return BY_HAND
         if self.kind == "command":
             return f"command:{self.argument.split()[0] if self.argument.strip() else ''}"
         return f"{self.kind}:{self.argument}"
@@ -143,8 +145,7 @@ def _recognise(text: str) -> tuple[str | None, str]:
 
 def _of_file(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
+        head = bounded_file.read_head(path, _HEAD_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
     if os.access(path, os.X_OK) and (head.startswith("#!") or "\0" in head):

@@ -13,7 +13,7 @@ MAX_EXPANSION = 100_000
 _RANGE = re.compile(r"\[([^\[\]]*)\]")
 _RANGE_PART = re.compile(r"(\d{1,9})-(\d{1,9})|([A-Za-z0-9_]+)", re.ASCII)
 # What a host name, an IP address or an ssh alias is made of. Nothing that a shell, a terminal or a metric could mind.
-_ADDRESS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+_ADDRESS = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 # No blank, no quote, no sign that a shell knows: a user may end up in a ProxyCommand, as `%r`.
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+\\-]*\$?")
 _PORT_LIMIT = 65536
@@ -78,6 +78,12 @@ def without_password(user: str) -> str:
 def is_address(text: str) -> bool:
     """Whether something is a host name, an alias of the ssh configuration, or an IP address."""
     return bool(_ADDRESS.fullmatch(text)) or ("[" not in text and _parse_ipv6(text) is not None)
+
+
+def without_brackets(text: str) -> str:
+    """Returns the IPv6 address of `[2001:db8::2]`, any other text as it is."""
+    ipv6 = _parse_ipv6(text)
+    return ipv6[0] if ipv6 and text.endswith("]") else text
 
 
 def is_user(text: str) -> bool:

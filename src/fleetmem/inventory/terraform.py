@@ -27,14 +27,20 @@ def read(argument: str, means: Means) -> Listing:
             )
         arguments = [program, f"-chdir={path}", "output", "-json", "-no-color"]
         shown = f"terraform output in {path}"
-        return Listing(
-            parse_outputs(parse_json(means.programs.run(arguments, shown, means.timeout_seconds), shown), shown)
-        )
-    return Listing(parse_outputs(parse_file(path), str(path)))
+        data, where = parse_json(means.programs.run(arguments, shown, means.timeout_seconds), shown), shown
+    else:
+        data, where = parse_file(path), str(path)
+    left_out: list[str] = []
+    return Listing(parse_outputs(data, where, left_out)).without(left_out)
 
 
-def parse_outputs(data: Any, where: str) -> list[Host]:
+def parse_outputs(data: Any, where: str, left_out: list[str] | None = None) -> list[Host]:
     """Returns the hosts of what `terraform output -json` prints.
+
+    Args:
+        data: what it prints.
+        where: what messages begin with.
+        left_out: takes entries that are no hosts; None where one is an error.
 
     Raises:
         InventoryError: there is no output `inventory`, or it holds something else.
@@ -47,4 +53,4 @@ def parse_outputs(data: Any, where: str) -> list[Host]:
     output = data[OUTPUT]
     if not isinstance(output, Mapping) or "value" not in output:
         raise InventoryError(f"{where}: output {OUTPUT!r} has no value")
-    return parse_hosts(output["value"], f"{where}: output {OUTPUT!r}")
+    return parse_hosts(output["value"], f"{where}: output {OUTPUT!r}", left_out)

@@ -104,3 +104,12 @@ def test_a_place_without_rights_cannot_be_written(tmp_path: Path) -> None:
     """Nor made."""
     tmp_path.chmod(0o500)
     assert not look_at(tmp_path / "x").is_writable
+
+
+def test_entries_that_are_left_out() -> None:
+    """A warning for each of the first 20, one for the rest."""
+    about = replace(WELL, left_out=tuple(f"hosts, line {number}: odd" for number in range(30)))
+    found = [finding for finding in judge_machine(about) if finding.check is Check.MACHINE_INVENTORY]
+    assert [finding.severity for finding in found] == [Severity.WARNING] * 21
+    assert found[0].what == "hosts, line 0: odd"
+    assert found[-1].what == "10 more entries are left out"

@@ -56,7 +56,7 @@ def test_addresses() -> None:
     private, public = (listing_of(instances, Query(is_public=is_public)) for is_public in (False, True))
     assert [host.address for host in private.hosts] == ["10.0.0.1", "10.0.0.1", "2001:db8::1"]
     assert [host.address for host in public.hosts] == ["54.0.0.1", "10.0.0.1", "2001:db8::1"]
-    assert private.remarks == public.remarks == ("left out, no address: i-4",)
+    assert private.left_out == public.left_out == ("ec2: i-4 (i-4): no address",)
 
 
 def test_tags_are_labels() -> None:

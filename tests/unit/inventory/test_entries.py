@@ -57,7 +57,7 @@ def test_hosts_by_name() -> None:
         (7, "x: expected a list of hosts, or an object"),
         ([7], "x: host 1: expected an object with name or address"),
         ([{"name": "a"}, {}], "x: host 2: neither name nor address"),
-        ({"a": 7}, "x: host 1: no such field: ''"),
+        ({"a": 7}, "x: host 'a': no such field: ''"),
         ([{"name": "a", "adress": "b"}], "no such field: 'adress'; there are name, address"),
         ([{"name": 7}], "name: expected a text"),
         ([{"name": "a b"}], "('a b'): 'a b' is neither a host name nor an IP address"),

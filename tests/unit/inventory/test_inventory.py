@@ -289,3 +289,49 @@ def test_counters_go_on_over_a_reload(path: Path) -> None:
     path.unlink()
     before.refresh()
     assert Inventory(parse_sources(["a"], []), before=before).stats.inventory_failures_total == 1
+
+
+def test_odd_entries_cost_themselves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With each reading the good ones come and go; the odd ones are logged once, and counted."""
+    path = tmp_path / "hosts"
+    path.write_text("good01\nweb 01 (prod)\ndb/primary, good02, good03:70000\n")
+    inventory = _inventory(sources=(f"hosts:{path}",))
+    assert [host.name for host in inventory.read()] == ["good01", "good02"]
+    assert inventory.stats.inventory_entries_left_out == 3
+    assert [record.message for record in caplog.records] == [
+        f"inventory: left out: hosts file {path}, line {reason}"
+        for reason in (
+            "2: host '(prod)': '(prod)' is not a host name; expected [user@]host[:port], web[01-50] or [::1]:22 "
+            "(all of 'web 01 (prod)' is left out)",
+            "3: host 'db/primary': 'db/primary' is not a host name; expected [user@]host[:port], web[01-50] or "
+            "[::1]:22",
+            "3: host 'good03:70000': '70000' is not a port (1 to 65535); IPv6 is written [::1]:22",
+        )
+    ]
+    path.write_text("good01\ngood04\nweb 01 (prod)\n")
+    caplog.clear()
+    assert inventory.refresh()
+    assert [host.name for host in inventory.hosts] == ["good01", "good04"]
+    assert inventory.stats.inventory_entries_left_out == len(inventory.left_out) == 1
+    assert len(caplog.records) == 1  # it stands on another line now
+    path.write_text("web 01 (prod)\n")
+    assert not inventory.refresh()
+    assert [host.name for host in inventory.hosts] == ["good01", "good04"]
+    assert inventory.stats.inventory_stale == 1
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    """The message says why the first ones are left out."""
+    path = tmp_path / "hosts"
+    path.write_text("a/b\n" * 9)
+    with pytest.raises(InventoryError, match=r"no hosts in hosts:.*line 1: .*line 3: .*left out: 6 more entries"):
+        _inventory(sources=(f"hosts:{path}",)).read()
+
+
+def test_many_odd_entries_are_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred of them, and how many more there are."""
+    path = tmp_path / "hosts"
+    path.write_text("good01\n" + "a/b\n" * 1000)
+    _inventory(sources=(f"hosts:{path}",)).read()
+    assert len(caplog.records) == 101
+    assert caplog.records[-1].message == "inventory: left out: 900 more entries"

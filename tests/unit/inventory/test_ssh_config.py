@@ -60,10 +60,19 @@ def test_an_endless_include(tmp_path: Path) -> None:
         _names(path)
 
 
-@pytest.mark.parametrize("text", ['Host "a\n', "Host a;b\n", "Host $(x)\n"])
+@pytest.mark.parametrize("text", ["a;b", "$(x)", "db/primary", "münchen", "x" * 300, '"a b"'])
 def test_what_is_no_name(tmp_path: Path, text: str) -> None:
-    """A name that ssh would not take either."""
+    """A name that ssh would not take either is left out, and told with its line."""
     path = tmp_path / "config"
-    path.write_text(text)
-    with pytest.raises(InventoryError, match="config"):
+    path.write_text(f"Host good01\nHost {text}\n")
+    listing = read(str(path), Means())
+    assert [host.name for host in listing.hosts] == ["good01"]
+    assert listing.left_out[0].startswith(f"{path}, line 2 (")
+
+
+def test_a_quotation_without_its_end(tmp_path: Path) -> None:
+    """The whole file is one that ssh does not take."""
+    path = tmp_path / "config"
+    path.write_text('Host good01\nHost "a\n')
+    with pytest.raises(InventoryError, match="config, line 2"):
         _names(path)

@@ -1,59 +1,113 @@
 """From the variables of a host to how it is reached. Pure."""
 
-import re
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from fleetmem.errors import InventoryError
+from fleetmem.inventory.ansible.arguments import Arguments
+from fleetmem.inventory.ansible.templates import OnlyAnsibleError, Templates
 from fleetmem.inventory.ansible.tree import Variables
 from fleetmem.inventory.entries import make_host
 from fleetmem.model import Host
 
 # Where both are there, Ansible takes the later one.
+_CONNECTION = ("ansible_connection",)
 _ADDRESS = ("ansible_host", "ansible_ssh_host")
 _PORT = ("ansible_port", "ansible_ssh_port")
 _USER = ("ansible_user", "ansible_ssh_user")
 _KEY = ("ansible_private_key_file", "ansible_ssh_private_key_file")
-_ARGUMENTS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
+_SSH_ARGS = ("ansible_ssh_args",)
+_COMMON_ARGS = ("ansible_ssh_common_args",)
+_EXTRA_ARGS = ("ansible_ssh_extra_args",)
+TAKEN = (*_CONNECTION, *_ADDRESS, *_PORT, *_USER, *_KEY, *_SSH_ARGS, *_COMMON_ARGS, *_EXTRA_ARGS)
+"""Variables that say how a host is reached."""
+
+_PASSWORDS = ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password")
+REPORTED = {
+    **dict.fromkeys(_PASSWORDS, "passwords are not used, give hosts a key"),
+    **dict.fromkeys(("ansible_private_key", "ansible_ssh_private_key"), "name a file"),
+    **dict.fromkeys(
+        ("ansible_private_key_passphrase", "ansible_ssh_private_key_passphrase"), "set ssh.passphrase_file"
+    ),
+    **dict.fromkeys(("ansible_host_key_checking", "ansible_ssh_host_key_checking"), "set ssh.host_keys"),
+    "ansible_ssh_timeout": "set ssh.connect_timeout_seconds",
+    "ansible_ssh_executable": "fleetmem starts no ssh",
+    "ansible_ssh_pkcs11_provider": "use an ssh agent",
+    "ansible_paramiko_proxy_command": "write it as ansible_ssh_common_args",
+    "ansible_paramiko_host_key_checking": "set ssh.host_keys",
+}
+"""Variables that are reported as not taken over, with what helps instead."""
+
 _OVER_SSH = {"ssh", "smart", "paramiko", "paramiko_ssh"}
 
-_PLAIN_TEMPLATE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_TEMPLATE = re.compile(r"\{\{|\{%")
-_TEMPLATES_DEEP = 10
 
-_SSH_VALUE_FLAGS = "BbcDEeFIiJLlmOopQRSWw"  # ssh's flags that take a value
+class Defaults(NamedTuple):
+    """What holds for hosts beside their own variables.
+
+    Attributes:
+        values: of ansible.cfg and the environment (see `settings.TAKEN`).
+        variables: Ansible's own, `inventory_dir` say.
+        environment: environment variables.
+        has_ansible: whether Ansible can be asked to evaluate a template.
+    """
+
+    values: Mapping[str, str] = {}
+    variables: Mapping[str, Any] = {}
+    environment: Mapping[str, str] = {}
+    has_ansible: bool = False
 
 
 @dataclass(slots=True)
 class Leavings:
-    """What is not taken from an inventory, to be told.
+    """What is not taken from an inventory, though nothing in it is wrong.
 
     Attributes:
         hosts: names, by why they are left out.
-        options: of ssh, that are left out from all hosts.
+        variables: that are not taken over.
+        options: of ssh that are not taken over.
+        labels: that a host has not, as only Ansible can evaluate them.
     """
 
     hosts: dict[str, list[str]] = field(default_factory=dict)
+    variables: dict[str, None] = field(default_factory=dict)
     options: dict[str, None] = field(default_factory=dict)
+    labels: dict[str, list[str]] = field(default_factory=dict)
 
     def remarks(self) -> Iterator[str]:
         """Yields lines for people."""
         for reason, names in self.hosts.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            yield f"left out, {reason}: {', '.join(names[:3])}{more}"
+            yield f"left out, {reason}: {_some(names)}"
         if self.options:
             yield f"options of ssh that are not taken over: {', '.join(self.options)}"
+        for name in self.variables:
+            yield f"{name} is not taken over: {REPORTED[name]}"
+        for reason, names in self.labels.items():
+            yield f"a label left out, {reason}: {_some(names)}"
 
 
-class NotReachedBySsh(Exception):  # noqa: N818 - no error, a reason
-    """A host that is left out, and why."""
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+class Reached(NamedTuple):
+    """A host, and the ssh configuration that its arguments name."""
+
+    host: Host
+    config: str | None
 
 
 def host_of(
-    name: str, variables: Variables, groups: Iterable[str], labels: Iterable[str], where: str, leavings: Leavings
-) -> Host | None:
-    """Returns a host, None where it is not reached over SSH, or only Ansible knows how.
+    name: str,
+    variables: Variables,
+    groups: Iterable[str],
+    labels: Iterable[str],
+    where: str,
+    leavings: Leavings,
+    defaults: Defaults = Defaults(),  # noqa: B008 - nothing changes it
+) -> Reached | None:
+    """Returns a host, None where it is not reached over SSH.
 
     Args:
         name: of the host.
@@ -62,136 +116,102 @@ def host_of(
         labels: the variables that become labels.
         where: what messages begin with.
         leavings: takes what is left out.
+        defaults: what holds beside its variables.
 
     Raises:
+        OnlyAnsibleError: a variable is a template that only Ansible can evaluate.
         InventoryError: a variable is wrong.
     """
-    values = _Values(name, variables)
+    groups = list(groups)
     try:
-        connection = values.text("ansible_connection")
-        if connection and connection.rpartition(".")[2] not in _OVER_SSH:
-            raise NotReachedBySsh(f"ansible_connection={connection}")
-        key = values.last(_KEY)
-        jump, arguments_key = _from_arguments(values, leavings)
-        return make_host(
-            where,
-            name=name,
-            address=values.last(_ADDRESS),
-            port=values.last(_PORT),
-            user=values.last(_USER),
-            key=key or arguments_key or (),
-            jump=jump,
-            groups=groups,
-            labels={label: variables.get(label) for label in labels},
-        )
-    except NotReachedBySsh as reason:
-        leavings.hosts.setdefault(str(reason), []).append(name)
+        given = _describe(name, variables, groups, labels, leavings, defaults)
+    except InventoryError as error:
+        raise type(error)(f"{where} ({name!r}): {error}") from error
+    if given is None:
         return None
+    fields, arguments = given
+    host = make_host(where, name=name, groups=groups, **fields)
+    leavings.options |= arguments.not_taken
+    leavings.variables |= {name: None for name in REPORTED if variables.get(name) not in (None, "")}
+    return Reached(host, arguments.config)
+
+
+def _describe(
+    name: str, variables: Variables, groups: list[str], labels: Iterable[str], leavings: Leavings, defaults: Defaults
+) -> tuple[dict[str, Any], Arguments] | None:
+    """Returns what is said of a host, None where it is not reached over SSH."""
+    magic = {
+        **defaults.variables,
+        "inventory_hostname": name,
+        "inventory_hostname_short": name.partition(".")[0],
+        "group_names": sorted(set(groups) - {"all"}),
+    }
+    values = _Values(Templates({**variables, **magic}, defaults.environment), variables, defaults)
+    connection = values.setting(_CONNECTION, "transport")
+    if connection and connection.rpartition(".")[2] not in _OVER_SSH:
+        leavings.hosts.setdefault(f"ansible_connection={connection}", []).append(name)
+        return None
+    arguments = Arguments()
+    arguments.read(values.setting(_SSH_ARGS, "ssh_args") or "")
+    port = arguments.port or values.setting(_PORT, "remote_port")
+    user = arguments.user or values.setting(_USER, "remote_user")
+    if key := values.setting(_KEY, "private_key_file"):
+        arguments.keys.append(key)
+    arguments.read(values.setting(_COMMON_ARGS, "ssh_common_args") or "")
+    arguments.read(values.setting(_EXTRA_ARGS, "ssh_extra_args") or "")
+    return {
+        "address": values.address(),
+        "port": port or arguments.port,
+        "user": user or arguments.user,
+        "key": list(dict.fromkeys(arguments.keys)),
+        "jump": arguments.jump,
+        "jump_key": arguments.jump_keys,
+        "labels": values.labels(labels, name, leavings),
+    }, arguments
 
 
 class _Values:
-    """Variables of one host; those that only name another one are looked up, as Ansible's templates would."""
+    """Variables of one host, evaluated."""
 
-    def __init__(self, name: str, variables: Variables) -> None:
-        self._variables = {
-            "inventory_hostname": name,
-            "inventory_hostname_short": name.partition(".")[0],
-            **variables,
-        }
+    def __init__(self, templates: Templates, variables: Variables, defaults: Defaults) -> None:
+        self._templates = templates
+        self._variables = variables
+        self._defaults = defaults
 
-    def text(self, name: str) -> str | None:
-        """Returns a variable as text, None where it is not set."""
-        value = self._variables.get(name)
-        if value is None or value == "":
+    def setting(self, names: Iterable[str], default: str) -> str | None:
+        """Returns the last variable that is set, or what ansible.cfg says."""
+        name = next((name for name in reversed(tuple(names)) if self._variables.get(name) is not None), None)
+        text = self._templates.text(name) if name else self._defaults.values.get(default)
+        if text == "" and name in _PORT:
+            raise InventoryError(f"{name} is empty")
+        return text or None
+
+    def address(self) -> str | None:
+        """Returns where a host is; None where nothing is said: its name is its address.
+
+        Raises:
+            InventoryError: it has none: nobody knows which machine its name would be.
+        """
+        name = next((name for name in reversed(_ADDRESS) if name in self._variables), None)
+        if name is None:
             return None
-        text = str(value)
-        for _depth in range(_TEMPLATES_DEEP):
-            if not _TEMPLATE.search(text):
-                return text
-            text = _PLAIN_TEMPLATE.sub(self._replace, text)
-        raise NotReachedBySsh(f"{name} is a template that only Ansible can evaluate")
+        text = self._templates.text(name)
+        if not text:
+            raise InventoryError(f"no address: {name} is empty")
+        return text
 
-    def _replace(self, match: re.Match[str]) -> str:
-        value = self._variables.get(match[1])
-        return match[0] if value is None else str(value)
-
-    def last(self, names: Iterable[str]) -> str | None:
-        """Returns the last one that is set."""
-        return next((text for name in reversed(tuple(names)) if (text := self.text(name)) is not None), None)
-
-
-def _from_arguments(values: _Values, leavings: Leavings) -> tuple[str | None, str | None]:
-    """Returns jump hosts and key that are given to ssh as arguments."""
-    jump = key = None
-    for variable in _ARGUMENTS:
-        for option, value in parse_arguments(values.text(variable) or ""):
-            match option:
-                case "proxyjump":
-                    jump = value
-                case "proxycommand":
-                    jump = jump_of(value)
-                    if jump is None:
-                        raise NotReachedBySsh("its ProxyCommand is no `ssh -W`")
-                case "identityfile":
-                    key = value
-                case _:
-                    leavings.options[option] = None
-    return jump, key
-
-
-def parse_arguments(text: str) -> Iterator[tuple[str, str]]:
-    """Yields the options in arguments of ssh, in lower case, with their values: `-J`, `-i` and `-o` alike.
-
-    Raises:
-        InventoryError: a quotation has no end.
-    """
-    try:
-        words = iter(shlex.split(text))
-    except ValueError as error:
-        raise InventoryError(f"arguments of ssh: {error}") from error
-    for word in words:
-        if not word.startswith("-"):
-            continue
-        flag, value = word[1:2], word[2:]
-        if flag in _SSH_VALUE_FLAGS and not value:
-            value = next(words, "")
-        if flag == "o":
-            name, value = _split_option(value)
-            yield name, value
-        elif flag in ("J", "i"):
-            yield ("proxyjump" if flag == "J" else "identityfile"), value
-        else:
-            yield f"-{flag}", value
-
-
-def _split_option(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"\s*(\w+)\s*(?:=|\s)\s*(.*?)\s*", text, re.DOTALL)
-    return (match[1].lower(), match[2].strip('"')) if match else (text.lower(), "")
-
-
-def jump_of(proxy_command: str) -> str | None:
-    """Returns the jump host of a ProxyCommand such as `ssh -W %h:%p -p 2222 user@bastion`; None where it has none."""
-    try:
-        program, *words = shlex.split(proxy_command)
-    except ValueError:
-        return None
-    if program.rpartition("/")[2] != "ssh":
-        return None
-    user, port, hop, has_forward = None, None, None, False
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("-"):
-            hop = hop or word
-            continue
-        flag, value = word[1:2], word[2:]
-        while flag and flag not in _SSH_VALUE_FLAGS and value:  # -qW %h:%p
-            flag, value = value[0], value[1:]
-        if flag in _SSH_VALUE_FLAGS and not value:
-            value = next(rest, "")
-        has_forward = has_forward or flag == "W"
-        user = value if flag == "l" else user
-        port = value if flag == "p" else port
-    if not has_forward or not hop:
-        return None
-    at_user = f"{user}@" if user and "@" not in hop else ""
-    return f"{at_user}{hop}" + (f":{port}" if port else "")
+    def labels(self, names: Iterable[str], host: str, leavings: Leavings) -> dict[str, Any]:
+        """Returns labels; one that cannot be evaluated is left out and told."""
+        labels: dict[str, Any] = {}
+        for name in names:
+            value = self._variables.get(name)
+            try:
+                is_text = isinstance(value, str | Mapping)
+                labels[name] = self._templates.text(name) if is_text else value
+            except OnlyAnsibleError as error:
+                if self._defaults.has_ansible:
+                    raise
+                leavings.labels.setdefault(str(error), []).append(host)
+            except InventoryError as error:
+                leavings.labels.setdefault(str(error), []).append(host)
+        return labels

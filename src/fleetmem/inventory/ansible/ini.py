@@ -9,8 +9,10 @@ from typing import Any
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.ansible.host_ranges import expand
 from fleetmem.inventory.ansible.tree import Tree
+from fleetmem.inventory.spec import is_address, without_brackets
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
+_SHOWN = 60
 _CHILD = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
 
 
@@ -25,8 +27,8 @@ def add_ini(tree: Tree, text: str, where: str) -> None:
         if not line or line[0] in ";#":
             continue
         try:
-            reader.read(line)
-        except (InventoryError, ValueError) as error:  # ValueError: of shlex, a quotation without its end
+            reader.read(line, f"{where}, line {number}")
+        except InventoryError as error:
             raise InventoryError(f"{where}, line {number}: {error}") from error
     reader.check(where)
 
@@ -40,13 +42,14 @@ class _Reader:
         self._declared = set(tree.groups)
         self._named: dict[str, str] = {}
 
-    def read(self, line: str) -> None:
+    def read(self, line: str, where: str) -> None:
+        """Reads a line; a host that cannot be understood costs that host, all else is an error."""
         if section := _SECTION.fullmatch(line):
             self._begin(section[1], section[2] or "hosts")
-        elif line.startswith("[") and line.endswith("]"):
+        elif line.startswith("[") and line.endswith("]") and not is_address(without_brackets(line)):
             raise InventoryError(f"{line!r} is not a section; one looks like [web], [web:vars] or [all:children]")
         elif self._kind == "hosts":
-            self._add_hosts(line)
+            self._add_hosts(line, where)
         elif self._kind == "vars":
             name, sign, value = line.partition("=")
             if not sign:
@@ -73,17 +76,19 @@ class _Reader:
         self._tree.add_group(match[1])
         self._tree.groups[self._group].children[match[1]] = None
 
-    def _add_hosts(self, line: str) -> None:
-        pattern, *pairs = shlex.split(line, comments=True)
-        variables: dict[str, Any] = {}
-        for pair in pairs:
-            name, sign, value = pair.partition("=")
-            if not sign:
-                raise InventoryError(f"expected name=value after the host, not {name!r}")
-            variables[name] = parse_value(value)
-        names, port = expand(pattern)
-        if port is not None:
-            variables = {"ansible_port": port} | variables
+    def _add_hosts(self, line: str, where: str) -> None:
+        try:
+            names, port = expand(without_brackets(line.split()[0]))
+        except InventoryError as error:
+            self._tree.left_out.append(f"{where}: {error}")
+            return
+        try:
+            variables = {} if port is None else {"ansible_port": port}
+            variables |= _variables(line)
+        except ValueError as error:  # of shlex, a quotation without its end; and ours
+            reason = f"{where}: {error} (all of {line[:_SHOWN]!r} is left out)"
+            self._tree.refused |= {name: reason for name in names if name not in self._tree.refused}
+            variables = {}
         for name in names:
             self._tree.add_host(name, self._group, variables)
 
@@ -92,6 +97,22 @@ class _Reader:
         for group, place in self._named.items():
             if group not in self._declared:
                 raise InventoryError(f"{where}: {place} names group {group!r}, which has no section of its own")
+
+
+def _variables(line: str) -> dict[str, Any]:
+    """Returns the variables behind a host.
+
+    Raises:
+        ValueError: they are none.
+    """
+    _pattern, *pairs = shlex.split(line, comments=True)
+    variables: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise InventoryError(f"expected name=value after the host, not {name!r}")
+        variables[name] = parse_value(value)
+    return variables
 
 
 def parse_value(text: str) -> Any:

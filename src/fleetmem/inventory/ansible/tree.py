@@ -29,11 +29,20 @@ class Group:
 
 
 class Tree:
-    """An inventory. Group `all` holds every other one, as in Ansible."""
+    """An inventory. Group `all` holds every other one, as in Ansible.
+
+    Attributes:
+        groups: by name.
+        host_variables: those of hosts alone, by host.
+        refused: hosts of which something cannot be understood, with why; nothing else makes them good again.
+        left_out: entries that name no host: where each one stands, and why.
+    """
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {"all": Group(), "ungrouped": Group()}
         self.host_variables: dict[str, dict[str, Any]] = {}
+        self.refused: dict[str, str] = {}
+        self.left_out: list[str] = []
 
     def add_group(self, name: str) -> Group:
         """Returns a group, a new one where there is none."""
@@ -58,7 +67,10 @@ class Tree:
                 hosts |= dict.fromkeys(self._add_listed(str(name), group, f"{where}: group {name!r}"))
         variables = _mapping(_mapping(data.get("_meta"), where).get("hostvars"), where)
         for host in hosts:
-            self.add_variables(host, variables.get(host), f"{where}: host {host!r}")
+            try:
+                self.add_variables(host, variables.get(host), f"{where}: host {host!r}")
+            except InventoryError as error:
+                self.refused.setdefault(host, str(error))
         return list(hosts)
 
     def add_variables(self, host: str, variables: Any, where: str) -> None:
@@ -73,17 +85,21 @@ class Tree:
         self.add_group(name)
         group = _mapping({"hosts": group} if isinstance(group, list) else group, where)  # the list is a short form
         for key in ("hosts", "children"):
-            if not isinstance(group.get(key, []), list) or not all(
-                isinstance(item, str) for item in group.get(key, [])
-            ):
+            if not isinstance(group.get(key, []), list):
                 raise InventoryError(f"{where}: {key}: expected a list of names")
-        for host in group.get("hosts", []):
+        if not all(isinstance(child, str) for child in group.get("children", [])):
+            raise InventoryError(f"{where}: children: expected a list of names")
+        hosts = [host for host in group.get("hosts", []) if isinstance(host, str)]
+        self.left_out += (
+            f"{where}: host {host!r}: expected a name" for host in group.get("hosts", []) if not isinstance(host, str)
+        )
+        for host in hosts:
             self.add_host(host, name)
         for child in group.get("children", []):
             self.add_group(child)
             self.groups[name].children[child] = None
         self.groups[name].variables.update(_mapping(group.get("vars"), where))
-        return list(group.get("hosts", []))
+        return hosts
 
     def close(self) -> None:
         """Puts groups without a parent into `all`, and hosts without a group into `ungrouped`; call it once, last.

@@ -6,6 +6,7 @@ from typing import Any
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.ansible.host_ranges import expand
 from fleetmem.inventory.ansible.tree import Tree
+from fleetmem.inventory.spec import without_brackets
 
 
 def is_groups(data: Any) -> bool:
@@ -39,14 +40,28 @@ def _add_group(tree: Tree, name: str, group: Any, where: str) -> None:
         _add_group(tree, str(child), content, where)
         tree.groups[name].children[str(child)] = None
     for pattern, variables in _section(group, "hosts", where).items():
-        if not isinstance(pattern, str):
-            raise InventoryError(f"{where}: host {pattern!r}: put it in quotes")
-        names, port = expand(pattern)
-        given = dict(_section({"vars": variables}, "vars", f"{where}: host {pattern!r}"))
-        if port is not None:
-            given.setdefault("ansible_port", port)
-        for host in names:
-            tree.add_host(host, name, given)
+        _add_hosts(tree, name, pattern, variables, f"{where}: host {pattern!r}")
+
+
+def _add_hosts(tree: Tree, group: str, pattern: Any, variables: Any, where: str) -> None:
+    """Adds the hosts of a pattern; one that cannot be understood costs these hosts."""
+    if not isinstance(pattern, str):
+        tree.left_out.append(f"{where}: put it in quotes")
+        return
+    try:
+        names, port = expand(without_brackets(pattern))
+    except InventoryError as error:
+        tree.left_out.append(f"{where}: {error}")
+        return
+    given: dict[str, Any] = {}
+    if variables is None or isinstance(variables, Mapping):
+        given = dict(variables or {})
+    else:
+        tree.refused |= dict.fromkeys(names, f"{where}: expected an object of variables")
+    if port is not None:
+        given.setdefault("ansible_port", port)
+    for host in names:
+        tree.add_host(host, group, given)
 
 
 def _section(group: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

@@ -160,25 +160,20 @@ def test_a_program_has_its_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("hosts", "[web\nx", "'[web' is neither a host name"),
+        ("hosts", "[web\nx", "line 1: '[web' is not a section"),
         ("hosts", "[web server]\n", "line 1: '[web server]' is not a section"),
         ("hosts", "[web:hots]\n", "line 1: [web:hots]: a section is of hosts, vars or children"),
-        ("hosts", "[web]\nweb01 x\n", "line 2: expected name=value after the host, not 'x'"),
-        ("hosts", "[web]\nweb01 x='\n", "line 2: No closing quotation"),
         ("hosts", "[web:vars]\nx\n", "line 2: expected name=value in [web:vars]"),
         ("hosts", "[web:vars]\nx=1\n", "[web:vars] names group 'web', which has no section of its own"),
         ("hosts", "[a:children]\nb\n", "[a:children] names group 'b'"),
         ("hosts", "[a:children]\nb:c\n", "line 2: 'b:c' is not the name of a group"),
         ("hosts", "[a:children]\nb\n[b:children]\na\n", "is below itself"),
-        ("hosts", "[web]\nweb[3:1]\n", "line 2: host 'web[3:1]': [3:1] is not a range"),
         ("hosts.yml", "all: [", "not YAML"),
         ("hosts.yml", "", "no such file"),
         ("hosts.yml", "x", "expected groups"),
         ("hosts.yml", "plugin: amazon.aws.aws_ec2\n", "for a plugin of Ansible (amazon.aws.aws_ec2)"),
         ("hosts.yml", "web: [a]\n", "group 'web': expected hosts, children or vars"),
         ("hosts.yml", "web: {hosts: [a]}\n", "group 'web': hosts: expected an object"),
-        ("hosts.yml", "web: {hosts: {7: }}\n", "host 7: put it in quotes"),
-        ("hosts.yml", "web: {hosts: {a: [x]}}\n", "host 'a': vars: expected an object"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -190,16 +185,83 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, name: str, text: s
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("hosts", "good01\nweb01 x\n", "line 2: expected name=value after the host, not 'x'"),
+        ("hosts", "good01\nweb01 x='\n", "line 2: No closing quotation"),
+        ("hosts", "good01\nweb[3:1]\n", "line 2: host 'web[3:1]': [3:1] is not a range"),
+        ("hosts", "good01\nweb[0:1000000000]\n", "line 2: host 'web[0:1000000000]': [0:1000000000] is not a range"),
+        ("hosts", "good01\nweb 01 (prod)\n", "line 2: expected name=value after the host, not '01' (all of 'web 01"),
+        ("hosts", "good01\ndb/primary\n", "line 2 ('db/primary'): 'db/primary' is neither a host name"),
+        ("hosts", "good01\nmünchen-01\n", "line 2 ('münchen-01'): 'münchen-01' is neither a host name"),
+        ("hosts", "good01\nweb01 ansible_port=ssh\n", "line 2 ('web01'): 'ssh' is not a port"),
+        (
+            "hosts",
+            "good01\nweb01 ansible_host='{{ x | y }}'\n",
+            "line 2 ('web01'): ansible_host is a template that only",
+        ),
+        ("hosts", "good01\n[web]\nweb[01:02] ansible_port=0\n", "line 3 ('web01'): '0' is not a port"),
+        ("hosts", "good01\nweb01\n[x]\nweb01 x\n", "line 4: expected name=value after the host"),
+        ("hosts", f"good01\n{'x' * 300}\n", "is neither a host name"),
+        ("hosts.yml", "all:\n  hosts:\n    good01:\n    7:\n", "host 7: put it in quotes"),
+        ("hosts.yml", "all:\n  hosts:\n    good01:\n    a: [x]\n", "host 'a': expected an object of variables"),
+        (
+            "hosts.yml",
+            "all:\n  hosts:\n    good01:\n    a: {ansible_port: [1]}\n",
+            "line 4 ('a'): ansible_port: expected a",
+        ),
+        ("hosts.yml", "all:\n  hosts:\n    good01:\n    a: {ansible_host: }\n", "line 4 ('a'): no address"),
+        (
+            "hosts.yml",
+            "all:\n  hosts:\n    good01:\n    a:\n"
+            "      ansible_host: !vault |\n        $ANSIBLE_VAULT;1.1\n        33\n",
+            "line 4 ('a'): ansible_host is encrypted",
+        ),
+    ],
+)
+def test_one_odd_host_costs_that_host(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    """The others are there; it is left out with file, line or group, and why."""
+    listing = _read(tmp_path / name, text)
+    assert [host.name for host in listing.hosts if host.name != "web02"] == ["good01"]
+    assert reason in listing.left_out[0]
+    assert str(tmp_path / name) in listing.left_out[0]
+
+
+def test_an_ipv6_address_in_brackets_is_a_host(tmp_path: Path) -> None:
+    """Nobody can mean a section by it."""
+    listing = _read(tmp_path / "hosts", "good01\n[2001:db8::2]\n[2001:db8::3]:2222\n")
+    assert listing.hosts == [
+        Host("good01", "good01"),
+        Host("2001:db8::2", "2001:db8::2"),
+        Host("2001:db8::3", "2001:db8::3", 2222),
+    ]
+    assert not listing.left_out
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"web": {"hosts": ["good01", 7]}}, "x: group 'web': host 7: expected a name"),
+        ({"web": ["good01", "a"], "_meta": {"hostvars": {"a": 7}}}, "x: host 'a': expected an object"),
+        ({"web": ["good01", "a b"]}, "x ('a b'): 'a b' is neither a host name"),
+    ],
+)
+def test_one_odd_host_of_a_list_costs_that_host(data: Any, reason: str) -> None:
+    """The others are there."""
+    listing = read_list(data, Means(), "x")
+    assert [host.name for host in listing.hosts] == ["good01"]
+    assert reason in listing.left_out[0]
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         ([], "expected an object of groups"),
         ({"web": 7}, "group 'web': expected an object"),
         ({"web": {"hosts": "a"}}, "group 'web': hosts: expected a list of names"),
-        ({"web": {"hosts": [7]}}, "group 'web': hosts: expected a list of names"),
         ({"web": {"children": {}}}, "group 'web': children: expected a list of names"),
         ({"web": {"vars": []}}, "group 'web': expected an object"),
         ({"_meta": {"hostvars": []}}, "expected an object"),
-        ({"web": ["a"], "_meta": {"hostvars": {"a": 7}}}, "host 'a': expected an object"),
         ({"a": {"children": ["b"]}, "b": {"children": ["a"]}}, "is below itself"),
     ],
 )
