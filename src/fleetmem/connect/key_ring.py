@@ -2,8 +2,10 @@
 
 import copy
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +15,15 @@ from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
 from fleetmem.connect.agent import Agent, AgentError, AgentKey, Signing, public_keys
 from fleetmem.connect.backoff import NotTriedError, OwnError
 from fleetmem.connect.host_words import HostWords
-from fleetmem.connect.keys import AskPassphrase, KeyFile, file_stamp
+from fleetmem.connect.keys import AskPassphrase, BrokenKey, CertificateFile, KeyFile, beside
 from fleetmem.connect.target import Identities, KeyOrigin, Target
 from fleetmem.errors import Cause, HostError, Kind, Stage, UsageError
 
 log = logging.getLogger("fleetmem.connect")
 
 _ENDED_MEANWHILE = (Kind.LOGIN_TIMEOUT, Kind.DISCONNECTED)
+_NAMED = (KeyOrigin.TOLD, KeyOrigin.INVENTORY)
+_AGENT_SECONDS = 10.0  # while files are read, what the agent has is not asked for again
 _MOST_OFFERS = 6
 """sshd hangs up after so many refused keys (sshd_config(5), MaxAuthTries)."""
 
@@ -39,6 +43,7 @@ class Offer:
         candidates: the keys.
         experience: of other logins; it grows meanwhile.
         away: why the agent's keys are not among them, where there is an agent.
+        problems: why the keys of files are not.
 
     Attributes:
         offered: the keys that have been offered.
@@ -51,10 +56,12 @@ class Offer:
         candidates: list[Candidate],
         experience: "Experience",
         away: AgentError | None = None,
+        problems: Sequence[str] = (),
     ) -> None:
         self.offered: list[Candidate] = []
         self.signing = Signing()
         self._away = away
+        self._problems = problems
         self._server = target.server
         self._user = target.user
         self._left = candidates
@@ -127,14 +134,16 @@ class Offer:
         if listed:
             return HostError(Stage.LOGIN, Kind.AUTH_FAILED, *listed)
         if not self.offered:
-            message = f"{self._user} has no key to log in with: no -k, none in an agent, none in ~/.ssh"
+            why = "; ".join(self._problems) or "no -k, none in an agent, none in ~/.ssh"
+            message = f"{self._user} has no key to log in with: {why}"
             return OwnError(Stage.LOGIN, Kind.AUTH_FAILED, message, Cause.NO_KEY)
         return HostError(Stage.LOGIN, Kind.AUTH_FAILED, self._refusal())
 
     def _refusal(self) -> str:
         names = ", ".join(candidate.name for candidate in self.offered)
         rest = f"; {len(self._left)} more were not tried: sshd hangs up after {_MOST_OFFERS}" if self._left else ""
-        return f"{self._user} is refused with {names}{rest}"
+        problems = "".join(f"; {problem}" for problem in self._problems)
+        return f"{self._user} is refused with {names}{rest}{problems}"
 
 
 class Experience:
@@ -177,9 +186,10 @@ class KeyRing:
         self._ask_passphrase = ask_passphrase
         self._files: dict[Path, KeyFile] = {}
         self._known_files = dict(previous._files) if previous else {}
-        self._certificates: dict[Path, tuple[object, asyncssh.SSHCertificate | None]] = {}
+        self._broken: dict[Path, BrokenKey] = {}
+        self._certificates: dict[Path, CertificateFile] = {}
         self._agents: dict[str, Agent] = {}
-        self._public_keys: dict[str, frozenset[bytes] | None] = {}
+        self._public_keys: dict[str, tuple[float, frozenset[bytes] | None]] = {}
         self._experience = Experience()
         self._told: set[Path] = set()
 
@@ -195,19 +205,15 @@ class KeyRing:
 
     def _load(self, path: Path, identities: Identities) -> None:
         if known := self._known_files.get(path):
-            known.refresh()
+            known.refresh_now()
             self._files[path] = known
             return
-        origin, agent_path = identities.origin, identities.agent_path
-        if origin is not KeyOrigin.TOLD and not path.exists():
+        origin = identities.origin
+        if origin not in _NAMED and not path.exists():
             return
         try:
-            file = KeyFile(
-                path,
-                (lambda _path: None) if origin is KeyOrigin.USUAL else self._ask_passphrase,
-                lambda public: self._is_in_agent(agent_path, public),
-            )
-            if file.problem and origin is KeyOrigin.TOLD:
+            file = self._read(path, identities, _nobody if origin is KeyOrigin.USUAL else self._ask_passphrase)
+            if file.problem and origin in _NAMED:
                 raise UsageError(file.problem)
             self._files[path] = file
             problem = None if origin is KeyOrigin.USUAL else file.problem
@@ -215,17 +221,31 @@ class KeyRing:
             if origin is KeyOrigin.TOLD:
                 raise
             problem = str(error)
+            if origin is KeyOrigin.INVENTORY:
+                again = partial(self._read, path, identities, _nobody)
+                self._broken[path] = BrokenKey(path, problem, again, self._mend)
         if problem and path not in self._told:
             self._told.add(path)
             log.warning("%s; it is skipped", problem)
 
+    def _read(self, path: Path, identities: Identities, ask_passphrase: AskPassphrase) -> KeyFile:
+        """Returns a file. Raises UsageError where it cannot be used."""
+        return KeyFile(path, ask_passphrase, lambda public: self._is_in_agent(identities.agent_path, public))
+
+    def _mend(self, file: KeyFile) -> None:
+        """Takes a file that could not be used so far."""
+        log.info("key %s can be used now", file.path)
+        self._files[file.path] = file
+        self._broken.pop(file.path, None)
+
     def _is_in_agent(self, path: str | None, public_data: bytes) -> bool | None:
-        """Whether an agent has a key; None where it does not say. It is asked once."""
+        """Whether an agent has a key; None where it does not say. It is asked once for all files."""
         if path is None:
             return False
-        if path not in self._public_keys:
-            self._public_keys[path] = public_keys(path)
-        keys = self._public_keys[path]
+        asked_at, keys = self._public_keys.get(path, (-_AGENT_SECONDS, None))
+        if time.monotonic() >= asked_at + _AGENT_SECONDS:
+            keys = public_keys(path)
+            self._public_keys[path] = time.monotonic(), keys
         return None if keys is None else public_data in keys
 
     async def check(self, target: Target) -> None:
@@ -246,8 +266,27 @@ class KeyRing:
     async def offer(self, target: Target) -> Offer:
         """Returns the keys for a login."""
         identities = target.access.identities
+        await self._refresh(identities)
         in_agent, away = await self._in_agent(identities)
-        return Offer(target, _once(self._candidates(identities, in_agent)), self._experience, away)
+        candidates = _once(self._candidates(identities, in_agent))
+        problems = [self._broken[path].problem for path in identities.paths if path in self._broken]
+        return Offer(target, candidates, self._experience, away, problems)
+
+    async def _refresh(self, identities: Identities) -> None:
+        """Looks at the files again, side by side: those that have changed since are read."""
+        files: list[KeyFile | BrokenKey | CertificateFile] = [
+            each[path] for path in identities.paths for each in (self._files, self._broken) if path in each
+        ]
+        files += [self._certificate(path) for path in _certificate_paths(identities)]
+        for file in files:
+            file.refresh.begin()
+        for file in files:
+            await file.refresh.wait()
+
+    def _certificate(self, path: Path) -> CertificateFile:
+        if path not in self._certificates:
+            self._certificates[path] = CertificateFile(path)
+        return self._certificates[path]
 
     def note_accepted(self, target: Target, offer: Offer) -> None:
         """Remembers which key a host has taken: the last one that was offered."""
@@ -273,7 +312,6 @@ class KeyRing:
         files = [self._files[path] for path in identities.paths if path in self._files]
         held, ours = {}, {}
         for file in files:
-            file.refresh()
             held[file.path] = [each for each in in_agent if _public_data(each.key) == file.public_data]
             ours[file.path] = [Candidate(key, str(file.path)) for key in file.pairs]
         if identities.is_only:
@@ -285,27 +323,13 @@ class KeyRing:
 
     def _certified(self, candidates: list[Candidate], identities: Identities) -> Iterator[Candidate]:
         """Yields the keys that have a certificate in a file of its own, with it."""
-        beside = [Path(f"{path}-cert.pub") for path in identities.paths]
-        for path in [*identities.certificate_paths, *beside]:
-            certificate = self._certificate(path)
+        for path in _certificate_paths(identities):
+            certificate = self._certificate(path).certificate
             for key, _name in candidates if certificate else ():
                 if certificate and key.key_public_data == certificate.key.public_data and not key.has_cert:
                     certified = copy.copy(key)
                     certified.set_certificate(certificate)
                     yield Candidate(certified, str(path))
-
-    def _certificate(self, path: Path) -> asyncssh.SSHCertificate | None:
-        """Returns the certificate in a file as it is now; None where there is none."""
-        stamp = file_stamp(path)
-        if stamp is None:
-            return None
-        if path not in self._certificates or self._certificates[path][0] != stamp:
-            self._certificates[path] = stamp, None
-            try:
-                self._certificates[path] = stamp, asyncssh.read_certificate(str(path))
-            except (asyncssh.KeyImportError, OSError) as error:
-                log.warning("certificate %s cannot be read: %s", path, error)
-        return self._certificates[path][1]
 
     def _agent(self, path: str) -> Agent:
         if path not in self._agents:
@@ -316,6 +340,14 @@ class KeyRing:
     def passphrases(self) -> dict[Path, str]:
         """Those of the files that needed one."""
         return {path: file.passphrase for path, file in list(self._files.items()) if file.passphrase is not None}
+
+
+def _nobody(_path: Path) -> str | None:
+    return None
+
+
+def _certificate_paths(identities: Identities) -> list[Path]:
+    return [*identities.certificate_paths, *(beside(path) for path in identities.paths)]
 
 
 def _public_data(key: asyncssh.SSHKeyPair) -> bytes:

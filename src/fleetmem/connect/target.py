@@ -14,7 +14,8 @@ _SSH_PORT = 22
 class KeyOrigin(Enum):
     """Who names the files with keys, and so what happens when one cannot be used."""
 
-    TOLD = "flags, configuration or inventory: an error"
+    TOLD = "flags or configuration: an error"
+    INVENTORY = "the inventory: a failure of its hosts"
     CONFIGURED = "the ssh configuration: a warning"
     USUAL = "nobody: nothing"
 

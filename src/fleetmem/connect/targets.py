@@ -87,8 +87,9 @@ class Targets:
         if jumps and host.jump_key_paths:
             jumps = (*jumps[:-1], jumps[-1]._replace(key_paths=tuple(map(Path, host.jump_key_paths))))
         route, proxy_command = self._way(answer, jumps)
-        key_paths = tuple(map(Path, host.key_paths)) or ssh.key_paths
-        return self._target(answer, ssh, route, proxy_command, _identities(Values(answer), key_paths))
+        own_paths = tuple(map(Path, host.key_paths))
+        identities = _identities(Values(answer), own_paths or ssh.key_paths, is_inventory=bool(own_paths))
+        return self._target(answer, ssh, route, proxy_command, identities)
 
     def _ask(self, name: str, user: str | None, port: int | None) -> Answer:
         answer = self._config.ask(name, user, port)
@@ -198,14 +199,14 @@ class Targets:
             )
 
 
-def _identities(values: Values, told: tuple[Path, ...]) -> Identities:
+def _identities(values: Values, told: tuple[Path, ...], *, is_inventory: bool = False) -> Identities:
     """Returns the keys that were told, or else those of the ssh configuration, or else the usual ones."""
     named = KeyOrigin.CONFIGURED if values.has("identityfile") else KeyOrigin.USUAL
     return Identities(
         paths=tuple(path.expanduser() for path in told) or values.paths("identityfile", USUAL_KEY_PATHS),
         certificate_paths=values.paths("certificatefile", ()),
         agent_path=values.agent_path(),
-        origin=KeyOrigin.TOLD if told else named,
+        origin=KeyOrigin.INVENTORY if is_inventory else KeyOrigin.TOLD if told else named,
         is_only=bool(told) or bool(values.boolean("identitiesonly")),
     )
 

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from fleetmem.connect import keys as keys_module
 from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Experience, KeyRing, Offer
@@ -156,6 +158,55 @@ def test_what_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("broken", ["missing", "/dev/zero", "nonsense", "a folder", "a pipe", "encrypted"])
+def test_a_key_of_an_inventory_that_cannot_be_used(
+    tmp_path: Path, keys: list[Path], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Its host fails with the reason, nobody else does; once it can be used it is, without a reload."""
+    monkeypatch.setattr(keys_module, "_LOOK_SECONDS", 0.2)
+    path = tmp_path / "broken"
+    match broken:
+        case "/dev/zero":
+            path.symlink_to(broken)
+        case "nonsense":
+            path.write_text("no key")
+        case "a folder":
+            path.mkdir()
+        case "a pipe":
+            os.mkfifo(path)
+        case "encrypted":
+            _make(path, "sesame")
+    ring, told = KeyRing(_nobody), SshSettings(key_paths=(keys[0],), user="u")
+    targets = [resolve("web01", told, key_paths=(str(path),)), resolve("web02", told)]
+    for target in targets:
+        ring.prepare(target.access.identities)
+
+    async def names(target: Target) -> list[str]:
+        offer = await ring.offer(target)
+        while offer.next():
+            continue
+        return [candidate.name for candidate in offer.offered]
+
+    async def run() -> None:
+        offer = await ring.offer(targets[0])
+        assert not offer.next()
+        refused = offer.refused(HostWords())
+        assert refused.message.startswith(f"u has no key to log in with: key {path}")
+        assert isinstance(refused, OwnError)
+        assert await names(targets[1]) == _names(keys[0])
+        if path.is_dir():
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        path.write_bytes(keys[1].read_bytes())
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if await names(targets[0]):
+                break
+        assert await names(targets[0]) == _names(path)
+
+    asyncio.run(run())
+
+
 def test_a_passphrase_is_asked_once(tmp_path: Path) -> None:
     """Not for each host, and not again for the ring of a reload."""
     asked: list[Path] = []

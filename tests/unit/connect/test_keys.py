@@ -1,10 +1,13 @@
+import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
 import pytest
 
+from fleetmem.connect import keys as keys_module
 from fleetmem.connect.keys import KeyFile
 from fleetmem.errors import UsageError
 
@@ -134,7 +137,7 @@ def test_a_certificate_beside_a_key(tmp_path: Path, make_key: MakeKey) -> None:
     file = _load(key)
     assert [pair.public_data for pair in file.pairs] == [first, _public(make_key())]
     second = sign("second, which is longer")
-    file.refresh()
+    file.refresh_now()
     assert [pair.public_data for pair in file.pairs] == [second, _public(make_key())]
 
 
@@ -144,18 +147,65 @@ def test_a_key_that_is_replaced(tmp_path: Path, make_key: MakeKey, caplog: pytes
     key.write_bytes(make_key("ed25519").read_bytes())
     file = _load(key)
     key.write_bytes(make_key("ecdsa").read_bytes())
-    file.refresh()
+    file.refresh_now()
     assert [pair.public_data for pair in file.pairs] == [_public(make_key("ecdsa"))]
     assert file.public_data == _public(make_key("ecdsa"))
     key.write_text("nonsense")
-    file.refresh()
-    file.refresh()
+    file.refresh_now()
+    file.refresh_now()
     assert [pair.public_data for pair in file.pairs] == [_public(make_key("ecdsa"))]
     (message,) = caplog.messages
     assert message.startswith(f"key {key} has changed and cannot be read: ")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("becomes", ["a pipe", "endless", "a folder", "missing"])
+def test_a_key_that_cannot_be_read_for_a_while(
+    tmp_path: Path, make_key: MakeKey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    """The old key stays in force, one line says why, no memory is taken; the key that is back counts."""
+    monkeypatch.setattr(keys_module, "_LOOK_SECONDS", 0.1)
+    key = tmp_path / "key"
+    key.write_bytes(make_key("ed25519").read_bytes())
+    file = _load(key)
+    key.unlink()
+    if becomes == "a pipe":
+        os.mkfifo(key)
+    elif becomes == "endless":
+        key.symlink_to("/dev/zero")
+    elif becomes == "a folder":
+        key.mkdir()
+    for _ in range(3):
+        file.refresh_now()
+    assert [pair.public_data for pair in file.pairs] == [_public(make_key("ed25519"))]
+    (message,) = caplog.messages
+    assert message.startswith(f"key {key} has changed and cannot be read: ")
+    if key.is_dir():
+        key.rmdir()
+    key.unlink(missing_ok=True)
+    key.write_bytes(make_key("ecdsa").read_bytes())
+    file.refresh_now()
+    assert [pair.public_data for pair in file.pairs] == [_public(make_key("ecdsa"))]
+
+
+def test_a_key_from_a_pipe(tmp_path: Path, make_key: MakeKey) -> None:
+    """`-k <(vault ...)`: it is read once, and that is enough."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = make_key("ed25519").read_bytes()
+    writing = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writing.start()
+    assert [pair.public_data for pair in _load(pipe).pairs] == [_public(make_key("ed25519"))]
+    writing.join(10)
+
+
+def test_several_keys_in_a_file(tmp_path: Path, make_key: MakeKey) -> None:
+    """Each of them is offered."""
+    paths = [make_key("ed25519"), make_key("ecdsa")]
+    (tmp_path / "keys").write_bytes(b"".join(path.read_bytes() for path in paths))
+    assert [pair.public_data for pair in _load(tmp_path / "keys").pairs] == [_public(path) for path in paths]
+
+
 def test_a_passphrase_is_remembered_for_a_renewed_certificate(tmp_path: Path, make_key: MakeKey) -> None:
     """Nobody is asked again because a certificate was renewed."""
     key = tmp_path / "key"
@@ -165,7 +215,7 @@ def test_a_passphrase_is_remembered_for_a_renewed_certificate(tmp_path: Path, ma
     authority = asyncssh.generate_private_key("ssh-ed25519")
     private = asyncssh.read_private_key(str(key), _PASSPHRASE)
     authority.generate_user_certificate(private, "id").write_certificate(f"{key}-cert.pub")
-    file.refresh()
+    file.refresh_now()
     assert [pair.has_cert for pair in file.pairs] == [True, False]
     assert person.asked_for == [key]
 
