@@ -25,8 +25,11 @@ _REFUSED = Backoff(first_seconds=15, longest_seconds=300)
 _DENIED = Backoff(first_seconds=60, longest_seconds=3600)
 
 _AWAY = Backoff(first_seconds=2, longest_seconds=60)
-# The host has done nothing: an agent or a key that is well again is to be of use soon.
-_OURS = Backoff(first_seconds=2, longest_seconds=60)
+# The host has done nothing: an agent or a key that is well again is of use within three cycles of 10 s. sshd counts a
+# login that breaks off as one second of PerSourcePenalties: less often than that is never punished.
+_OURS = Backoff(first_seconds=2, longest_seconds=10)
+# The host has seen nothing, so that no host minds the next try: with the next slots.
+_UNSENT = Backoff(first_seconds=1, longest_seconds=2)
 
 MENDED_BY_HAND = frozenset(
     {
@@ -52,8 +55,14 @@ class OwnError(HostError):
     """A login failed for a reason on this machine, an agent or a key file. The host has refused nothing."""
 
 
+class UnsentError(OwnError):
+    """Nothing has left this machine for the host: no file may be opened, or no name server answers."""
+
+
 def backoff_for(error: HostError) -> Backoff:
     """Returns the waits that fit a failure."""
+    if isinstance(error, UnsentError):
+        return _UNSENT
     if isinstance(error, OwnError):
         return _OURS
     # An established connection that drops comes back at once. One that is closed before the login is over is refused:
@@ -66,4 +75,5 @@ def backoff_for(error: HostError) -> Backoff:
 
 def backoff_for_jump(error: HostError) -> Backoff:
     """Returns the waits of a jump host. While nothing answers there, a knock each few seconds is all there is."""
-    return _AWAY if error.stage in (Stage.RESOLVE, Stage.CONNECT) else backoff_for(error)
+    is_away = error.stage in (Stage.RESOLVE, Stage.CONNECT) and not isinstance(error, UnsentError)
+    return _AWAY if is_away else backoff_for(error)

@@ -11,11 +11,16 @@ from typing import TypeVar
 
 import asyncssh
 
+from fleetmem.connect.backoff import UnsentError
 from fleetmem.connect.guard import Flood
 from fleetmem.errors import HostError, Kind, Stage, reason_of
 
 # What asyncssh and the OS raise when the world misbehaves; anything else is a bug and surfaces.
 _WORLD_ERRORS = (asyncssh.Error, OSError, UnicodeError, asyncio.IncompleteReadError)
+# What a name server that is away comes to, unlike a name that it does not know.
+_NO_NAME_SERVER = frozenset({socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY})
+# This machine has no memory, no port or no network for a connection.
+_UNSENT = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH})
 
 _T = TypeVar("_T")
 
@@ -62,6 +67,8 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
     match error:
         case TimeoutError() if error.errno is None:  # asyncio's; ETIMEDOUT is the same class
             return _timed_out(stage, timeout_seconds)
+        case socket.gaierror() if error.errno in _NO_NAME_SERVER:
+            return UnsentError(Stage.RESOLVE, Kind.UNRESOLVABLE, f"name does not resolve: {error.strerror}")
         case socket.gaierror():
             return HostError(Stage.RESOLVE, Kind.UNRESOLVABLE, f"name does not resolve: {error.strerror}")
         case asyncssh.HostKeyNotVerifiable():
@@ -87,7 +94,9 @@ def translate(error: Exception, stage: Stage, timeout_seconds: float) -> HostErr
             return HostError(stage, Kind.DISCONNECTED, f"connection lost: {error}")
         case OSError() if error.errno in (errno.EMFILE, errno.ENFILE):
             message = f"{reason_of(error)} on this machine: raise its limit (ulimit -n, LimitNOFILE)"
-            return HostError(stage, Kind.UNREACHABLE, message)
+            return UnsentError(stage, Kind.UNREACHABLE, message)
+        case OSError() if stage is Stage.RESOLVE or error.errno in _UNSENT:
+            return UnsentError(stage, Kind.UNREACHABLE, reason_of(error))
         case OSError():
             return HostError(stage, Kind.UNREACHABLE, reason_of(error))
         case UnicodeError():  # a host name that IDNA refuses: empty label, label too long
@@ -105,7 +114,7 @@ def _timed_out(stage: Stage, timeout_seconds: float) -> HostError:
     limit = f"{timeout_seconds:g} s"
     match stage:
         case Stage.RESOLVE:
-            return HostError(stage, Kind.UNRESOLVABLE, f"name look-up took more than {limit}")
+            return UnsentError(stage, Kind.UNRESOLVABLE, f"name look-up took more than {limit}")
         case Stage.CONNECT:
             return HostError(stage, Kind.CONNECT_TIMEOUT, f"no TCP connection within {limit}")
         case Stage.LOGIN:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.connect.backoff import Backoff, OwnError, backoff_for
+from fleetmem.connect.backoff import Backoff, OwnError, UnsentError, backoff_for
 from fleetmem.errors import HostError, Kind, Stage
 
 
@@ -37,11 +37,19 @@ def test_waits_by_kind(kind: Kind, first_seconds: float, longest_seconds: float)
 
 
 def test_what_fails_on_this_machine_is_tried_again_soon() -> None:
-    """The host has refused nothing: an agent that is well again is of use after 2 s, and after a minute at most."""
+    """The host has refused nothing: an agent that is well again is of use after 2 s, and after 10 s at most."""
     for kind in (Kind.AGENT_UNAVAILABLE, Kind.AUTH_FAILED):
         backoff = backoff_for(OwnError(Stage.LOGIN, kind, "no agent"))
         assert backoff.wait_seconds(1, _lowest) == 2
-        assert backoff.wait_seconds(50, _lowest) == 60
+        assert backoff.wait_seconds(50, _lowest) == 10
+
+
+def test_what_has_not_left_this_machine_is_tried_again_at_once() -> None:
+    """No host has seen anything: however long it lasts, three seconds after the end of it all are tried."""
+    for kind in (Kind.UNRESOLVABLE, Kind.UNREACHABLE):
+        backoff = backoff_for(UnsentError(Stage.RESOLVE, kind, "no name server"))
+        assert backoff.wait_seconds(1, _lowest) == 1
+        assert backoff.wait_seconds(50, lambda: 0.999) < 3
 
 
 def test_a_dropped_connection_comes_back_soon() -> None:

@@ -5,6 +5,7 @@ import socket
 import asyncssh
 import pytest
 
+from fleetmem.connect.backoff import UnsentError
 from fleetmem.connect.translate import translate, within
 from fleetmem.errors import HostError, Kind, Stage
 
@@ -134,3 +135,34 @@ def test_within_lets_a_bug_through() -> None:
 
     with pytest.raises(KeyError):
         asyncio.run(within(1, Stage.CONNECT, work()))
+
+
+@pytest.mark.parametrize(
+    ("error", "stage"),
+    [
+        (TimeoutError(), Stage.RESOLVE),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), Stage.RESOLVE),
+        (OSError("no more threads may be started"), Stage.RESOLVE),
+        (OSError(errno.EMFILE, "x"), Stage.CONNECT),
+        (OSError(errno.ENFILE, "x"), Stage.LOGIN),
+        (OSError(errno.ENETUNREACH, "x"), Stage.CONNECT),
+        (OSError(errno.EADDRNOTAVAIL, "x"), Stage.CONNECT),
+    ],
+)
+def test_what_has_not_left_this_machine(error: Exception, stage: Stage) -> None:
+    """A name server, descriptors, ports or a network that we have not: no reason to stay away from the host."""
+    assert isinstance(translate(error, stage, 2.5), UnsentError)
+
+
+@pytest.mark.parametrize(
+    ("error", "stage"),
+    [
+        (TimeoutError(), Stage.CONNECT),
+        (_NAME_UNKNOWN, Stage.RESOLVE),
+        (OSError(errno.EHOSTUNREACH, "x"), Stage.CONNECT),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), Stage.CONNECT),
+    ],
+)
+def test_what_a_host_or_its_network_answers(error: Exception, stage: Stage) -> None:
+    """Silence, a refusal or a name that nobody has is about the host, and has the longer waits."""
+    assert not isinstance(translate(error, stage, 2.5), UnsentError)
