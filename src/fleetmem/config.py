@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from fleetmem import bounded_file
 from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings, parse_jumps
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.inventory import Shard
@@ -699,9 +700,12 @@ class _FileSource(PydanticBaseSettingsSource):
         return _file_values.get({})
 
 
+_LIMIT_BYTES = 4 << 20
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(bounded_file.read_text(path.expanduser(), _LIMIT_BYTES))
     except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
         raise ConfigError(f"configuration {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

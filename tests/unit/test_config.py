@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import tomllib
 from itertools import pairwise
@@ -506,3 +507,11 @@ def test_what_is_no_number_of_workers(value: object) -> None:
     """The message says what is one."""
     with pytest.raises(ConfigError, match=r"run\.workers: not a number from 1 to 999, nor auto"):
         load(None, {"run": {"workers": value}})
+
+
+def test_a_file_that_is_none_is_refused_in_time(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, a device without an end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path / "pipe", "did not come within"), (Path("/dev/zero"), "holds more than 4 MiB")):
+        with pytest.raises(ConfigError, match=message):
+            load(path, {})

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fleetmem import bounded_file
 from fleetmem.cli.output import print_data
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.probe import script
@@ -63,9 +64,12 @@ def probe(
         print_data(script.source())
 
 
+_KEY_LIMIT_BYTES = 1 << 20
+
+
 def _authorized_keys_line(path: Path, command: str, sources: str | None) -> str:
     try:
-        public_key = path.expanduser().read_text(encoding="utf-8")
+        public_key = bounded_file.read_text(path.expanduser(), _KEY_LIMIT_BYTES)
         parts = sources.split(",") if sources is not None else []
         return script.authorized_keys_line(public_key, command=command, sources=parts)
     except OSError as error:

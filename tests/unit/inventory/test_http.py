@@ -2,7 +2,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -136,3 +136,33 @@ def test_a_server_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
     serving = _serving(lambda handler: _send(handler, b"x" * 2**21))
     with serving as address, pytest.raises(InventoryError, match="answers more than 1 MiB"):
         fetch(f"http://{address}/", 5)
+
+
+@pytest.mark.parametrize("part", ["status line", "headers", "answer"])
+def test_a_server_that_drips_anywhere(part: str) -> None:
+    """A byte now and then does not prolong the limit, wherever the server is in its answer."""
+    begin = {"status line": b"", "headers": b"HTTP/1.1 200 OK\r\n", "answer": b"HTTP/1.1 200 OK\r\n\r\n"}[part]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            handler.wfile.write(begin)
+            for _ in range(200):
+                handler.wfile.write(b"x")
+                time.sleep(0.05)
+
+    begun = time.monotonic()
+    with _serving(answer) as address, pytest.raises(InventoryError, match=r"no answer within 0\.5 s"):
+        fetch(f"http://{address}/", 0.5)
+    assert time.monotonic() - begun < 8
+
+
+def test_redirects_share_the_limit() -> None:
+    """Each of them in time is too slow together."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.4)
+        with suppress(OSError):
+            _send(handler, b"", 302, Location=f"{handler.path}x")
+
+    with _serving(answer) as address, pytest.raises(InventoryError, match=r"no answer within 1 s"):
+        fetch(f"http://{address}/", 1)
