@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fleetmem import config, model
 from fleetmem.cli import make_app
-from fleetmem.connect import guard
+from fleetmem.connect import directives, guard
 from fleetmem.doctor.findings import Check
 from fleetmem.inventory.ansible import connection
 from fleetmem.inventory.ansible import settings as ansible_settings
@@ -31,6 +31,7 @@ from fleetmem.usage import Usage
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
 INVENTORY = (DOCS / "inventory.md").read_text(encoding="utf-8")
+SSH = (DOCS / "ssh.md").read_text(encoding="utf-8")
 SECURITY = (DOCS / "security.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 
@@ -234,3 +235,11 @@ def test_every_check_of_the_doctor_is_documented() -> None:
     """doctor.md lists what is looked at, and nothing else, in the order in which it is told."""
     section = (DOCS / "doctor.md").read_text(encoding="utf-8").split("## Checks", 1)[1]
     assert re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE) == list(Check)
+
+
+def test_settings_of_ssh_that_are_not_honoured_are_documented() -> None:
+    """The table of the ssh configuration names each one that gets a warning."""
+    (line,) = [line for line in SSH.splitlines() if line.startswith("| `CanonicalizeHostname`")]
+    assert {word.lower() for word in re.findall(r"`(\w+)`", line)} == set(directives.OTHERS)
+    honoured = SSH[SSH.index("Honoured: ") : SSH.index("| what stands there |")]
+    assert {word.lower() for word in re.findall(r"`(\w+)`", honoured)} >= directives.HONOURED

@@ -54,6 +54,35 @@ NOT_NEEDED = frozenset(
     }
 )
 
+OF_NO_EFFECT = frozenset(
+    {
+        # Deprecated, or unsupported since long: ssh passes over them.
+        *(
+            "protocol",
+            "cipher",
+            "fallbacktorsh",
+            "globalknownhostsfile2",
+            "userknownhostsfile2",
+            "rhostsauthentication",
+        ),
+        *("useroaming", "usersh", "useprivilegedport", "afstokenpassing", "kerberosauthentication", "smartcarddevice"),
+        *("kerberostgtpassing", "rsaauthentication", "rhostsrsaauthentication", "compressionlevel"),
+        # Of the versions that distributions patch; they concern GSSAPI, and servers.
+        *("gssapitrustdns", "gssapiclientidentity", "gssapiserveridentity", "gssapirenewalforcesrekey"),
+        *("gssapikexalgorithms", "debianbanner", "useblacklistedkeys"),
+    }
+)
+"""What ssh knows and does nothing with, or what is about ways to log in that are not used here."""
+
+SEVERAL_WORDS = frozenset(
+    {
+        *("host", "match", "include", "userknownhostsfile", "globalknownhostsfile", "rekeylimit", "sendenv", "setenv"),
+        *("localforward", "remoteforward", "dynamicforward", "canonicaldomains", "canonicalizepermittedcnames"),
+        *("permitremoteopen", "ipqos", "addkeystoagent", "channeltimeout", "logverbose"),
+    }
+)
+"""Settings that may have several words; to all others ssh takes one."""
+
 OTHERS: dict[str, str | None] = {
     "canonicalizehostname": "no",
     "casignaturealgorithms": None,
@@ -62,7 +91,11 @@ OTHERS: dict[str, str | None] = {
     "proxyusefdpass": "no",
     "pubkeyauthentication": "yes",
     "refuseconnection": None,
+    "rsaminsize": None,
     "requiredrsasize": None,
     "verifyhostkeydns": "no",
 }
 """What ssh knows besides, and the value that changes nothing."""
+
+KNOWN = HONOURED | NOT_NEEDED | OF_NO_EFFECT | OTHERS.keys() | {"host", "match", "include"}
+"""What ssh knows; it refuses anything else."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleetmem import children
+from fleetmem.connect.directives import KNOWN, SEVERAL_WORDS
 from fleetmem.errors import ConfigError, reason_of
 
 log = logging.getLogger("fleetmem.connect")
@@ -31,6 +32,15 @@ _WHOLE_LINE = frozenset({"proxycommand", "localcommand", "remotecommand", "known
 _REPEATABLE = frozenset({"identityfile", "certificatefile"})
 _ALIASES = {
     "pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms",
+    "hostbasedkeytypes": "hostbasedacceptedalgorithms",
+    "hostbasedacceptedkeytypes": "hostbasedacceptedalgorithms",
+    "identityfile2": "identityfile",
+    "keepalive": "tcpkeepalive",
+    "protocolkeepalives": "serveraliveinterval",
+    "setuptimeout": "serveraliveinterval",
+    "dsaauthentication": "pubkeyauthentication",
+    "skeyauthentication": "kbdinteractiveauthentication",
+    "tisauthentication": "kbdinteractiveauthentication",
     "challengeresponseauthentication": "kbdinteractiveauthentication",
 }
 _WITHOUT_ARGUMENT = frozenset({"all", "canonical", "final"})
@@ -154,7 +164,8 @@ class SshConfig:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         """Reads the files, the stronger one first: `~/.ssh/config`, then the system's."""
-        self._blocks = [block for path in paths for block in _Reader(_include_folder(path)).read(path.expanduser(), 0)]
+        reader = _Reader()
+        self._blocks = [block for path in paths for block in reader.read(path.expanduser(), 0, _include_folder(path))]
         self._has_final = any(criterion.attribute == "final" for criterion in _all_criteria(self._blocks))
         self._exec_results: dict[str, bool] = {}
 
@@ -346,12 +357,17 @@ def _all_criteria(blocks: Iterable[_Block]) -> Iterator[_Criterion]:
 
 
 class _Reader:
-    """Turns files into blocks."""
+    """Turns files into blocks. What ssh refuses is refused, also below a Host that is none of ours."""
 
-    def __init__(self, include_folder: Path) -> None:
-        self._include_folder = include_folder
+    def __init__(self) -> None:
+        self._ignored: str | None = None
 
-    def read(self, path: Path, depth: int) -> list[_Block]:
+    def read(self, path: Path, depth: int, include_folder: Path) -> list[_Block]:
+        """Returns the blocks of a file, and of what it includes.
+
+        Raises:
+            ConfigError: it cannot be read, or ssh would not take it.
+        """
         if depth > _DEEPEST_INCLUDE:
             raise ConfigError(f"ssh configuration {path}: files include each other {_DEEPEST_INCLUDE} deep")
         try:
@@ -366,19 +382,44 @@ class _Reader:
             if setting.keyword in ("host", "match"):
                 blocks.append(_Block(_parse_criteria(setting)))
             elif setting.keyword == "include":
-                blocks[-1].items += [self.read(included, depth + 1) for included in self._find(setting)]
-            else:
+                found = _find(setting, include_folder)
+                blocks[-1].items += [self.read(included, depth + 1, include_folder) for included in found]
+            elif self._is_known(setting):
                 blocks[-1].items.append(setting)
         return blocks
 
-    def _find(self, setting: Setting) -> Iterator[Path]:
-        for argument in setting.arguments:
-            pattern = os.path.expanduser(os.path.expandvars(argument))  # noqa: PTH111 - of a pattern, not a path
-            yield from (
-                Path(found)
-                for found in sorted(glob.glob(str(self._include_folder / pattern)))  # noqa: PTH207 - absolute ones, too
-                if os.path.isfile(found)  # noqa: PTH113
+    def _is_known(self, setting: Setting) -> bool:
+        """Returns whether ssh has such a setting; not one that IgnoreUnknown passes over, which holds from its line on.
+
+        Raises:
+            ConfigError: ssh has none, or one with fewer words.
+        """
+        if setting.keyword == "ignoreunknown" and self._ignored is None:
+            self._ignored = setting.arguments[0].lower()
+        if setting.keyword not in KNOWN:
+            if self._ignored is not None and matches_list(setting.keyword, self._ignored):
+                return False
+            raise ConfigError(
+                f"ssh configuration {setting.place}: bad configuration option {setting.name}: ssh refuses it, too; "
+                f"`IgnoreUnknown {setting.name}` above it passes over it"
             )
+        if len(setting.arguments) > 1 and setting.keyword not in SEVERAL_WORDS:
+            raise ConfigError(
+                f"ssh configuration {setting.place}: extra words behind {setting.name} {setting.arguments[0]!r}: "
+                f"{' '.join(setting.arguments[1:])!r}"
+            )
+        return True
+
+
+def _find(setting: Setting, include_folder: Path) -> Iterator[Path]:
+    """Yields the files that an Include line means."""
+    for argument in setting.arguments:
+        pattern = os.path.expanduser(os.path.expandvars(argument))  # noqa: PTH111 - of a pattern, not a path
+        yield from (
+            Path(found)
+            for found in sorted(glob.glob(str(include_folder / pattern)))  # noqa: PTH207 - absolute ones, too
+            if os.path.isfile(found)  # noqa: PTH113
+        )
 
 
 def _parse_line(line: str, place: Place) -> Setting | None:

@@ -62,8 +62,8 @@ class Values:
         return self._read(keyword, int)
 
     def seconds(self, keyword: str) -> float | None:
-        """Returns a time."""
-        return self._read(keyword, _seconds)
+        """Returns a time; none of `none`."""
+        return self._read(keyword, lambda text: None if text.lower() == "none" else _seconds(text))
 
     def family(self) -> int:
         """Returns the addresses to connect to (socket.AF_*)."""

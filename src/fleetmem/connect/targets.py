@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from fleetmem.connect.directives import HONOURED, NOT_NEEDED, OTHERS
+from fleetmem.connect.directives import OTHERS
 from fleetmem.connect.settings import (
     CONNECT_SECONDS,
     KEEPALIVE_SECONDS,
@@ -19,7 +19,7 @@ from fleetmem.connect.settings import (
     SshSettings,
     parse_jumps,
 )
-from fleetmem.connect.ssh_config import Answer, Setting, SshConfig, matches_list
+from fleetmem.connect.ssh_config import Answer, Setting, SshConfig
 from fleetmem.connect.ssh_values import Values
 from fleetmem.connect.target import Access, Identities, KeyOrigin, Target, Trust, entry_name
 from fleetmem.errors import ConfigError, UsageError
@@ -93,21 +93,17 @@ class Targets:
 
     def _ask(self, name: str, user: str | None, port: int | None) -> Answer:
         answer = self._config.ask(name, user, port)
-        ignored = answer.get("ignoreunknown")
         for setting in answer:
-            if setting.keyword not in HONOURED and setting.keyword not in NOT_NEEDED:
-                self._tell_ignored(setting, ",".join(ignored.arguments) if ignored else "")
+            if setting.keyword in OTHERS:
+                self._tell_ignored(setting)
         return answer
 
-    def _tell_ignored(self, setting: Setting, unknown_but_ignored: str) -> None:
+    def _tell_ignored(self, setting: Setting) -> None:
         """Warns about a setting that would matter, once for the whole fleet."""
         if setting.keyword in self._told:
             return
         self._told.add(setting.keyword)
-        if setting.keyword not in OTHERS:
-            if not matches_list(setting.keyword, unknown_but_ignored.lower()):
-                log.warning("ssh configuration %s: there is no setting %s", setting.place, setting.name)
-        elif setting.arguments[0].lower() != OTHERS[setting.keyword]:
+        if setting.arguments[0].lower() != OTHERS[setting.keyword]:
             log.warning("ssh configuration %s: %s is not honoured", setting.place, setting.name)
 
     def _way(self, answer: Answer, jumps: tuple[JumpSpec, ...] | None) -> tuple[tuple[Target, ...], str | None]:

@@ -219,8 +219,8 @@ Host web*
   VerifyHostKeyDNS no
   ControlMaster auto
   AddKeysToAgent yes
-  Frobnicate 7
   UseKeychain yes
+  Protocol 2
   IgnoreUnknown Wobble*,Other
   Wobbler 1
 Host db*
@@ -234,8 +234,26 @@ Host db*
     assert sorted(message.partition("ssh_config ")[2] for message in caplog.messages) == [
         "line 3: KnownHostsCommand is not honoured",
         "line 4: CanonicalizeHostname is not honoured",
-        "line 8: there is no setting Frobnicate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Hots db*\n  User x\n", "line 1: bad configuration option Hots: ssh refuses it, too; `IgnoreUnknown Hots`"),
+        ("Host other\n  Frobnicate 7\n", "line 2: bad configuration option Frobnicate"),
+        ("Wobbler 1\nIgnoreUnknown Wobble*\n", "line 1: bad configuration option Wobbler"),
+        ("HostName a b\n", "line 1: extra words behind HostName 'a': 'b'"),
+        ("User a b # c\n", "line 1: extra words behind User 'a': 'b'"),
+        ("User\n", "line 1: User has no value"),
+    ],
+)
+def test_what_ssh_refuses_is_refused(config: Path, text: str, message: str) -> None:
+    """Whichever host it is for: a typo in `Host` would give its settings to every host."""
+    config.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Targets(ReachSettings(config_paths=(config,)))
+    assert f"ssh configuration {config} {message}" in str(caught.value)
 
 
 def test_no_is_not_insecure(config: Path, caplog: pytest.LogCaptureFixture) -> None:
