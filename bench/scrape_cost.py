@@ -46,7 +46,7 @@ def samples(processes: int) -> Iterator[Sample]:
         memory = HostMemory(2**33, 2**32, 2**30, 2**30, 0, "boot")
         shaped = Shaped(memory, len(rows), frozenset([Detail.PROCESS]), rows, (), None, None, {})
         host = Host(f"web{number:04}.example.com", f"10.0.{number // 250}.{number % 250}")
-        yield Sample(host, 1_700_000_000.0, 0.05, 15_000, shaped)
+        yield Sample(host, 1_700_000_000.0, 0.05, 15_000, shaped, slot_unix_seconds=1_700_000_000.0)
 
 
 class _Plain(Collector):

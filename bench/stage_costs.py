@@ -59,7 +59,7 @@ def stage_ms(frame: bytes, host: Host, changed_share: float) -> dict[str, float]
         laps.lap("frame", partial(_read, reader, request_id, variant))
         snapshot = laps.lap("parse", partial(parser.parse, variant))
         shaped = laps.lap("shape", partial(shaper.shape, snapshot, 0.0))
-        sample = Sample(host, 0.0, 0.01, len(variant), shaped)
+        sample = Sample(host, 0.0, 0.01, len(variant), shaped, slot_unix_seconds=0.0)
         text = laps.lap("series and format", partial(series.update, sample)).text
         laps.lap("cut", partial(formats.cut_lines, text, MAX_DATAGRAM_BYTES))
     return laps.medians()

@@ -51,6 +51,12 @@ class Request(Enum):
     """answered by `Progress.STOPPED`, and when all is delivered by a last `Report`, and the end of the worker"""
 
 
+class Settle(NamedTuple):
+    """To a worker: report, with this cycle and all before it, whether all their slots are settled or not."""
+
+    cycle: int
+
+
 class Progress(Enum):
     """From a worker, beside outcomes, log lines and reports."""
 

@@ -53,15 +53,16 @@ class Collector(Members):
         self.sinks = list(sinks)
         self._make_request = make_request
 
-    async def sample(self, host: Host, *, is_last: bool = False) -> Outcome:
+    async def sample(self, host: Host, slot_unix_seconds: float | None = None, *, is_last: bool = False) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle, also after a bug.
 
         Args:
             host: which.
+            slot_unix_seconds: the time of its slot; None for the moment of asking.
             is_last: whether there is no other cycle: then a failure speaks of no next attempt.
         """
         begun_unix_seconds, begun = time.time(), time.monotonic()
-        stage = Stage.COMMAND
+        slot, stage = slot_unix_seconds or begun_unix_seconds, Stage.COMMAND
         try:
             member, shaper = self._member(host)
             answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
@@ -70,15 +71,18 @@ class Collector(Members):
             stage = Stage.SHAPE
             shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
             seconds = time.monotonic() - begun
-            outcome: Outcome = Sample(host, answer.asked_unix_seconds, seconds, len(answer.frame), shaped)
+            asked, size = answer.asked_unix_seconds, len(answer.frame)
+            outcome: Outcome = Sample(host, asked, seconds, size, shaped, slot_unix_seconds=slot_unix_seconds or asked)
         except HostError as error:
             seconds = time.monotonic() - begun
             message = error.message if is_last else error.with_wait()
-            outcome = Failure(host, begun_unix_seconds, seconds, error.stage, error.kind, message, error.cause)
+            why = error.stage, error.kind, message, error.cause
+            outcome = Failure(host, begun_unix_seconds, seconds, *why, slot_unix_seconds=slot)
         except Exception as bug:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
             seconds = time.monotonic() - begun
             ours = await self._begin_anew(host, stage, bug)
-            outcome = Failure(host, begun_unix_seconds, seconds, ours.stage, ours.kind, ours.message)
+            why = ours.stage, ours.kind, ours.message, None
+            outcome = Failure(host, begun_unix_seconds, seconds, *why, slot_unix_seconds=slot)
         for sink in self.sinks:
             try:
                 sink.put(outcome)

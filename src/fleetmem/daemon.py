@@ -10,12 +10,12 @@ What it comes to is kept in the fleet's `Health`, which its pages show, and told
 
 import asyncio
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,11 +28,12 @@ from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
 from fleetmem.reading import READ_SECONDS, prepare_aside, read_aside
 from fleetmem.report import add_up
-from fleetmem.sampler import Begin, Listener, Sampler, SamplerSpec
-from fleetmem.schedule import Grid
+from fleetmem.sampler import Listener, Sampler, SamplerSpec, elapsed_seconds
+from fleetmem.schedule import Grid, GridClock
 from fleetmem.selfstats import SelfStats
 from fleetmem.stop_watch import StopWatch
 from fleetmem.systemd import ServiceManager
+from fleetmem.turns import limit_cycles
 from fleetmem.worker_process import WorkerProcess
 
 log = logging.getLogger("fleetmem.daemon")
@@ -42,6 +43,9 @@ _T = TypeVar("_T")
 _READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins later
 _STOP_WORKERS_SECONDS = 0.5
 _SHUT_DOWN_SECONDS = 4.4  # sinks may take 4.3; a worker that hangs is killed then
+_FIRST_WAIT_SECONDS = 0.05  # for outcomes of a cycle that is over; doubled each time
+_LONGEST_SLEEP_SECONDS = 1.0
+_LATE_SECONDS = 10.0  # after the end of a cycle, where an interval is shorter
 _ANSWER_SHARE = 0.5  # of an interval: so long workers may take to tell of it
 
 
@@ -112,10 +116,16 @@ class Daemon:
         self._manager = manager or ServiceManager({})
         self._health = fleet.health
         self._on_outcome = on_outcome
-        self._grid = _new_grid(fleet)
+        self._grid = _grid_of(fleet)
+        self._generation = 0
+        self._sample_seconds = fleet.longest_sample_seconds
+        self._clock = GridClock(elapsed_seconds(), time.time())
+        self._cycle: int | None = None  # which is told next
         orders = self._share_out(fleet, workers) if workers > 1 else []
         self._bugs = fleet.collector.bugs
-        self._workers = [WorkerProcess(number, each, self._add, self._bugs) for number, each in enumerate(orders, 1)]
+        self._workers = [
+            WorkerProcess(number, each, self._add, self._unix, self._bugs) for number, each in enumerate(orders, 1)
+        ]
         self._sampler = Sampler(fleet, self._grid_here, on_outcome, is_strict=is_strict)
         self._inventory = fleet.inventory
         self._is_untaken = False  # what the inventory had last
@@ -137,16 +147,16 @@ class Daemon:
     async def _run(self) -> None:
         log.info("sampling %s%s%s", _plan(self._fleet), self._shares(), _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
-            members = [group.create_task(self._sampler.run(self._begin()))]
+            members = [group.create_task(self._sampler.run())]
             members += [group.create_task(worker.run()) for worker in self._workers]
             watchdog = group.create_task(self._manager.feed_watchdog(lambda: self._health.is_alive))
             memory = group.create_task(keep_in_huge_pages())
             try:
                 if self._workers:
                     await self._wait_for_workers()
-                    begin = self._begin()
+                    begin_unix_seconds = self._unix()
                     for worker in self._workers:
-                        worker.begin(begin.start_seconds)
+                        worker.begin(begin_unix_seconds)
                 self._manager.started(_plan(self._fleet))
                 while not self._stopping.is_set():
                     if change := await self._follow_until_change():
@@ -170,11 +180,14 @@ class Daemon:
         for worker in self._workers:
             await worker.ready.wait()
 
-    def _begin(self) -> Begin:
-        """Lets the grid start now."""
-        start_seconds = time.monotonic()
-        self._grid = self._grid._replace(start_seconds=start_seconds)
-        return Begin(start_seconds, start_seconds)
+    def _unix(self) -> float:
+        """Returns the grid's time."""
+        now = elapsed_seconds()
+        if self._clock.follow(now, time.time(), self._grid.interval_seconds):
+            self._cycle = None
+            for worker in self._workers:
+                worker.move()
+        return self._clock.unix(now)
 
     def stop(self) -> None:
         """Ends `run`, as SIGTERM does."""
@@ -187,7 +200,7 @@ class Daemon:
 
     async def _follow_until_change(self) -> Change | None:
         """Works beside the sampling until it is time to stop, or there is a new configuration, which is returned."""
-        self._health.begin(self._grid.interval_seconds, self._fleet.longest_sample_seconds)
+        self._health.begin(self._grid.interval_seconds, self._sample_seconds)
         async with asyncio.TaskGroup() as group:
             stop, reload = group.create_task(self._stopping.wait()), group.create_task(self._next_change())
             others = [stop, reload, group.create_task(self._report_cycles())]
@@ -224,26 +237,63 @@ class Daemon:
             return
         new = assemble(prepared, old, self._inventory)
         async with self._replacing:
-            await self._take(new, self._grid.with_hosts(new.hosts))
+            await self._take(new, _grid_of(new))
         came, gone = len(set(new.hosts) - set(old.hosts)), len(set(old.hosts) - set(new.hosts))
         log.info("inventory taken: %d hosts, %d are new, %d are gone", len(new.hosts), came, gone)
 
     async def _report_cycles(self) -> None:
-        """At the end of each interval: one line of what it came to, and the collector's own counters to the sinks."""
-        grid = self._grid  # another one comes with a reload, which begins this anew
-        for cycle in count(grid.cycle_of(time.monotonic())):
-            await asyncio.sleep(grid.end_of(cycle) - time.monotonic())
-            await self._ask_workers(grid.interval_seconds * _ANSWER_SHARE)
-            with self._bugs.caught("report"):
-                self._tell()
+        """After each cycle: one line of what it came to, and the collector's own counters to the sinks.
 
-    async def _ask_workers(self, seconds: float) -> None:
+        That is as soon as all its slots are settled, or when its time is over. What comes later counts in the next one.
+        """
+        while True:
+            cycle = self._cycle = self._next_cycle()
+            while self._unix() < self._grid.end_of(cycle) and self._cycle == cycle:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(min(_LONGEST_SLEEP_SECONDS, self._grid.end_of(cycle) - self._clock_unix()))
+            if self._cycle == cycle:  # else the clock has been set
+                await self._wait_for_outcomes(cycle)
+                with self._bugs.caught("report"):
+                    self._tell(cycle)
+                self._cycle = cycle + 1
+
+    def _clock_unix(self) -> float:
+        return self._clock.unix(elapsed_seconds())
+
+    def _next_cycle(self) -> int:
+        """Returns the cycle that is told next: the one after the last, unless that is long ago."""
+        current = self._grid.cycle_of(self._unix())
+        oldest = current - 1 - math.ceil(self._late_seconds / self._grid.interval_seconds)
+        return current if self._cycle is None else max(oldest, min(self._cycle, current))
+
+    @property
+    def _late_seconds(self) -> float:
+        """How long after its end a cycle is told at the latest."""
+        interval, most = self._grid.interval_seconds, max(self._grid.interval_seconds, _LATE_SECONDS)
+        return min(most, limit_cycles(interval, self._sample_seconds) * interval)
+
+    async def _wait_for_outcomes(self, cycle: int) -> None:
+        interval, wait_seconds = self._grid.interval_seconds, _FIRST_WAIT_SECONDS
+        until = self._grid.end_of(cycle) + self._late_seconds
+        while True:
+            await self._ask_workers(interval * _ANSWER_SHARE)
+            left_seconds = until - self._unix()
+            if self._has_told(cycle) or left_seconds <= 0 or self._cycle != cycle:
+                break
+            await asyncio.sleep(min(wait_seconds, left_seconds, interval / 4))
+            wait_seconds = min(2 * wait_seconds, _LONGEST_SLEEP_SECONDS)
+        if not self._has_told(cycle):
+            await self._ask_workers(interval * _ANSWER_SHARE, cycle)
+
+    def _has_told(self, cycle: int) -> bool:
+        return self._sampler.open_from > cycle and all(worker.has_told(cycle) for worker in self._workers)
+
+    async def _ask_workers(self, seconds: float, until: int | None = None) -> None:
         async with asyncio.TaskGroup() as group:
             for worker in self._workers:
-                group.create_task(worker.ask(seconds))
+                group.create_task(worker.ask(seconds, until))
 
-    def _tell(self) -> None:
-        here, told = self._sampler.report(), [worker.report() for worker in self._workers]
+    def _tell(self, cycle: int) -> None:
+        here, told = self._sampler.report(cycle), [worker.report(cycle) for worker in self._workers]
         workers = [state for state, _report in told]
         report = add_up([here, *(report for _state, report in told)])
         log.info("%s", report.cycle.line(), extra=report.cycle.facts())
@@ -259,7 +309,7 @@ class Daemon:
             usage=report.usage,
             workers=sum(worker.pid is not None for worker in workers) if workers else 1,
             workers_restarted_total=sum(worker.restarts_total for worker in workers),
-            unix_seconds=time.time(),
+            unix_seconds=cycle * self._grid.interval_seconds,
         )
         self._sampler.put_stats(shipped)
 
@@ -296,7 +346,8 @@ class Daemon:
         if change.settings.run.workers != self._fleet.settings.run.workers:
             log.warning("run.workers is taken with the next start; until then there are as many as before")
         self._inventory = change.inventory
-        await self._take(new, _new_grid(new))
+        self._generation += 1
+        await self._take(new, _grid_of(new))
         log.info("configuration taken: %s%s%s", _plan(new), self._shares(), _destinations(new))
         if not self._stopping.is_set():
             self._manager.started(_plan(new))
@@ -306,7 +357,9 @@ class Daemon:
         self._manager.started("configuration not taken, the old one stays; the log says why")
 
     async def _take(self, new: Fleet, grid: Grid) -> None:
-        self._grid = grid
+        if grid.interval_seconds != self._grid.interval_seconds:
+            self._cycle = None
+        self._grid, self._sample_seconds = grid, new.longest_sample_seconds
         self._is_untaken = False
         if self._workers:
             for worker, orders in zip(self._workers, self._share_out(new, len(self._workers)), strict=True):
@@ -321,7 +374,8 @@ class Daemon:
     def _share_out(self, fleet: Fleet, workers: int) -> list[Orders]:
         levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}
         forwards = bool(fleet.single_sinks) or self._on_outcome is not None
-        specs = [SamplerSpec(share, self._grid.share(share.hosts)) for share in fleet.spec.shares(workers)]
+        grid, generation = self._grid, self._generation
+        specs = [SamplerSpec(share, grid.share(share.hosts), generation) for share in fleet.spec.shares(workers)]
         return [Orders(spec, forwards, fleet.reach.passphrases, levels) for spec in specs]
 
     def _shares(self) -> str:
@@ -347,12 +401,13 @@ class Daemon:
         for worker in self._workers if late else ():
             worker.kill()
         await asyncio.wait(members)
-        reports = [self._sampler.report(), *(worker.report()[1] for worker in self._workers)]
+        cycle = self._grid.cycle_of(self._unix())
+        reports = [self._sampler.report(), *(worker.report(cycle)[1] for worker in self._workers)]
         totals = {sink.name: sink.counters for sink in add_up(reports).sinks}
         points = {f"{name}_points_sent": stats.points_sent_total for name, stats in totals.items()}
         datagrams = {f"{name}_datagrams_sent": stats.datagrams_sent_total for name, stats in totals.items()}
         log.info("stopped", extra=points | datagrams)
 
 
-def _new_grid(fleet: Fleet) -> Grid:
-    return Grid(time.monotonic(), fleet.settings.run.interval_seconds, {}).with_hosts(fleet.hosts)
+def _grid_of(fleet: Fleet) -> Grid:
+    return Grid.of(fleet.settings.run.interval_seconds, fleet.hosts)

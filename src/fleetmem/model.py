@@ -48,6 +48,7 @@ COLLECTOR_MEASURES = (
     "late_p50_seconds",
     "late_p99_seconds",
     "late_highest_seconds",
+    "slots_total",
     "cycles_missed_total",
     "handshakes_total",
     "reconnects_total",
@@ -216,6 +217,8 @@ class Sample:
         collect_seconds: from asking (and connecting, where that was needed) to the parsed frame.
         received_bytes: size of the frame on the wire, before encryption.
         shaped: the data.
+        slot_unix_seconds: the time of its slot on the grid, which its points carry; the moment of asking where there is
+            no grid.
     """
 
     host: Host
@@ -223,6 +226,7 @@ class Sample:
     collect_seconds: float
     received_bytes: int
     shaped: Shaped
+    slot_unix_seconds: float = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,7 @@ class Failure:
     kind: Kind
     message: str
     cause: Cause | None = None
+    slot_unix_seconds: float = field(kw_only=True)
 
 
 Outcome = Sample | Failure
@@ -261,7 +266,7 @@ class CollectorStats:
 
     Attributes:
         collector: which collector, as a legal name.
-        taken_unix_seconds: when.
+        taken_unix_seconds: the begin of the cycle that they describe.
         counters: all of them.
     """
 

@@ -1,9 +1,10 @@
 """What a sampler tells of itself, and what several of them come to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
+from fleetmem.cycles import merged
 from fleetmem.selfstats import CycleStats
 from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.usage import Usage
@@ -24,9 +25,9 @@ class Report:
     """What a sampler tells.
 
     Attributes:
-        start_seconds: of the grid that it samples by.
-        cycle: what happened since it told last.
-        in_flight: samples begun and not ended.
+        interval_seconds: of the grid that it samples by.
+        cycles: what happened in cycles that it had not told of.
+        open_from: the first cycle that has more to come.
         totals: since its start.
         hosts_kept_apart: names of hosts that have a hash, as they would be another's otherwise.
         commands_kept_apart: likewise, of commands.
@@ -34,21 +35,25 @@ class Report:
         sinks: the state of its own.
     """
 
-    start_seconds: float
-    cycle: CycleStats = field(default_factory=CycleStats)
-    in_flight: int = 0
+    interval_seconds: float
+    cycles: Mapping[int, CycleStats] = field(default_factory=dict)
+    open_from: int = 0
     totals: Totals = field(default_factory=Totals)
     hosts_kept_apart: int = 0
     commands_kept_apart: int = 0
     usage: Usage | None = None
     sinks: tuple[SinkState, ...] = ()
 
+    @property
+    def cycle(self) -> CycleStats:
+        """What happened in all of these cycles."""
+        return merged(self.cycles.values())
+
     def after_end(self) -> "Report":
         """Returns what is left of it when the process is gone: totals, which must not fall."""
         return replace(
             self,
-            cycle=CycleStats(),
-            in_flight=0,
+            cycles={},
             hosts_kept_apart=0,
             commands_kept_apart=0,
             usage=self.usage and _only_totals(self.usage),
@@ -62,14 +67,15 @@ def add_up(reports: Sequence[Report]) -> Report:
     Raises:
         IndexError: there is none.
     """
-    cycle = CycleStats()
+    cycles: dict[int, CycleStats] = {}
     for report in reports:
-        cycle.merge(report.cycle)
+        for number, stats in report.cycles.items():
+            cycles.setdefault(number, CycleStats()).merge(stats)
     usages = [report.usage for report in reports if report.usage]
     return Report(
-        reports[0].start_seconds,
-        cycle,
-        sum(report.in_flight for report in reports),
+        reports[0].interval_seconds,
+        cycles,
+        min(report.open_from for report in reports),
         _sum([report.totals for report in reports]),
         max(report.hosts_kept_apart for report in reports),  # all know the names of all hosts
         sum(report.commands_kept_apart for report in reports),

@@ -1,7 +1,7 @@
 """What samples a fleet: each host in its slots, its outcomes to the sinks.
 
-           HostTasks: one task per host ──> Collector.sample ──> outcome ──> counters, log, listener
-             ^ places of a `Grid`                  └──> sinks, each with a task of its own
+           Turns: who is asked when ──> Collector.sample ──> outcome ──> counters of its cycle, log, listener
+             ^ slots of a `Grid`               └──> sinks, each with a task of its own
 
 A sampler is made from plain values, a clock and a listener. It touches no signal, no global and no terminal, so that a
 process, a thread or another machine can own it. Who owns it tells it what to sample, and asks it for its `Report`.
@@ -10,7 +10,7 @@ process, a thread or another machine can own it. Who owns it tells it what to sa
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -18,21 +18,30 @@ from typing import NamedTuple
 from fleetmem.bugs import Bugs
 from fleetmem.build import Fleet, FleetSpec, assemble, build
 from fleetmem.connect.keys import AskPassphrase
+from fleetmem.cycles import Cycles
 from fleetmem.errors import SinkError
 from fleetmem.failure_log import FailureLog
-from fleetmem.host_tasks import HostTasks
 from fleetmem.model import CollectorStats, Host, Outcome
 from fleetmem.reading import prepare_aside
 from fleetmem.report import Report, Totals
-from fleetmem.schedule import Grid, Schedule, Slot
-from fleetmem.selfstats import CycleStats
+from fleetmem.schedule import Grid, GridClock
 from fleetmem.sinks.sink import Service, Sink, SinkState, SinkStats
+from fleetmem.turns import Flight, Turns
 from fleetmem.usage import own_usage
 
 log = logging.getLogger("fleetmem.daemon")
 
 DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
 _DISCONNECT_SECONDS = 4.0
+_LONGEST_SLEEP_SECONDS = 1.0  # the wall clock is looked at so often, at least
+_SHORTEST_SLEEP_SECONDS = 0.001
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def elapsed_seconds() -> float:
+    """Returns the time of a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    return time.clock_gettime(_CLOCK)
+
 
 Listener = Callable[[Outcome], None]
 """Is called with each outcome."""
@@ -45,22 +54,22 @@ class SamplerSpec:
     Attributes:
         fleet: hosts, and how to reach, ask and shape them, and where to send that.
         grid: when they are sampled.
+        generation: of the configuration; the same one where only hosts are different.
     """
 
     fleet: FleetSpec
     grid: Grid
+    generation: int = 0
 
 
 class Begin(NamedTuple):
     """When a sampler begins, where it has been made before that is known, or takes the place of another one.
 
     Attributes:
-        start_seconds: of the grid.
-        from_seconds: slots from then on are its own.
+        from_unix_seconds: slots from then on are its own.
     """
 
-    start_seconds: float
-    from_seconds: float
+    from_unix_seconds: float
 
 
 class Sampler:
@@ -68,9 +77,10 @@ class Sampler:
 
     Args:
         fleet: which.
-        grid: when each host is sampled; those without a place are not.
+        grid: when each host is sampled; those without a phase are not.
         on_outcome: called with each outcome.
-        now: the clock of the grid.
+        now: a clock that nobody sets.
+        wall: the wall clock, which slots go by.
         is_strict: bugs surface, for tests; else each costs one host, or one sink, what it happened to.
     """
 
@@ -79,7 +89,8 @@ class Sampler:
         fleet: Fleet,
         grid: Grid,
         on_outcome: Listener | None = None,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = elapsed_seconds,
+        wall: Callable[[], float] = time.time,
         *,
         is_strict: bool = False,
     ) -> None:
@@ -90,12 +101,16 @@ class Sampler:
         self._grid = grid
         self._on_outcome = on_outcome
         self._now = now
+        self._wall = wall
         self._failures = FailureLog()
-        self._cycle = CycleStats()
-        self._in_flight: set[Host] = set()
+        self._cycles = Cycles()
+        self._generation = 0
+        self._limit_seconds = fleet.longest_sample_seconds
+        self._turns: Turns | None = None
+        self._flights: dict[Host, asyncio.Task[None]] = {}
+        self._timer: asyncio.Handle | None = None
         self._services: dict[Service, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._tasks: HostTasks | None = None
         self._taking = asyncio.Lock()
         self._stopping = asyncio.Event()
 
@@ -107,7 +122,9 @@ class Sampler:
             UsageError: hosts, keys or the ssh configuration cannot be used.
             SinkError: the spool of a sink cannot be used.
         """
-        return cls(build(spec.fleet, ask_passphrase), spec.grid, on_outcome)
+        sampler = cls(build(spec.fleet, ask_passphrase), spec.grid, on_outcome)
+        sampler._generation = spec.generation
+        return sampler
 
     @property
     def fleet(self) -> Fleet:
@@ -123,42 +140,97 @@ class Sampler:
         """Samples until `stop`; then delivers what is queued and disconnects, within 5 s.
 
         Args:
-            begin: see there; None for all slots of the grid.
+            begin: see there; None for slots from now on.
         """
-        if begin:
-            self._grid = self._grid._replace(start_seconds=begin.start_seconds)
+        now = self._now()
+        clock = GridClock(now, self._wall())
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._begin_services()
-            self._tasks = HostTasks(group, self._sample_host)
-            self._tasks.replace(self._grid, begin.from_seconds if begin else self._grid.start_seconds)
+            from_unix_seconds = begin.from_unix_seconds if begin else clock.unix(now)
+            self._turns = Turns(self._grid, clock, self._limit_seconds, from_unix_seconds, self._cycles.miss)
+            self._take_turns()
             try:
                 await self._stopping.wait()
             finally:
-                await self._tasks.end()
+                await self._end_sampling()
                 await self._shut_down()
 
     async def stop(self) -> None:
         """Ends the sampling at once; `run` returns when all is delivered."""
-        if self._tasks:
-            await self._tasks.end()
+        await self._end_sampling()
         self._stopping.set()
 
-    async def _sample_host(self, host: Host, schedule: Schedule, slot: Slot) -> None:
-        while True:
-            await asyncio.sleep(slot.at_seconds - self._now())
-            late_seconds = self._now() - slot.at_seconds
-            self._in_flight.add(host)
-            try:  # an outcome has no name here: thousands would be kept until the next slots
-                self._add(await self._fleet.collector.sample(self._fleet.latest.get(host, host)), late_seconds)
-            finally:
-                self._in_flight.discard(host)
-            slot, missed = schedule.next_slot(slot, self._now())
-            self._cycle.missed += missed
+    async def _end_sampling(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer, self._turns = None, None
+        await self._cancel(set(self._flights))
 
-    def _add(self, outcome: Outcome, late_seconds: float) -> None:
+    async def _cancel(self, hosts: Set[Host]) -> None:
+        """Ends the samples of hosts, and waits until they have ended."""
+        tasks = [self._flights.pop(host) for host in hosts if host in self._flights]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _take_turns(self) -> None:
+        """Begins what is due, and comes back when something is again."""
+        turns, group = self._turns, self._group
+        if turns is None or group is None:
+            return
+        try:
+            now = self._follow_clock(turns)
+            for flight in turns.due(now):
+                self._flights[flight.host] = group.create_task(self._sample(flight))
+        except Exception as bug:  # noqa: BLE001 - a host may lose its slot, the fleet goes on
+            self._note_late(bug)
+        seconds = min(turns.next_at - self._now(), self._grid.interval_seconds / 4, _LONGEST_SLEEP_SECONDS)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(seconds, _SHORTEST_SLEEP_SECONDS), self._take_turns)
+
+    def _follow_clock(self, turns: Turns) -> float:
+        """Lets the grid follow the wall clock; returns the time."""
+        before, wall, now = self._now(), self._wall(), self._now()
+        if now - before < _SHORTEST_SLEEP_SECONDS and turns.clock.follow(now, wall, self._grid.interval_seconds):
+            log.warning("the clock has been set: the slots of all hosts follow it")
+            turns.move(now)
+            self._cycles.fold(self._grid.cycle_of(turns.clock.unix(now)))
+        return now
+
+    def _note_late(self, bug: Exception) -> None:
+        """Notes a bug in a callback of the loop; where bugs surface, in a task."""
+        if self._group:
+            self._group.create_task(self._surface(bug))
+
+    async def _surface(self, bug: Exception) -> None:
+        self._bugs.note("sampler", bug)
+
+    async def _sample(self, flight: Flight) -> None:
+        host, fleet = flight.host, self._fleet
+        try:
+            outcome = await fleet.collector.sample(fleet.latest.get(host, host), flight.slot_unix_seconds)
+            self._add(outcome, flight)
+        except Exception as bug:  # noqa: BLE001 - one slot is lost
+            self._bugs.note(f"host {host.name}", bug)
+        finally:
+            if self._turns:
+                self._turns.lose(flight, self._now())  # where there was no outcome
+            if self._flights.get(host) is asyncio.current_task():
+                del self._flights[host]
+
+    def _add(self, outcome: Outcome, flight: Flight) -> None:
         """Counts an outcome. It is not kept: thousands of hosts sleep until their next one."""
-        self._cycle.add(outcome, late_seconds, self._grid.seconds_of_cycle(self._now()))
+        turns = self._turns
+        if turns is None:
+            return
+        now = self._now()
+        cycle = turns.done(flight, now)
+        if cycle is not None:
+            cycle_seconds = turns.clock.unix(now) - cycle * self._grid.interval_seconds
+            self._cycles.of(cycle).add(outcome, flight.late_seconds, cycle_seconds)
+            self._wake(turns, now)
         try:
             self._failures.add(outcome)
             if self._on_outcome:
@@ -166,60 +238,68 @@ class Sampler:
         except Exception as bug:  # noqa: BLE001 - the host has its outcome, and so have the sinks
             self._bugs.note("output", bug)
 
+    def _wake(self, turns: Turns, now: float) -> None:
+        """Takes a turn that is due at once: that of a host whose sample was late."""
+        if turns.next_at <= now and self._timer:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_soon(self._take_turns)
+
     async def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> Fleet:
         """Returns the fleet of another spec, for `take`; what it takes is read while the sampling goes on.
 
-        With the same start of its grid only hosts are different.
+        With the same generation only hosts are different.
 
         Raises:
             UsageError, SinkError: see `of`; nothing has changed then.
         """
         fleet = spec.fleet
-        if spec.grid.start_seconds == self._grid.start_seconds:
+        if spec.generation == self._generation:
             fleet = replace(fleet, settings=self._fleet.settings)  # the very same: what came from it is kept
         prepared = await prepare_aside(fleet, ask_passphrase, self._fleet)
+        self._generation = spec.generation
         return assemble(prepared, self._fleet)
 
     async def take(self, fleet: Fleet, grid: Grid) -> None:
         """Takes a fleet in the place of the one that it was built from: its sinks begin, those that are gone end.
 
+        The sampling goes on meanwhile. Hosts that stay as they are keep their slots, and what is being sampled.
+
         Args:
             fleet: may have been built anew, with all that hosts and sinks have in common taken over.
-            grid: with the same start, hosts that stay as they are are sampled on without a word; with another one, all
-                begin anew.
+            grid: see `Turns.replace`.
         """
         async with self._taking:  # a fleet that is half in its place leaves connections behind
-            if self._tasks is None:
+            if self._turns is None and not self._stopping.is_set():
                 raise RuntimeError("takes a fleet before it runs")
-            old, self._fleet = self._fleet, fleet
-            begins_anew = grid.start_seconds != self._grid.start_seconds
-            self._grid = grid
-            if begins_anew:
-                await self._tasks.end()
-                missed, self._cycle = self._cycle.missed, CycleStats()  # hosts sampled anew must not count twice
-                self._cycle.missed = missed
-            else:
-                # What still logs in, by ways or for a probe that are no more, would leave a connection to nobody.
-                anew = old.collector.connected_hosts & grid.places.keys()
-                self._cycle.missed += len(self._in_flight & anew)
-                self._tasks.replace(grid, self._now(), anew)
+            old, self._fleet, self._limit_seconds = self._fleet, fleet, fleet.longest_sample_seconds
+            self._move_to(grid)
+            # What still logs in, by ways or for a probe that are no more, would leave a connection to nobody.
+            gone = self._flights.keys() - grid.phases.keys()
+            await self._cancel(gone | (self._flights.keys() & old.collector.connected_hosts))
             await self._replace(old, fleet)
-            if begins_anew and not self._stopping.is_set():
-                # Sinks that are gone may have taken seconds to drain; a slot is taken late as after a late sample.
-                from_seconds = max(grid.start_seconds, self._now() - grid.interval_seconds / 2)
-                self._cycle.missed += grid.slots_between(grid.start_seconds, from_seconds)
-                self._tasks.replace(grid, from_seconds)
+
+    def _move_to(self, grid: Grid) -> None:
+        has_moved = grid.interval_seconds != self._grid.interval_seconds
+        self._grid = grid
+        if self._turns is None:
+            return
+        now = self._now()
+        self._turns.replace(grid, now, self._limit_seconds)
+        if has_moved:
+            self._cycles.fold(grid.cycle_of(self._turns.clock.unix(now)))
+        self._wake(self._turns, now)
 
     async def _replace(self, old: Fleet, new: Fleet) -> None:
         self._failures.keep(new.hosts)
         self._sink_states.clear()
-        hosts = set(new.hosts)
+        hosts, services, sinks = set(new.hosts), old.services, old.collector.sinks
+        old.collector.sinks = new.collector.sinks  # for the samples that are under way
         async with asyncio.TaskGroup() as ending:  # side by side, for as long as that takes
-            for sink in old.collector.sinks:
+            for sink in sinks:
                 is_kept = sink in new.collector.sinks
                 with self._bugs.caught(f"sink {sink.name}"):  # the series of hosts that are gone end there
                     sink.replace_hosts(new.names, hosts if is_kept else set(), time.time())
-            for service in old.services:
+            for service in services:
                 if service not in new.services:
                     ending.create_task(self._end(service, self._services.pop(service)))
         self._begin_services()
@@ -235,15 +315,24 @@ class Sampler:
                 running = self._bugs.keep_running(f"output {service.address}", service.run)
                 self._services[service] = self._group.create_task(running)
 
-    def report(self) -> Report:
-        """Returns what happened since it was asked last, and how it is."""
-        cycle, self._cycle = self._cycle, CycleStats()
+    @property
+    def open_from(self) -> int:
+        """The first cycle that has slots which are not settled."""
+        return self._turns.open_from(self._now()) if self._turns else self._grid.cycle_of(self._wall()) + 1
+
+    def report(self, until: int | None = None) -> Report:
+        """Returns what happened since it was asked last, and how it is.
+
+        Args:
+            until: the last cycle to tell of, whether all its slots are settled or not; None for all that are.
+        """
         collector, reach = self._fleet.collector, self._fleet.reach
         sinks = tuple(map(self._state_of, collector.sinks))  # before the count of bugs
+        open_from = self.open_from if until is None else until + 1
         return Report(
-            self._grid.start_seconds,
-            cycle,
-            len(self._in_flight),
+            self._grid.interval_seconds,
+            self._cycles.take_before(open_from),
+            open_from,
             Totals(
                 collector.handshakes_total,
                 collector.reconnects_total,

@@ -1,9 +1,8 @@
-"""When each host is sampled: absolute times, so that delays do not add up. Pure."""
+"""When each host is sampled: slots on the wall clock, which are the same wherever a host is sampled from. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from heapq import heapify, heappush, heapreplace
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import NamedTuple
 
 from fleetmem.model import Host
@@ -12,108 +11,98 @@ BUNCH_SECONDS = 0.02
 """Hosts whose slots would be within this are sampled at once: the collector wakes up once for all of them, with warm
 caches (decision 0012)."""
 
+TOLERANCE_SECONDS = 0.01
+"""The grid leaves a difference to the wall clock alone that is no larger: two readings of a clock differ, too."""
 
-class Slot(NamedTuple):
-    """The time of one host in one cycle.
-
-    Attributes:
-        cycle: number of the cycle, from 0.
-        at_seconds: on the clock that the schedule was made with.
-    """
-
-    cycle: int
-    at_seconds: float
+_CATCH_UP = 0.1  # of the time that passes
+_HASH_BYTES = 8
 
 
-class Schedule:
-    """Slots of one host: `start + offset + cycle * interval`, whatever happens in between.
-
-    Args:
-        start_seconds: when cycle 0 of the fleet begins.
-        interval_seconds: between two cycles.
-        position: place of the host in the fleet, 0 <= position < 1: spreads hosts over the interval, in bunches.
-    """
-
-    def __init__(self, start_seconds: float, interval_seconds: float, position: float) -> None:
-        bunch = math.floor(position * interval_seconds / BUNCH_SECONDS)
-        self._first_at = start_seconds + bunch * BUNCH_SECONDS
-        self._interval_seconds = interval_seconds
-
-    def slot(self, cycle: int) -> Slot:
-        """Returns the slot of a cycle."""
-        return Slot(cycle, self._first_at + cycle * self._interval_seconds)
-
-    def first_slot(self, from_seconds: float) -> Slot:
-        """Returns the first slot that is not before a time: of a host that comes when the fleet is being sampled."""
-        return self.slot(max(0, math.ceil((from_seconds - self._first_at) / self._interval_seconds)))
-
-    def next_slot(self, after: Slot, now_seconds: float) -> tuple[Slot, int]:
-        """Returns the first slot after one that is not over yet, and how many were missed in between.
-
-        A slot that is late by less than half an interval is still taken: a small delay costs no cycle.
-        """
-        overdue = (now_seconds - after.at_seconds) / self._interval_seconds - 1
-        missed = max(0, math.ceil(overdue - 0.5))
-        return self.slot(after.cycle + 1 + missed), missed
+def phase_of(name: str, interval_seconds: float) -> float:
+    """Returns where in an interval a host has its slot: everywhere the same, whatever the rest of the fleet."""
+    digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=_HASH_BYTES).digest()
+    position = int.from_bytes(digest, "big") / (1 << 8 * _HASH_BYTES)
+    bunches = max(1, math.floor(interval_seconds / BUNCH_SECONDS + 1e-6))
+    return math.floor(min(position, 1 - 1e-9) * bunches) * min(BUNCH_SECONDS, interval_seconds)
 
 
 class Grid(NamedTuple):
-    """The slots of a fleet. Whoever has it finds the same ones, also who takes the place of another.
+    """The slots of a fleet: cycle * interval + phase, in seconds since 1970. Whoever has it finds the same ones.
 
     Attributes:
-        start_seconds: when cycle 0 begins, on a monotonic clock, which all processes of a machine share.
         interval_seconds: between two cycles.
-        places: of the hosts that are sampled, each one's position in an interval, 0 <= place < 1.
+        phases: of the hosts that are sampled, in seconds from the begin of a cycle.
     """
 
-    start_seconds: float
     interval_seconds: float
-    places: Mapping[Host, float]
+    phases: Mapping[Host, float]
 
-    def schedule(self, host: Host) -> Schedule:
-        """Returns the slots of a host."""
-        return Schedule(self.start_seconds, self.interval_seconds, self.places[host])
-
-    def cycle_of(self, now_seconds: float) -> int:
-        """Returns the number of the cycle of a time."""
-        return int((now_seconds - self.start_seconds) // self.interval_seconds)
-
-    def end_of(self, cycle: int) -> float:
-        """Returns when a cycle ends."""
-        return self.start_seconds + (cycle + 1) * self.interval_seconds
-
-    def seconds_of_cycle(self, now_seconds: float) -> float:
-        """Returns how long ago the cycle of a time began."""
-        return (now_seconds - self.start_seconds) % self.interval_seconds
+    @classmethod
+    def of(cls, interval_seconds: float, hosts: Iterable[Host]) -> "Grid":
+        """Returns the slots of these hosts."""
+        return cls(interval_seconds, {host: phase_of(host.name, interval_seconds) for host in hosts})
 
     def share(self, hosts: Iterable[Host]) -> "Grid":
         """Returns the slots of some of the hosts."""
-        return self._replace(places={host: self.places[host] for host in hosts})
+        return self._replace(phases={host: self.phases[host] for host in hosts})
 
-    def slots_between(self, from_seconds: float, to_seconds: float) -> int:
+    def slot(self, phase: float, cycle: int) -> float:
+        """Returns when the slot of a cycle is, for a phase."""
+        return cycle * self.interval_seconds + phase
+
+    def first_cycle(self, phase: float, unix_seconds: float) -> int:
+        """Returns the cycle of the first slot that is not before a time."""
+        return math.ceil((unix_seconds - phase) / self.interval_seconds - 1e-9)
+
+    def cycle_of(self, unix_seconds: float) -> int:
+        """Returns the number of the cycle of a time."""
+        return math.floor(unix_seconds / self.interval_seconds)
+
+    def end_of(self, cycle: int) -> float:
+        """Returns when a cycle ends."""
+        return (cycle + 1) * self.interval_seconds
+
+    def slots_between(self, from_unix_seconds: float, to_unix_seconds: float) -> int:
         """Returns how many slots there are from one time until another."""
-        schedules = map(self.schedule, self.places)
-        return sum(each.first_slot(to_seconds).cycle - each.first_slot(from_seconds).cycle for each in schedules)
-
-    def with_hosts(self, hosts: Sequence[Host]) -> "Grid":
-        """Returns the slots of other hosts: who is there already keeps its own, the others are where there is room."""
-        places = {host: self.places[host] for host in hosts if host in self.places}
-        new = [host for host in hosts if host not in places]
-        places |= zip(new, _spread(places.values(), len(new)), strict=True)
-        return self._replace(places={host: places[host] for host in hosts})
+        return sum(
+            max(0, self.first_cycle(phase, to_unix_seconds) - self.first_cycle(phase, from_unix_seconds))
+            for phase in self.phases.values()
+        )
 
 
-def _spread(taken: Iterable[float], count: int) -> list[float]:
-    """Returns so many more places in an interval, each in the middle of the widest gap that is left."""
-    before = sorted(taken)
-    if not before:
-        return [number / count for number in range(count)]
-    gaps = [(begin - end, begin) for begin, end in pairwise([*before, before[0] + 1])]  # the widest is the smallest
-    heapify(gaps)
-    places: list[float] = []
-    for _ in range(count):
-        width, begin = gaps[0]
-        heapreplace(gaps, (width / 2, begin))
-        heappush(gaps, (width / 2, begin - width / 2))
-        places.append((begin - width / 2) % 1)
-    return places
+class GridClock:
+    """Gives the wall clock's time to a loop that runs on a monotonic one.
+
+    A small difference between the two is made up bit by bit, so that no interval is longer or shorter by more than a
+    tenth. A large one is made up at once.
+
+    Args:
+        now_seconds: on the monotonic clock.
+        wall_seconds: at the same moment, since 1970.
+    """
+
+    def __init__(self, now_seconds: float, wall_seconds: float) -> None:
+        self._offset_seconds = wall_seconds - now_seconds
+        self._followed_at = now_seconds
+
+    def unix(self, now_seconds: float) -> float:
+        """Returns the grid's time, since 1970."""
+        return now_seconds + self._offset_seconds
+
+    def at(self, unix_seconds: float) -> float:
+        """Returns when the grid has a time, on the monotonic clock."""
+        return unix_seconds - self._offset_seconds
+
+    def follow(self, now_seconds: float, wall_seconds: float, interval_seconds: float) -> bool:
+        """Compares with the wall clock; returns whether the grid has moved at once."""
+        elapsed_seconds = min(max(0.0, now_seconds - self._followed_at), interval_seconds)
+        self._followed_at = now_seconds
+        difference = wall_seconds - now_seconds - self._offset_seconds
+        if abs(difference) <= TOLERANCE_SECONDS:
+            return False
+        if abs(difference) >= interval_seconds / 2:
+            self._offset_seconds += difference
+            return True
+        most = _CATCH_UP * elapsed_seconds
+        self._offset_seconds += max(-most, min(most, difference))
+        return False

@@ -23,11 +23,11 @@ def collector_id() -> str:
 
 
 class CycleStats:
-    """What happened in one interval.
+    """What happened in one cycle, by the slots of hosts.
 
     Attributes:
-        missed: slots of hosts that were skipped because the sample before was not over.
-        seconds: from the begin of the interval to its last outcome.
+        missed: slots without an outcome.
+        seconds: from the begin of the cycle to its last outcome.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class CycleStats:
         Args:
             outcome: of a host.
             late_seconds: how long after its slot it was begun.
-            cycle_seconds: how long after the begin of the interval it came.
+            cycle_seconds: how long after the begin of the cycle it came.
         """
         self.late_seconds.append(max(0.0, late_seconds))
         self.host_seconds.append(outcome.collect_seconds)
@@ -71,6 +71,16 @@ class CycleStats:
         self.received_bytes += other.received_bytes
         self.late_seconds += other.late_seconds
         self.host_seconds += other.host_seconds
+
+    @property
+    def outcomes(self) -> int:
+        """Slots that had their outcome."""
+        return self.samples + self.failures.total()
+
+    @property
+    def slots(self) -> int:
+        """Slots that are settled."""
+        return self.outcomes + self.missed
 
     def line(self) -> str:
         """Returns one line for people."""
@@ -96,6 +106,7 @@ class SelfStats:
     def __init__(self) -> None:
         self.collector = collector_id()
         self._missed_total = 0
+        self._slots_total = 0
 
     def add(
         self,
@@ -116,6 +127,7 @@ class SelfStats:
     ) -> CollectorStats:
         """Takes an interval's counters, and the state of everything else that is counted; returns what to ship."""
         self._missed_total += stats.missed
+        self._slots_total += stats.slots
         values: dict[str, float] = {
             "hosts_up": stats.samples,
             "hosts_failed": sum(stats.failures.values()),
@@ -126,6 +138,7 @@ class SelfStats:
             "cycle_seconds": stats.seconds,
             **_spread("host", stats.host_seconds),
             **_spread("late", stats.late_seconds),
+            "slots_total": self._slots_total,
             "cycles_missed_total": self._missed_total,
             "handshakes_total": handshakes_total,
             "reconnects_total": reconnects_total,

@@ -21,7 +21,7 @@ from logging.handlers import QueueHandler
 
 from fleetmem import children
 from fleetmem.build import Fleet
-from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request
+from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request, Settle
 from fleetmem.errors import FleetmemError
 from fleetmem.event_loop import first_error, raise_file_limit, run_async
 from fleetmem.garbage import keep_collections_short
@@ -117,6 +117,8 @@ class _Worker:
                     group.create_task(self._take(message))
                 case Request.REPORT:
                     self._report()
+                case Settle():
+                    self._report(message.cycle)
                 case Request.STOP:
                     await self._sampler.stop()
                     self._channel.send(Progress.STOPPED)
@@ -134,8 +136,8 @@ class _Worker:
     def _allow_files(self, fleet: Fleet) -> None:
         raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
 
-    def _report(self) -> None:
-        report = self._sampler.report()
+    def _report(self, until: int | None = None) -> None:
+        report = self._sampler.report(until)
         totals = report.totals._replace(outcomes_dropped_total=self._forwarder.dropped_total)
         self._channel.send(replace(report, totals=totals))
 
@@ -177,7 +179,7 @@ async def _obey_from_the_start(channel: Channel) -> None:
             case Begin() if worker:
                 await worker.run(message)
                 return
-            case Request.REPORT:
+            case Request.REPORT | Settle():
                 continue  # there is nothing to tell yet
             case _:
                 return

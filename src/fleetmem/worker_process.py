@@ -10,24 +10,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from fleetmem.bugs import Bugs
-from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request
+from fleetmem.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request, Settle
+from fleetmem.cycles import Cycles
 from fleetmem.errors import reason_of
 from fleetmem.health import WorkerState
 from fleetmem.model import Failure, Sample
 from fleetmem.report import Report, add_up
 from fleetmem.sampler import Begin, Listener
-from fleetmem.selfstats import CycleStats
+from fleetmem.schedule import Grid
 from fleetmem.side_thread import SideThread
 
 log = logging.getLogger("fleetmem.daemon")
 
 _SETTLED_SECONDS = 60.0  # who has lived so long is started again at once
 _LONGEST_WAIT_SECONDS = 30.0
+_MOST_CYCLES = 100  # that are counted one by one
 _EXIT_SECONDS = 2.0  # between the end of its connection and its own
 
 
@@ -38,6 +40,7 @@ class WorkerProcess:
         number: for people, from 1.
         orders: what it is to sample.
         on_outcome: called with each outcome, where the orders want them forwarded.
+        unix: returns the grid's time.
         bugs: counts what goes wrong by a fault of ours.
 
     Attributes:
@@ -45,7 +48,14 @@ class WorkerProcess:
         ready: set when it can begin.
     """
 
-    def __init__(self, number: int, orders: Orders, on_outcome: Listener, bugs: Bugs | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        orders: Orders,
+        on_outcome: Listener,
+        unix: Callable[[], float] = time.time,
+        bugs: Bugs | None = None,
+    ) -> None:
         self.restarts_total = 0
         self.ready = asyncio.Event()
         self._number = number
@@ -54,19 +64,27 @@ class WorkerProcess:
         self._bugs = bugs or Bugs()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
-        self._cycle = CycleStats()
+        self._unix = unix
+        self._cycles = Cycles()
         self._last: Report | None = None  # what it has told
         self._ended = Report(0.0)  # what is left of those before it
         self._told = asyncio.Event()
         self._stopping = asyncio.Event()
         self._has_stopped = asyncio.Event()
         self._has_begun = False
-        self._untold_since: float | None = None  # None before the fleet is sampled
+        self._told_from = 0  # the first cycle that it has not told of
+        self._written_off: set[int] = set()  # cycles that it told of too late, or never
+        self._outcomes = 0
+        self._untold_from: float | None = None  # slots from then on are nobody's; None before the fleet is sampled
 
     @property
     def hosts(self) -> int:
         """How many are its share."""
-        return len(self._orders.spec.grid.places)
+        return len(self._grid.phases)
+
+    @property
+    def _grid(self) -> Grid:
+        return self._orders.spec.grid
 
     @property
     def pid(self) -> int | None:
@@ -126,77 +144,123 @@ class WorkerProcess:
                 logging.getLogger(record.name).handle(record)
             case Report():
                 self._last = message
-                self._untold_since = time.monotonic()
-                if message.start_seconds == self._orders.spec.grid.start_seconds:
-                    self._cycle.merge(message.cycle)
-                else:  # hosts sampled anew must not count twice
-                    self._cycle.missed += message.cycle.missed
+                self._note_cycles(message)
                 self._told.set()
             case Progress.READY:
                 self.ready.set()
-                if self._untold_since is not None and not self._has_begun:
+                if self._untold_from is not None and not self._has_begun:
                     self._begin()
             case Progress.STOPPED:
                 self._has_stopped.set()
 
-    def begin(self, start_seconds: float) -> None:
-        """Lets it begin to sample, on a grid that starts then; when it is ready, where it is not."""
-        grid = self._orders.spec.grid._replace(start_seconds=start_seconds)
-        self._orders = replace(self._orders, spec=replace(self._orders.spec, grid=grid))
-        self._untold_since = start_seconds
+    def _note_cycles(self, report: Report) -> None:
+        """Keeps what it tells of cycles. What was counted as missed already, as it told nothing, counts no more."""
+        is_on_grid = report.interval_seconds == self._grid.interval_seconds
+        for number, stats in report.cycles.items():
+            self._outcomes += stats.outcomes
+            if is_on_grid and number in self._written_off:
+                self._written_off.remove(number)
+            else:  # slots of an interval that is no more count in the cycle that is now
+                self._cycles.of(number if is_on_grid else self._cycle_now()).merge(stats)
+        if is_on_grid:
+            self._told_from = max(self._told_from, report.open_from)
+
+    def _cycle_now(self) -> int:
+        return self._grid.cycle_of(self._unix())
+
+    def begin(self, from_unix_seconds: float) -> None:
+        """Lets it begin to sample, with the slots from then on; when it is ready, where it is not."""
+        self._untold_from = from_unix_seconds
         if self.ready.is_set():
             self._begin()
 
     def _begin(self) -> None:
-        now = time.monotonic()
+        now = self._unix()
         self._miss_until(now)
         if self._channel:
-            self._has_begun = self._channel.send(Begin(self._orders.spec.grid.start_seconds, now))
+            self._has_begun = self._channel.send(Begin(now))
+            self._told_from = self._grid.cycle_of(now)
+            self._written_off.clear()
 
     def _note_end(self) -> None:
         """Keeps what may not be lost with a process: its totals, and that outcomes are missing."""
         if self._last:
-            self._cycle.missed += self._last.in_flight
             self._ended = add_up([self._ended, self._last.after_end()])
             self._last = None
+        if self._has_begun and self._untold_from is not None:
+            self._untold_from = max(self._untold_from, self._told_from * self._grid.interval_seconds)
         self._has_begun = False
         self.ready.clear()
         self._has_stopped.set()
         self._told.set()
 
-    def _miss_until(self, now: float) -> None:
-        """Counts the slots that nobody has told of, as the process that had them is no more."""
-        if self._untold_since is not None:
-            self._cycle.missed += self._orders.spec.grid.slots_between(self._untold_since, now)
-            self._untold_since = now
+    def _miss_until(self, unix_seconds: float) -> None:
+        """Counts the slots that nobody tells of, as the process that had them is no more."""
+        if self._untold_from is not None:
+            self._miss_between(self._untold_from, unix_seconds)
+            self._untold_from = max(self._untold_from, unix_seconds)
+
+    def _miss_between(self, from_unix_seconds: float, to_unix_seconds: float) -> None:
+        grid, begin = self._grid, from_unix_seconds
+        for cycle in range(grid.cycle_of(from_unix_seconds), grid.cycle_of(to_unix_seconds) + 1)[-_MOST_CYCLES:]:
+            end = min(to_unix_seconds, grid.end_of(cycle))
+            self._cycles.miss(cycle, grid.slots_between(begin, end))
+            begin = end
 
     def take(self, orders: Orders) -> None:
         """Gives it something else to sample: now, or when it is started again."""
-        begins_anew = orders.spec.grid.start_seconds != self._orders.spec.grid.start_seconds
-        if begins_anew:
-            missed, self._cycle = self._cycle.missed, CycleStats()
-            self._cycle.missed = missed
-            self._untold_since = orders.spec.grid.start_seconds
+        has_moved = orders.spec.grid.interval_seconds != self._grid.interval_seconds
+        if not self._has_begun:
+            self._miss_until(self._unix())
         self._orders = orders
+        if has_moved:
+            self.move()
         if self._channel:
             self._channel.send(orders)
 
-    async def ask(self, wait_seconds: float) -> None:
-        """Lets it tell how it is, and waits for that; what comes later is told with the next report."""
+    def move(self) -> None:
+        """The numbers of cycles have changed, with the clock or the interval: what was counted counts now."""
+        now = self._unix()
+        self._cycles.fold(self._grid.cycle_of(now))
+        self._written_off.clear()
+        self._told_from = self._grid.cycle_of(now)
+        if self._untold_from is not None:
+            self._untold_from = now
+
+    async def ask(self, wait_seconds: float, until: int | None = None) -> None:
+        """Lets it tell how it is, and waits for that; what comes later is told with the next report.
+
+        Args:
+            wait_seconds: for the answer.
+            until: a cycle that it is to tell of in any case.
+        """
         self._told.clear()
-        if self._channel and self._has_begun and self._channel.send(Request.REPORT):
+        request = Request.REPORT if until is None else Settle(until)
+        if self._channel and self._has_begun and self._channel.send(request):
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await self._told.wait()
 
-    def report(self) -> tuple[WorkerState, Report]:
-        """Returns how it is, and what it, and those before it, have told since the last time."""
+    def has_told(self, cycle: int) -> bool:
+        """Whether nothing more is to be expected of a cycle."""
+        return not self._has_begun or self._told_from > cycle
+
+    def report(self, until: int) -> tuple[WorkerState, Report]:
+        """Returns how it is, and what it, and those before it, have told of cycles up to one.
+
+        The slots of a process that is no more, or that tells nothing, are missed.
+        """
         if not self._has_begun:
-            self._miss_until(time.monotonic())
-        cycle, self._cycle = self._cycle, CycleStats()
-        state = WorkerState(self.pid, self.hosts, self.restarts_total, cycle.samples + sum(cycle.failures.values()))
+            self._miss_until(self._unix())
+        elif self._told_from <= until and self._untold_from is not None:
+            begin = max(self._untold_from, self._told_from * self._grid.interval_seconds)
+            self._miss_between(begin, self._grid.end_of(until))
+            self._written_off.update(range(self._told_from, until + 1)[-_MOST_CYCLES:])
+            self._told_from = until + 1
+        state = WorkerState(self.pid, self.hosts, self.restarts_total, self._outcomes)
+        self._outcomes = 0
         told = add_up([self._ended, self._last] if self._last else [self._ended])
-        return state, replace(told, cycle=cycle)
+        return state, replace(told, cycles=self._cycles.take_before(until + 1))
 
     async def stop(self) -> None:
         """Lets it stop; returns when it samples no more, and has sent all outcomes."""

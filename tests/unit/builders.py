@@ -22,6 +22,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 TOTAL_BYTES = 8 * 1024**3
 TAKEN_UNIX_SECONDS = 1_700_000_000.25
+SLOT_UNIX_SECONDS = 1_700_000_000.125
 WEB = Host("web01", "10.0.0.1")
 MEMORY = HostMemory(
     total_bytes=TOTAL_BYTES,
@@ -58,14 +59,21 @@ def sample(
 ) -> Sample:
     """Returns a good outcome, shaped by these limits."""
     shaped = Shaper(host, limits or Limits()).shape(snapshot(*processes, memory=memory), TAKEN_UNIX_SECONDS)
-    return Sample(host, TAKEN_UNIX_SECONDS, collect_seconds=0.125, received_bytes=500, shaped=shaped)
+    return Sample(
+        host,
+        TAKEN_UNIX_SECONDS,
+        collect_seconds=0.125,
+        received_bytes=500,
+        shaped=shaped,
+        slot_unix_seconds=SLOT_UNIX_SECONDS,
+    )
 
 
 def failure(
     kind: Kind = Kind.UNREACHABLE, message: str = "no route to host", stage: Stage = Stage.CONNECT, host: Host = WEB
 ) -> Failure:
     """Returns a bad outcome."""
-    return Failure(host, 1_700_000_000.25, 0.5, stage, kind, message)
+    return Failure(host, 1_700_000_000.25, 0.5, stage, kind, message, slot_unix_seconds=SLOT_UNIX_SECONDS)
 
 
 def command(name: str = "nginx", procs: int = 2, rss_bytes: int = 8192) -> CommandMemory:
@@ -111,7 +119,7 @@ def orders() -> Orders:
     """Returns those of a worker that has one host, and a passphrase."""
     settings = load(None, {})
     fleet = FleetSpec(settings, (WEB,), (WEB.name,), settings.ssh.reach(), 0)
-    return Orders(SamplerSpec(fleet, Grid(1.0, 10.0, {WEB: 0.5})), True, {Path("key"): "horse"}, {"fleetmem": 20})
+    return Orders(SamplerSpec(fleet, Grid(10.0, {WEB: 0.5})), True, {Path("key"): "horse"}, {"fleetmem": 20})
 
 
 def is_running(pid: int) -> bool:

@@ -143,7 +143,7 @@ class _World:
             sinks=[cast("Sink", sink) for sink in sinks],
         )
         self.fleet = replace(build(spec, lambda _path: None), collector=self.collector)
-        self.grid = Grid(time.monotonic(), interval_seconds, {}).with_hosts(_HOSTS)
+        self.grid = Grid.of(interval_seconds, _HOSTS)
 
     def _link(self, host: Host) -> Link:
         self.links.append(_Link(host, self._link_bug if host == _ODD else None))

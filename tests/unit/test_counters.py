@@ -206,7 +206,7 @@ async def _meet_a_bug(scene: Scene) -> None:
 
 async def _restart_a_worker(scene: Scene) -> None:
     settings = load(None, {})
-    spec = SamplerSpec(FleetSpec(settings, (), (), settings.ssh.reach(), 0), Grid(0.0, 10.0, {}))
+    spec = SamplerSpec(FleetSpec(settings, (), (), settings.ssh.reach(), 0), Grid(10.0, {}))
     scene.worker = worker = WorkerProcess(1, Orders(spec, False, {}, {}), print)
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(20):
@@ -241,6 +241,7 @@ MOVES: dict[str, Move] = {
     "received_bytes": _answer,
     "cycle_seconds": _answer,
     **{f"{what}_{which}_seconds": _answer for what in ("host", "late") for which in ("p50", "p99", "highest")},
+    "slots_total": _answer,
     "cycles_missed_total": _miss,
     "handshakes_total": _connect,
     "reconnects_total": _connect,

@@ -98,7 +98,7 @@ def test_a_sample_that_never_ends_lets_the_watchdog_bite(tmp_path: Path, monkeyp
     settings = load(None, {"inventory": {"hosts": ["a"]}, "ssh": limits, "run": {"interval_seconds": 0.1}})
     is_stuck = asyncio.Event()
 
-    async def sample_until_stuck(_collector: Collector, _host: Host) -> Outcome:
+    async def sample_until_stuck(_collector: Collector, _host: Host, _slot_unix_seconds: float) -> Outcome:
         if is_stuck.is_set():
             await asyncio.get_running_loop().create_future()
         return sample()

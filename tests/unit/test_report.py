@@ -28,7 +28,7 @@ def _sink(name: str, problem: str | None = None) -> SinkState:
 
 def _report(cycle: CycleStats, *sinks: SinkState, commands_kept_apart: int = 2) -> Report:
     usage = Usage(1.5, 100, 10, 3, 7)
-    return Report(5.0, cycle, 4, Totals(10, 5, 1, 2), 3, commands_kept_apart, usage, sinks)
+    return Report(10.0, {7: cycle}, 8, Totals(10, 5, 1, 2), 3, commands_kept_apart, usage, sinks)
 
 
 def test_several_samplers_come_to_one() -> None:
@@ -45,7 +45,7 @@ def test_several_samplers_come_to_one() -> None:
     assert len(cycle.host_seconds) == 5
     assert whole.totals == Totals(20, 10, 2, 4)
     assert whole.usage == Usage(3.0, 200, 20, 6, 14)
-    assert (whole.in_flight, whole.hosts_kept_apart, whole.commands_kept_apart) == (8, 3, 4)
+    assert (whole.open_from, whole.hosts_kept_apart, whole.commands_kept_apart) == (8, 3, 4)
     statsd, graphite = whole.sinks
     assert (statsd.problem, statsd.counters.points_sent_total, statsd.counters.series) == ("away", 14, 6)
     assert (statsd.counters.queue_age_seconds, statsd.counters.failing) == (6, 1)
@@ -59,7 +59,7 @@ def test_totals_outlive_a_worker() -> None:
     whole = add_up([gone, new])
     assert whole.totals == Totals(11, 5, 1, 2)
     assert whole.usage == Usage(3.0, 100, 10, 3, 7)
-    assert (whole.cycle.samples, whole.cycle.missed, whole.in_flight) == (0, 0, 4)
+    assert (whole.cycle.samples, whole.cycle.missed) == (0, 0)
     assert whole.commands_kept_apart == 2
     (sink,) = whole.sinks
     assert (sink.problem, sink.counters.points_sent_total, sink.counters.series) == (None, 14, 3)

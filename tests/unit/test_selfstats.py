@@ -65,6 +65,7 @@ def test_an_interval() -> None:
         "late_p50_seconds": pytest.approx(0.3),
         "late_p99_seconds": 0.9,
         "late_highest_seconds": 0.9,
+        "slots_total": 9,
         "cycles_missed_total": 5,
         "handshakes_total": 7,
         "reconnects_total": 2,
@@ -96,7 +97,7 @@ def test_totals_grow_and_the_others_start_anew() -> None:
         cycle.add(sample(), 0.5, 1.0)
         cycle.missed += 2
         values = _values(_add(stats, cycle))
-    assert (values["cycles_missed_total"], values["hosts_up"]) == (4, 1)
+    assert (values["cycles_missed_total"], values["slots_total"], values["hosts_up"]) == (4, 6, 1)
     values = _values(_add(stats, CycleStats()))
     assert (values["cycles_missed_total"], values["hosts_up"], values["late_highest_seconds"]) == (4, 0, 0)
 

@@ -43,6 +43,7 @@ CSV_COLUMNS = (
     "error_kind",
     "error_message",
     "detail",
+    "slot_unix_seconds",
 )
 """Of outcomes."""
 
@@ -63,6 +64,7 @@ def to_json(outcome: Outcome, *, has_processes: bool = True) -> dict[str, Any]:
         "host": outcome.host.name,
         "address": outcome.host.address,
         "taken_unix_seconds": round(outcome.taken_unix_seconds, 3),
+        "slot_unix_seconds": round(outcome.slot_unix_seconds, 3),
     }
     if outcome.host.groups:
         head["groups"] = sorted(outcome.host.groups)
@@ -137,6 +139,7 @@ def csv_rows(outcome: Outcome, columns: Iterable[str] = CSV_COLUMNS) -> str:
         "taken_unix_seconds": f"{outcome.taken_unix_seconds:.3f}",
         "host": cell(outcome.host.name),
         "address": cell(outcome.host.address),
+        "slot_unix_seconds": f"{outcome.slot_unix_seconds:.3f}",
     }
     if isinstance(outcome, Failure):
         error = {"error_kind": outcome.kind, "error_message": cell(outcome.message)}

@@ -214,7 +214,7 @@ class QueuedSink:
             if endings := self._leaving.pop(host.name, None):
                 encoding.end_again(endings.lines)
                 endings.clear()
-        self._enqueue(encoding.update(outcome), outcome.taken_unix_seconds, host)
+        self._enqueue(encoding.update(outcome), outcome.slot_unix_seconds, host)
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""

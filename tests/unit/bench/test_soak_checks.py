@@ -67,12 +67,12 @@ class SimulatedRun:
         """Returns what a host comes to in this cycle."""
         at = self.begun_unix_seconds + (self.cycle + number / PLAN.hosts) * INTERVAL_SECONDS
         if number == SILENT:
-            return Failure(_host(number), at, 5.0, Stage.COMMAND, Kind.COMMAND_TIMEOUT, "silent")
+            return Failure(_host(number), at, 5.0, Stage.COMMAND, Kind.COMMAND_TIMEOUT, "silent", slot_unix_seconds=at)
         frame = self.hosts[number].frame(1)
         if number == DROPPING and self.cycle % 4 == 3:
-            return Failure(_host(number), at, 0.1, Stage.COMMAND, Kind.BAD_FRAME, "broke off")
+            return Failure(_host(number), at, 0.1, Stage.COMMAND, Kind.BAD_FRAME, "broke off", slot_unix_seconds=at)
         shaped = self._shapers[number].shape(self._parsers[number].parse(frame), at)
-        return Sample(_host(number), at, 0.1, len(frame), shaped)
+        return Sample(_host(number), at, 0.1, len(frame), shaped, slot_unix_seconds=at)
 
     def give(self, outcome: Outcome, change: Callable[[Record], None] = lambda _record: None) -> None:
         """Gives an outcome to the checks."""
@@ -423,7 +423,15 @@ def test_before_the_start_is_over() -> None:
     run = SimulatedRun()
     outcomes = [run.outcome(number) for number in range(PLAN.hosts)]
     late = outcomes[GOOD[0]]
-    outcomes[GOOD[0]] = Failure(late.host, late.taken_unix_seconds, 5.0, Stage.LOGIN, Kind.LOGIN_TIMEOUT, "")
+    outcomes[GOOD[0]] = Failure(
+        late.host,
+        late.taken_unix_seconds,
+        5.0,
+        Stage.LOGIN,
+        Kind.LOGIN_TIMEOUT,
+        "",
+        slot_unix_seconds=late.slot_unix_seconds,
+    )
     for outcome in outcomes:
         run.give(outcome)
     run.end(outcomes)

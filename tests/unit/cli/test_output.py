@@ -49,6 +49,7 @@ def test_json_of_a_sample() -> None:
         "host": "web01",
         "address": "10.0.0.1",
         "taken_unix_seconds": 1_700_000_000.25,
+        "slot_unix_seconds": 1_700_000_000.125,
         "ok": True,
         "collect_seconds": 0.125,
         "memory": {
@@ -82,6 +83,7 @@ def test_json_of_failure() -> None:
         "host": "web01",
         "address": "10.0.0.1",
         "taken_unix_seconds": 1_700_000_000.25,
+        "slot_unix_seconds": 1_700_000_000.125,
         "ok": False,
         "error": {"stage": "login", "kind": "auth_failed", "message": "no"},
     }
