@@ -211,3 +211,59 @@ def test_two_collectors_record_50_new_hosts(tmp_path: Path, cli: Cli) -> None:
         assert sshd.logins_total == 100
         wanted = [f"[127.0.1.{number}]:{sshd.port} {sshd.host_public_key}" for number in range(1, 51)]
     assert sorted(path.read_text().splitlines()) == sorted(wanted)
+
+
+# --- several keys ----------------------------------------------------------------------------------------------------
+
+KINDS = ("rsa", "ecdsa", "ed25519")
+
+
+def _host_keys(folder: Path, kinds: tuple[str, ...]) -> str:
+    """Makes keys, where they are not there, and returns the lines of sshd_config that give a host those."""
+    paths = [folder / f"ssh_host_{kind}_key" for kind in kinds]
+    for kind, path in zip(kinds, paths, strict=True):
+        if not path.exists():
+            make_key(path, kind)
+    return "\n".join(f"HostKey {path}" for path in paths)
+
+
+@pytest.mark.parametrize("kinds", [KINDS, ("rsa", "ecdsa"), ("rsa",), ("ecdsa",)])
+def test_a_new_host_is_recorded_as_ssh_records_it(
+    kinds: tuple[str, ...], tmp_path: Path, known_hosts: Path, cli: Cli
+) -> None:
+    """Of the keys that a host has, the one is recorded that ssh would take."""
+    config = tmp_path / "sshd" / "sshd_config"
+    with servers.sshd(tmp_path / "sshd") as server:
+        server.stop()
+        config.write_text(_host_keys(tmp_path, kinds) + "\n" + re.sub(r"HostKey .*", "", config.read_text()))
+        server.start()
+        theirs = tmp_path / "theirs"
+        options = ["StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={theirs}", "HashKnownHosts=no"]
+        words = ["-F", "none", "-p", str(server.port), "-i", str(server.key), *(f"-o{each}" for each in options)]
+        done = subprocess.run([find_tool("ssh"), *words, HOST, "true"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not collect(cli, server)
+    assert known_hosts.read_text().splitlines() == theirs.read_text().splitlines()[:1]
+
+
+def test_a_kind_of_key_that_is_retired(tmp_path: Path, known_hosts: Path, cli: Cli) -> None:
+    """A host that had an RSA key beside others is the same host once that is gone; one known by RSA stays so."""
+    config = tmp_path / "sshd" / "sshd_config"
+    with servers.sshd(tmp_path / "sshd") as server:
+        server.stop()
+        rest = re.sub(r"HostKey .*", "", config.read_text())
+        config.write_text(f"{_host_keys(tmp_path, ('rsa', 'ed25519'))}\n{rest}")
+        server.start()
+        assert not collect(cli, server)
+        assert "ssh-ed25519" in known_hosts.read_text()
+        server.stop()
+        config.write_text(f"{_host_keys(tmp_path, ('ed25519',))}\n{rest}")
+        server.start()
+        assert not collect(cli, server)
+        server.stop()
+        config.write_text(f"{_host_keys(tmp_path, ('rsa', 'ed25519'))}\n{rest}")
+        rsa = (tmp_path / "ssh_host_rsa_key.pub").read_text()
+        known_hosts.write_text(f"[{HOST}]:{server.port} {rsa}")
+        server.start()
+        assert not collect(cli, server)
+        assert known_hosts.read_text().count("\n") == 1

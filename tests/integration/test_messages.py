@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -237,3 +238,96 @@ def test_a_probe_that_is_killed(cli: Cli, tmp_path: Path) -> None:
         failures = wait_for("a failure", lambda: [each for each in running.outcomes() if not each["ok"]])
     assert failures[0]["error"]["kind"] == "command_failed"
     assert "signal KILL" in failures[0]["error"]["message"]
+
+
+# --- algorithms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [
+        ("KexAlgorithms diffie-hellman-group1-sha1", "KexAlgorithms +diffie-hellman-group1-sha1"),
+        ("Ciphers 3des-cbc,aes128-cbc", "Ciphers +3des-cbc,aes128-cbc"),
+        ("Ciphers aes256-ctr\nMACs hmac-sha1-96", "MACs +hmac-sha1-96"),
+    ],
+)
+def test_algorithms_that_only_the_host_offers(options: str, setting: str, cli: Cli, tmp_path: Path) -> None:
+    """They are named, with the setting that allows them; with it the host is sampled, without a word."""
+    with servers.sshd(tmp_path / "sshd", options=options) as sshd:
+        where = ("-p", sshd.port, "-k", sshd.key)
+        error, screen = failure(cli, *where)
+        assert (error["stage"], error["kind"]) == ("login", "disconnected")
+        assert f"set `{setting}` in the ssh configuration" in error["message"]
+        assert "something in between" not in screen
+        config = cli.home / ".ssh" / "config"
+        config.parent.mkdir(exist_ok=True)
+        config.write_text(f"Host *\n  {setting}\n")
+        result = cli("collect", "-i", "127.0.1.1", *where, "--format", "jsonl", "-q")
+    assert (result.status, result.stderr) == (0, "")
+
+
+def test_host_keys_that_only_the_host_has(cli: Cli, tmp_path: Path) -> None:
+    """A host without a key of a kind that is wanted is told as that, with what it has."""
+    (cli.home / ".ssh").mkdir()
+    (cli.home / ".ssh" / "config").write_text("HostKeyAlgorithms rsa-sha2-512\n")
+    with servers.sshd(tmp_path / "sshd") as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", sshd.key)
+    assert error["message"].startswith("for host key the host offers only ssh-ed25519: set `HostKeyAlgorithms +ssh")
+
+
+def test_the_crypto_policies_of_rhel(cli: Cli, sshd: Sshd, tmp_path: Path) -> None:
+    """What the ssh configuration of RHEL, Fedora and their like includes has names that are not known here: no word."""
+    policy = tmp_path / "openssh.config"
+    policy.write_text(
+        "Ciphers aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-gcm@openssh.com,aes128-ctr\n"
+        "MACs hmac-sha2-256-etm@openssh.com,hmac-sha1-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-512\n"
+        "GSSAPIKeyExchange no\n"
+        "GSSAPIKexAlgorithms gss-curve25519-sha256-,gss-nistp256-sha256-,gss-group14-sha256-,gss-group16-sha512-\n"
+        "KexAlgorithms sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org\n"
+        "HostKeyAlgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp256-cert-v01@openssh.com,ssh-ed25519,rsa-sha2-256\n"
+        "PubkeyAcceptedAlgorithms ecdsa-sha2-nistp256,ssh-ed25519,ssh-ed25519-cert-v01@openssh.com,rsa-sha2-256\n"
+        "HostbasedAcceptedAlgorithms ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-256\n"
+        "CASignatureAlgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,ssh-ed25519,rsa-sha2-256\n"
+        "RequiredRSASize 2048\nRSAMinSize 2048\n"
+    )
+    (cli.home / ".ssh").mkdir()
+    (cli.home / ".ssh" / "config").write_text(f"Include {policy}\nHost *\n  ForwardX11Trusted yes\n")
+    result = cli("collect", "-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "--format", "jsonl")
+    assert result.status == 0, result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_an_rsa_key_that_is_too_short(cli: Cli, tmp_path: Path) -> None:
+    """RequiredRSASize holds for host keys, which are not recorded, and for ours, which are not offered."""
+    (cli.home / ".ssh").mkdir()
+    (cli.home / ".ssh" / "config").write_text("RequiredRSASize 3072\n")
+    short = make_key(tmp_path / "short", "rsa")
+    with servers.sshd(tmp_path / "sshd", options=f"HostKey {make_key(tmp_path / 'host', 'rsa')}") as sshd:
+        error, _ = failure(cli, "-p", sshd.port, "-k", short)
+        assert "has no key to log in with" in error["message"]
+        (cli.home / ".ssh" / "known_hosts").unlink()
+        only = "HostKeyAlgorithms rsa-sha2-512\nRequiredRSASize 3072\n"
+        (cli.home / ".ssh" / "config").write_text(only)
+        error, _ = failure(cli, "-p", sshd.port, "-k", sshd.key)
+    assert error["kind"] == "host_key_unknown"
+    assert "host key of 2048 bits; RequiredRSASize wants 3072" in error["message"]
+    assert not (cli.home / ".ssh" / "known_hosts").exists()
+
+
+def test_a_signature_of_an_authority_that_is_not_wanted(cli: Cli, tmp_path: Path) -> None:
+    """CASignatureAlgorithms holds for the certificates of hosts."""
+    authority = make_key(tmp_path / "authority")
+    (cli.home / ".ssh").mkdir()
+    (cli.home / ".ssh" / "known_hosts").write_text(f"@cert-authority * {authority.with_suffix('.pub').read_text()}")
+    host_key = make_key(tmp_path / "host")
+    sign = ["-q", "-s", str(authority), "-h", "-I", "host", "-n", "127.0.1.1", f"{host_key}.pub"]
+    subprocess.run([servers.find_tool("ssh-keygen"), *sign], check=True)
+    options = f"HostKey {host_key}\nHostCertificate {host_key}-cert.pub"
+    with servers.sshd(tmp_path / "sshd", options=options) as sshd:
+        where = ("-p", sshd.port, "-k", sshd.key)
+        (cli.home / ".ssh" / "config").write_text("CASignatureAlgorithms ssh-ed25519\n")
+        assert cli("collect", "-i", "127.0.1.1", *where).status == 0
+        (cli.home / ".ssh" / "config").write_text("CASignatureAlgorithms rsa-sha2-512\n")
+        error, _ = failure(cli, *where)
+    assert error["kind"] == "host_key_unknown"
+    assert "signed with ssh-ed25519, which is not among CASignatureAlgorithms" in error["message"]

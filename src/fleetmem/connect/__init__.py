@@ -3,7 +3,8 @@
 The only stage that knows asyncssh; its errors and the OS's leave through `translate`.
 """
 
-from fleetmem.connect.libraries import spared_searches
+from fleetmem.connect.libraries import hush_deprecations, spared_searches
 
+hush_deprecations()
 with spared_searches():
     import asyncssh  # noqa: F401 - before a module of this stage does

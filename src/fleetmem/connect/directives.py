@@ -21,7 +21,7 @@ HONOURED = frozenset(
         *("userknownhostsfile", "globalknownhostsfile", "stricthostkeychecking", "revokedhostkeys"),
         *("serveraliveinterval", "serveralivecountmax", "compression", "tcpkeepalive", "rekeylimit"),
         *("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms"),
-        *("gssapiauthentication", "gssapikeyexchange"),
+        *("gssapiauthentication", "gssapikeyexchange", "casignaturealgorithms", "requiredrsasize"),
         *("tag", "ignoreunknown"),
     }
 )
@@ -85,14 +85,11 @@ SEVERAL_WORDS = frozenset(
 
 OTHERS: dict[str, str | None] = {
     "canonicalizehostname": "no",
-    "casignaturealgorithms": None,
     "knownhostscommand": "none",
     "pkcs11provider": "none",
     "proxyusefdpass": "no",
     "pubkeyauthentication": "yes",
     "refuseconnection": None,
-    "rsaminsize": None,
-    "requiredrsasize": None,
     "verifyhostkeydns": "no",
 }
 """What ssh knows besides, and the value that changes nothing."""

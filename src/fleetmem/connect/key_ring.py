@@ -13,6 +13,7 @@ import asyncssh
 from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
 
 from fleetmem.connect.agent import Agent, AgentError, AgentKey, Signing, public_keys
+from fleetmem.connect.algorithms import rsa_bits
 from fleetmem.connect.backoff import NotTriedError, OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.keys import AskPassphrase, BrokenKey, CertificateFile, KeyFile, beside
@@ -268,7 +269,12 @@ class KeyRing:
         identities = target.access.identities
         await self._refresh(identities)
         in_agent, away = await self._in_agent(identities)
-        candidates = _once(self._candidates(identities, in_agent))
+        least_bits = target.access.algorithms.rsa_bits
+        candidates = [
+            each
+            for each in _once(self._candidates(identities, in_agent))
+            if (rsa_bits(each.key.key_public_data) or least_bits) >= least_bits
+        ]
         problems = [self._broken[path].problem for path in identities.paths if path in self._broken]
         return Offer(target, candidates, self._experience, away, problems)
 

@@ -1,4 +1,4 @@
-"""Spares asyncssh the search for libraries that the dynamic loader does not have.
+"""Spares asyncssh the search for libraries that the dynamic loader does not have, and people its warnings.
 
 asyncssh takes what it can from liboqs (post-quantum key exchange) and nettle (umac). It looks for them by
 `ctypes.util.find_library`, which has ldconfig, gcc and ld run before it says that there is none: much of a start, for
@@ -9,6 +9,7 @@ known. Wherever there is a doubt, they are asked.
 import ctypes.util
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,3 +55,15 @@ def spared_searches() -> Iterator[None]:
         yield
     finally:
         ctypes.util.find_library = search
+
+
+def hush_deprecations() -> None:
+    """Keeps off the screen what cryptography tells those who write programs: which algorithms it will drop.
+
+    Old hosts have no others. Whoever sets filters (`python -W`, PYTHONWARNINGS) sees it.
+    """
+    if sys.warnoptions:
+        return
+    from cryptography.utils import CryptographyDeprecationWarning
+
+    warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)

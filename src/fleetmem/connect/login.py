@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncssh
 
+from fleetmem.connect.algorithms import Algorithms
 from fleetmem.connect.breaker import Attempt
 from fleetmem.connect.guard import ALLOWANCE_SECONDS, run_guarded
 from fleetmem.connect.host_keys import HostKeys, Known
@@ -186,7 +187,9 @@ class Login:
         options = _options(target, known) | {"client_factory": lambda: client}
         limit_seconds = target.access.login_timeout_seconds + way.open_seconds
         try:
-            connecting = _connect(options, offer, words, way, is_jump=attempt is None, on_begun=on_begun)
+            connecting = _connect(
+                options, offer, words, target.access.algorithms, way, is_jump=attempt is None, on_begun=on_begun
+            )
             connection = await within(limit_seconds, Stage.LOGIN, connecting, take_limit=client.take_limit)
         except HostError as error:
             try:
@@ -219,6 +222,7 @@ async def _connect(
     options: dict[str, Any],
     offer: Offer,
     words: HostWords,
+    algorithms: Algorithms,
     way: Way,
     *,
     is_jump: bool,
@@ -228,7 +232,7 @@ async def _connect(
     loop = asyncio.get_running_loop()
     prepared = asyncssh.SSHClientConnectionOptions(loop=loop, **options)
     prepared.waiter = logged_in = loop.create_future()
-    connection = PipelinedConnection(prepared, offer, words)
+    connection = PipelinedConnection(prepared, offer, words, algorithms)
     # A jump host's bytes are those of all hosts behind it.
     allowance_seconds = None if is_jump else ALLOWANCE_SECONDS
     try:

@@ -34,6 +34,7 @@ from asyncssh.misc import construct_disc_error
 from asyncssh.packet import Boolean, SSHPacket, String
 from asyncssh.public_key import get_public_key_algs
 
+from fleetmem.connect.algorithms import Algorithms
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Offer
 
@@ -78,12 +79,20 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         options: see asyncssh.
         offer: the keys to offer.
         words: takes what the host says during the login.
+        algorithms: what else the ssh configuration wants of the host's key.
     """
 
-    def __init__(self, options: asyncssh.SSHClientConnectionOptions, offer: Offer, words: HostWords) -> None:
+    def __init__(
+        self,
+        options: asyncssh.SSHClientConnectionOptions,
+        offer: Offer,
+        words: HostWords,
+        algorithms: Algorithms,
+    ) -> None:
         super().__init__(asyncio.get_running_loop(), options, wait="auth")
         self._offer: Offer | None = offer
         self._words: HostWords | None = words
+        self._algorithms = algorithms
         self._key: Any = None
         self._is_at_the_last = False
         self._is_accept_due = False
@@ -120,6 +129,12 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
                 known = _ALGORITHMS_KNOWN[alg_type]() if alg_type in _ALGORITHMS_KNOWN else ()
                 self._words.note_mismatch(alg_type, remote_algs, known)
             raise
+
+    def _validate_host_key(self, host: str, addr: str, port: int, key_data: bytes) -> asyncssh.SSHKey:
+        """Refuses a key or certificate that the ssh configuration does not want, before it is recorded."""
+        if objection := self._algorithms.objection(key_data):
+            raise ValueError(objection)
+        return super()._validate_host_key(host, addr, port, key_data)
 
     def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         """Notes the kinds of host keys that the host has."""

@@ -32,6 +32,7 @@ _WHOLE_LINE = frozenset({"proxycommand", "localcommand", "remotecommand", "known
 _REPEATABLE = frozenset({"identityfile", "certificatefile"})
 _ALIASES = {
     "pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms",
+    "rsaminsize": "requiredrsasize",  # of RHEL 8 and 9.0
     "hostbasedkeytypes": "hostbasedacceptedalgorithms",
     "hostbasedacceptedkeytypes": "hostbasedacceptedalgorithms",
     "identityfile2": "identityfile",

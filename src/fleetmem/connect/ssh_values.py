@@ -125,8 +125,10 @@ class Values:
             macs=choose("macs", algorithms.macs),
             key_exchanges=choose("kexalgorithms", algorithms.key_exchanges),
             host_keys=choose("hostkeyalgorithms", algorithms.host_keys),
-            has_host_key_order=ordered[0] not in "+-^",
+            has_host_key_order=ordered[0] not in "+-",
             signatures=choose("pubkeyacceptedalgorithms", algorithms.signatures),
+            ca_signatures=self._read("casignaturealgorithms", algorithms.signatures),
+            rsa_bits=self._read("requiredrsasize", _bits) or 0,
         )
 
     def _read(self, keyword: str, read: Callable[[str], _T]) -> _T | None:
@@ -143,6 +145,12 @@ def _meaning(setting: Setting, read: Callable[[str], _T], text: str) -> _T:
     except (ValueError, KeyError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
         reason = f": {error}" if isinstance(error, UsageError) else ""
         raise ConfigError(f"ssh configuration {setting.place}: {setting.name} cannot be {text!r}{reason}") from error
+
+
+def _bits(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
 
 
 def _port(text: str) -> int:

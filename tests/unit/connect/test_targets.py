@@ -2,10 +2,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetmem.connect.algorithms import rsa_bits
 from fleetmem.connect.directives import HONOURED, NOT_NEEDED, OTHERS
 from fleetmem.connect.settings import (
     HostKeyPolicy,
@@ -182,6 +184,21 @@ PubkeyAcceptedKeyTypes +ssh-rsa
     assert "ssh-rsa" in access.signatures
     with pytest.raises(ConfigError, match="line 1: Ciphers cannot be 'rot13'"):
         _resolve(config, "Ciphers rot13\n")
+
+
+def test_host_keys_are_asked_for_in_the_order_of_ssh(config: Path) -> None:
+    """Whatever the library prefers: what ssh asks for comes first; `^` is an order, `+` and `-` are none."""
+    of_ssh = "ssh-ed25519 ecdsa-sha2-nistp256 ecdsa-sha2-nistp384 ecdsa-sha2-nistp521 sk-ssh-ed25519@openssh.com "
+    of_ssh += "sk-ecdsa-sha2-nistp256@openssh.com rsa-sha2-512 rsa-sha2-256"  # ssh -G of OpenSSH 9.2
+    ours = resolve("web01").access.algorithms.host_keys
+    plain = [name for name in ours if "-cert-" not in name]
+    certificates = [name for name in ours if "-cert-" in name]
+    assert plain[:8] == of_ssh.split()
+    assert certificates[:8] == [f"{name.removesuffix('@openssh.com')}-cert-v01@openssh.com" for name in of_ssh.split()]
+    assert set(plain) > set(of_ssh.split()), "what only we know is asked for, too"
+    for sign, has_order in (("^", True), ("+", False), ("-", False), ("", True)):
+        algorithms = _resolve(config, f"HostKeyAlgorithms {sign}ssh-ed25519\n").access.algorithms
+        assert algorithms.has_host_key_order is has_order
 
 
 @pytest.mark.parametrize(
@@ -393,3 +410,24 @@ def test_equal_hosts_share_and_are_resolved_once(config: Path) -> None:
     assert all(again[host] is first[host] for host in hosts[:5])
     other = targets.resolve_all(hosts[:1], lambda _host: SshSettings(user="other"))
     assert other[hosts[0]].user == "other"
+
+
+def test_sizes_and_signatures(config: Path) -> None:
+    """What the ssh configuration wants of RSA keys and certificates; the settings of patched ssh are known."""
+    text = "RequiredRSASize 2048\nCASignatureAlgorithms rsa-sha2-512,ssh-ed25519\n"
+    algorithms = _resolve(config, text).access.algorithms
+    assert algorithms.rsa_bits == 2048
+    assert set(algorithms.ca_signatures or ()) == {"rsa-sha2-512", "ssh-ed25519"}
+    assert (resolve("web01").access.algorithms.rsa_bits, resolve("web01").access.algorithms.ca_signatures) == (0, None)
+    with pytest.raises(ConfigError, match="RequiredRSASize cannot be 'big'"):
+        _resolve(config, "RequiredRSASize big\n")
+
+
+def test_rsa_bits() -> None:
+    """Of a key and of the key in a certificate; what is no RSA key, or nothing at all, has none."""
+    key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    certificate = key.generate_host_certificate(key, "host", principals=["host"])
+    assert rsa_bits(key.public_data) == rsa_bits(certificate.public_data) == 2048
+    assert rsa_bits(asyncssh.generate_private_key("ssh-ed25519").public_data) is None
+    for nonsense in (b"", b"\0\0\0\7ssh-rsa", b"\xff" * 20):
+        assert rsa_bits(nonsense) is None
