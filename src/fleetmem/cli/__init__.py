@@ -1,5 +1,6 @@
 """The command line: one file per command, and nothing else prints. Data goes to stdout, everything else to stderr."""
 
+import errno
 import gc
 import sys
 from collections.abc import Iterable
@@ -8,8 +9,9 @@ from traceback import format_exc
 
 import typer
 
+from fleetmem.cli import surroundings
 from fleetmem.cli.messages import print_message
-from fleetmem.errors import FleetmemError, SinkError, UsageError
+from fleetmem.errors import FleetmemError, SinkError, UsageError, reason_of
 from fleetmem.safe_text import redact
 
 EXIT_FAILED = 1
@@ -17,6 +19,8 @@ EXIT_USAGE = 2
 EXIT_SINK = 4
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 _COMMANDS = {
     "collect": "fleetmem.cli.collect:collect",
@@ -34,7 +38,9 @@ def _print_version(is_wanted: bool) -> None:
     if is_wanted:
         from importlib.metadata import version  # here: no other start has a use for it
 
-        print(f"fleetmem {version('fleetmem')}")
+        from fleetmem.cli.output import print_data
+
+        print_data(f"fleetmem {version('fleetmem')}\n")
         raise typer.Exit
 
 
@@ -70,6 +76,7 @@ def make_app(names: Iterable[str] = _COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; what the world or the user did wrong ends with one clear message and no traceback."""
+    surroundings.complete()
     gc.disable()  # imports make much, and nothing of it goes away: a tenth of the start was spent looking for it
     app = make_app(sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in _COMMANDS else _COMMANDS)
     gc.freeze()
@@ -87,6 +94,10 @@ def main() -> None:
     except FleetmemError as error:
         print_message(f"fleetmem: {error}")
         sys.exit(EXIT_FAILED)
-    except Exception:  # noqa: BLE001 - a bug of ours
+    except Exception as error:  # noqa: BLE001 - a bug of ours
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:  # the help, which typer prints
+            surroundings.forget_stdout()
+            print_message(f"fleetmem: output: {reason_of(error)}")
+            sys.exit(EXIT_SINK)
         print_message(f"{redact(format_exc())}fleetmem: this is a bug in fleetmem: please report it")
         sys.exit(EXIT_INTERNAL)

@@ -2,11 +2,23 @@
 
 import json
 import logging
+import os
+import queue
+import select
 import sys
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from typing import TextIO
 
 from fleetmem.safe_text import printable, redact
+from fleetmem.side_thread import start_thread
+
+_MAX_WAITING_CHARACTERS = 1024**2
+_FLUSH_SECONDS = 0.5
+_FLUSH_STEP_SECONDS = 0.005
 
 
 class LogFormat(StrEnum):
@@ -68,9 +80,97 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line | facts, default=lambda value: redact(str(value)))
 
 
-def set_up(verbosity: Verbosity, format_: LogFormat) -> None:
-    """Sends the logs of fleetmem, and with `-vv` those of asyncssh, to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+class BackgroundHandler(logging.Handler):
+    """Writes to a stream in a thread of its own: a pipe that nobody reads, or a disk that hangs, holds up no host.
+
+    What waits is bounded. What does not fit is dropped and counted, and the log says so as soon as it is written again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._waiting_characters = 0
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a line; returns at once."""
+        try:
+            line = f"{self.format(record)}\n"
+        except Exception:  # noqa: BLE001 - as the standard library's handlers: a line that cannot be made
+            self.handleError(record)
+            return
+        if self._waiting_characters + len(line) > _MAX_WAITING_CHARACTERS:
+            self._dropped += 1
+            return
+        self._waiting_characters += len(line)
+        self._waiting.put(line)
+        self._begin()
+
+    def flush(self) -> None:
+        """Waits until all is written, for a moment: what hangs is left."""
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while self._waiting_characters and self._begin() and time.monotonic() < deadline:
+            time.sleep(_FLUSH_STEP_SECONDS)
+
+    def _begin(self) -> bool:
+        """Starts the thread where there is none; without one, writes here what can be written without a wait."""
+        if self._thread is None:
+            try:
+                self._thread = start_thread(self._run, "log")
+            except OSError:
+                while not self._waiting.empty() and _takes_more(self._stream):
+                    self._write(self._waiting.get())
+                return False
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._write(self._waiting.get())
+
+    def _write(self, line: str) -> None:
+        dropped, self._dropped = self._dropped, 0
+        try:
+            with suppress(OSError, ValueError):  # a full disk; a stream that is closed
+                if dropped:
+                    _write_to(self._stream, f"{dropped} log lines are missing here: nobody has read the log\n")
+                _write_to(self._stream, line)
+        finally:
+            self._waiting_characters -= len(line)
+
+
+def _write_to(stream: TextIO, text: str) -> None:
+    """Writes past the stream's own buffer: a thread that hangs in it would keep the interpreter from its end."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # no file of the system's
+        stream.write(text)
+        return
+    data = memoryview(text.encode("utf-8", "backslashreplace"))
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _takes_more(stream: TextIO) -> bool:
+    """Whether a short line can be written without a wait."""
+    try:
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        return any(event & select.POLLOUT for _descriptor, event in poll.poll(0))
+    except (OSError, ValueError):  # no file of the system's
+        return True
+
+
+def set_up(verbosity: Verbosity, format_: LogFormat, *, in_background: bool = False) -> None:
+    """Sends the logs of fleetmem, and with `-vv` those of asyncssh, to stderr.
+
+    Args:
+        verbosity: how much of them.
+        format_: how lines look.
+        in_background: nothing waits for the lines to be written.
+    """
+    handler = BackgroundHandler(sys.stderr) if in_background else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format_ is LogFormat.JSON else TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]

@@ -1,6 +1,5 @@
 """Outcomes as JSON lines, CSV and a table."""
 
-import os
 import queue
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from fleetmem.bugs import Bugs
+from fleetmem.cli.surroundings import forget_stdout
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
 from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
@@ -197,8 +197,7 @@ def open_output(path: Path | None, *, is_appending: bool = False) -> Iterator[Te
         except BrokenPipeError:  # `fleetmem collect | head`
             raise
         except OSError as error:
-            with Path(os.devnull).open("w") as null:  # what is left goes there, or it fails once more at exit
-                os.dup2(null.fileno(), sys.stdout.fileno())
+            forget_stdout()
             raise SinkError(f"output: {reason_of(error)}") from error
         return
     try:

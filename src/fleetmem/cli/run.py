@@ -62,7 +62,8 @@ def run(
 
       fleetmem run -i @hosts.txt --dry-run --retention 10s:6h,60s:7d,10m:1y
     """
-    set_up(Verbosity.WARNINGS if is_dry and given.verbosity is Verbosity.NORMAL else given.verbosity, log_format)
+    verbosity = Verbosity.WARNINGS if is_dry and given.verbosity is Verbosity.NORMAL else given.verbosity
+    set_up(verbosity, log_format, in_background=not is_dry)
     if is_dry:
         _dry_run(given, retention, output)
         return
@@ -101,6 +102,7 @@ def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: S
         if writer.lost or is_stalled:
             log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)
         if is_stalled:
+            logging.shutdown()
             os._exit(EXIT_STALLED)
 
 

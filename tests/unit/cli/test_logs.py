@@ -1,11 +1,16 @@
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from fleetmem.cli.logs import JsonFormatter, LogFormat, TextFormatter, Verbosity, set_up
+from fleetmem.cli import logs
+from fleetmem.cli.logs import BackgroundHandler, JsonFormatter, LogFormat, TextFormatter, Verbosity, set_up
 
 _HOSTILE = "\x1b[2J\nfake line\udce9"
 
@@ -109,3 +114,71 @@ def test_set_up_json(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("fleetmem").info("hello", extra={"host": "web01"})
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["host"] == "web01"
+
+
+def _fill(descriptor: int) -> None:
+    os.set_blocking(descriptor, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(descriptor, b"x" * 4096)
+    os.set_blocking(descriptor, True)
+
+
+def _read(descriptor: int, end: str) -> str:
+    data = b""
+    while not data.decode().endswith(end):
+        data += os.read(descriptor, 100_000)
+    return data.decode().lstrip("x")
+
+
+def test_a_log_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who logs does not wait; what has no room is counted, and told when somebody reads again."""
+    monkeypatch.setattr(logs, "_MAX_WAITING_CHARACTERS", 100)
+    monkeypatch.setattr(logs, "_FLUSH_SECONDS", 0.05)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading):
+        _fill(writing)
+        handler = BackgroundHandler(stream)
+        for number in range(30):
+            handler.emit(_record(f"line {number}"))
+        handler.flush()
+        said = ""
+        while "missing" not in said:
+            said += _read(reading, "\n")
+        handler.emit(_record("again"))
+        said += _read(reading, "again\n")
+    missing = re.search(r"(\d+) log lines are missing here: nobody has read the log\n", said)
+    assert missing
+    assert int(missing[1]) + said.count("line ") == 30
+    assert said.startswith("line 0\n")
+
+
+def test_a_log_on_a_full_disk() -> None:
+    """It is lost, and nothing else is."""
+    with Path("/dev/full").open("w") as stream:
+        handler = BackgroundHandler(stream)
+        handler.emit(_record("x"))
+        handler.flush()
+        handler.emit(_record("y"))
+        handler.flush()
+        assert not handler._waiting_characters
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_log_without_a_thread(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are written at once where that takes no wait, else later."""
+    handler = BackgroundHandler(sys.stderr)
+    handler.emit(_record("first"))
+    assert capsys.readouterr().err == "first\n"
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading):
+        _fill(writing)
+        handler = BackgroundHandler(stream)
+        handler.emit(_record("first"))
+        os.set_blocking(reading, False)
+        with suppress(BlockingIOError):
+            while os.read(reading, 65_536):
+                pass
+        handler.emit(_record("second"))
+        assert os.read(reading, 1000).decode().split() == ["first", "second"]
