@@ -1,5 +1,6 @@
 """Host keys: known, new, changed, revoked, certified; and two collectors that record at the same time."""
 
+import fcntl
 import re
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from . import servers
-from .servers import Cli, Sshd, find_tool, make_key
+from .servers import Cli, Sshd, find_tool, make_key, wait_for
 
 HOST = "127.0.1.1"
 
@@ -267,3 +268,72 @@ def test_a_kind_of_key_that_is_retired(tmp_path: Path, known_hosts: Path, cli: C
         server.start()
         assert not collect(cli, server)
         assert known_hosts.read_text().count("\n") == 1
+
+
+# --- files that hang or are huge -------------------------------------------------------------------------------------
+
+
+def test_a_lock_that_another_program_keeps(sshd: Sshd, known_hosts: Path, cli: Cli) -> None:
+    """All hosts are sampled meanwhile, one warning says why; their keys are recorded once the lock is gone."""
+    known_hosts.touch()
+    options = ("-i", "127.0.1.[1-10]", "-p", sshd.port, "-k", sshd.key, "-o", "-", "--interval", 1)
+    with known_hosts.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with cli.run(*options) as running:
+            wait_for("all answer", lambda: len({each["host"] for each in running.outcomes() if each["ok"]}) == 10, 20)
+            wait_for("it is told", lambda: "another program has kept it locked" in running.stderr, 20)
+            assert all(each["ok"] for each in running.outcomes())
+            assert known_hosts.read_text() == ""
+            fcntl.flock(file, fcntl.LOCK_UN)
+            wait_for("keys are recorded", lambda: len(known_hosts.read_text().splitlines()) == 10, 60)
+
+
+def test_many_hashed_names(sshd: Sshd, tmp_path: Path, known_hosts: Path, cli: Cli) -> None:
+    """Among 20,000 hashed lines known hosts are found at once; a new one is searched for, and a changed one told."""
+    old = make_key(tmp_path / "old").with_suffix(".pub").read_text()
+    names = [f"[127.0.1.{number}]:{sshd.port}" for number in range(1, 21)]
+    lines = [f"{name} {sshd.host_public_key}\n" for name in names]
+    lines += [f"old{number} {old}" for number in range(20_000)]
+    lines += [f"[127.0.1.30]:{sshd.port} {old}"]
+    known_hosts.write_text("".join(lines))
+    subprocess.run([find_tool("ssh-keygen"), "-H", "-f", str(known_hosts)], check=True, capture_output=True)
+    options = ("-i", "127.0.1.[1-21],127.0.1.30", "-p", sshd.port, "-k", sshd.key, "--format", "jsonl")
+    result = cli("collect", *options, *servers.PATIENT)
+    outcomes = result.by_host()
+    failed = {name: outcome["error"] for name, outcome in outcomes.items() if not outcome["ok"]}
+    assert list(failed) == ["127.0.1.30"], failed
+    assert outcomes["127.0.1.30"]["error"]["kind"] == "host_key_changed"
+    assert known_hosts.read_text().splitlines()[-1].startswith("[127.0.1.21]:")
+
+
+def test_a_known_key_of_another_kind_among_many_hashed_names(
+    sshd: Sshd, tmp_path: Path, known_hosts: Path, cli: Cli
+) -> None:
+    """A host with two keys that is known by its ECDSA key is asked for that one, as by ssh, once it has been found."""
+    ecdsa = make_key(tmp_path / "ecdsa_host", "ecdsa")
+    config = sshd.folder / "sshd_config"
+    config.write_text(f"HostKey {ecdsa}\n{config.read_text()}")
+    sshd.stop()
+    sshd.start()
+    words = " ".join(ecdsa.with_suffix(".pub").read_text().split()[:2])
+    old = make_key(tmp_path / "old").with_suffix(".pub").read_text()
+    known_hosts.write_text(f"[{HOST}]:{sshd.port} {words}\n" + "".join(f"old{number} {old}" for number in range(2000)))
+    subprocess.run([find_tool("ssh-keygen"), "-H", "-f", str(known_hosts)], check=True, capture_output=True)
+    assert not collect(cli, sshd, "--host-keys", "strict")
+
+
+def test_dev_null_as_ssh(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:
+    """StrictHostKeyChecking no with UserKnownHostsFile /dev/null: a host that is replaced while running is taken."""
+    config = tmp_path / "config"
+    config.write_text("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n")
+    options = ("-i", HOST, "-p", sshd.port, "-k", sshd.key, "-F", config, "-o", "-", "--interval", 0.5)
+    with cli.run(*options) as running:
+        wait_for("it answers", lambda: running.outcomes()[-1:] and running.outcomes()[-1]["ok"], 20)
+        sshd.stop()
+        for path in (sshd.folder / "host_key", sshd.folder / "host_key.pub"):
+            path.unlink()
+        make_key(sshd.folder / "host_key")
+        wait_for("it is away", lambda: not running.outcomes()[-1]["ok"], 20)
+        sshd.start()
+        wait_for("it answers again", lambda: running.outcomes()[-1]["ok"], 60)
+        assert all(each["ok"] or each["error"]["kind"] != "host_key_changed" for each in running.outcomes())

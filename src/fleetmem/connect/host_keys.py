@@ -1,5 +1,6 @@
 """Host keys: which are known, what to do with others, and where new ones are recorded."""
 
+import asyncio
 import logging
 import shlex
 from collections.abc import Iterable, Iterator
@@ -8,13 +9,18 @@ from typing import NamedTuple
 
 import asyncssh
 
+from fleetmem.bounded_file import read_bytes
 from fleetmem.connect.algorithms import CERTIFICATE
+from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.known_hosts import CERT_AUTHORITY, REVOKED, Entry, KnownHostsFile
 from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.connect.target import Target, Trust, entry_name
 from fleetmem.errors import ConfigError, HostError, Kind, Stage, reason_of
 
 log = logging.getLogger("fleetmem.connect")
+
+_LIMIT_SECONDS = 30.0
+"""For all that it takes to decide about a key: reading, searching and recording."""
 
 _KRL_BEGIN = b"SSHKRL"  # PROTOCOL.krl of OpenSSH
 
@@ -45,16 +51,23 @@ class Known(NamedTuple):
         return names or list(offered.host_keys)
 
 
+class AskAgainError(OwnError):
+    """A host showed a key of a kind that is not known, and it took a search to find out that one of another kind is.
+
+    The next login asks for that one first, as ssh does.
+    """
+
+
 class HostKeys:
     """The known host keys of a fleet: each file is read once.
 
     Matching is by host name and port only, as OpenSSH does since 8.5 (CheckHostIP no): addresses get reused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, previous: "HostKeys | None" = None) -> None:
         self._files: dict[Path, KnownHostsFile] = {}
+        self._files_before = dict(previous._files) if previous else {}
         self._revoked: dict[Path, list[Entry]] = {}
-        self._told: set[Path] = set()
 
     def prepare(self, trust: Trust) -> None:
         """Reads the files.
@@ -78,47 +91,88 @@ class HostKeys:
             revoked=revoked,
         )
 
-    def verify(self, target: Target, key: asyncssh.SSHKey) -> None:
-        """Decides about a key that a host has shown to be its own.
+    def is_known(self, target: Target, key: asyncssh.SSHKey) -> bool:
+        """Whether a key is one of a host's, as far as can be told at once. Where it is not, `decide` has to.
+
+        Raises:
+            HostError: (host_key_changed) the key is revoked.
+        """
+        trust = target.access.trust
+        if trust.policy is HostKeyPolicy.INSECURE:
+            return True
+        if revoked := [entry for entry in self._revoked_entries(target) if entry.key == key]:
+            raise _revoked(revoked)
+        if any(entry.key == key for entry in self._own(target)):
+            return True
+        name, files = target.known_as, [self._file(path) for path in _paths(trust)]
+        if any(file.find_key(name, key_text(key)) for file in files):
+            return True
+        is_certain = all(file.is_searched(name) for file in files)
+        return is_certain and not self._own(target) and any(entry.key == key for entry in self._plain(target))
+
+    async def decide(self, target: Target, key: asyncssh.SSHKey) -> None:
+        """Decides about a key that a host has shown to be its own, beside the event loop; records a new one.
 
         Raises:
             HostError: (host_key_changed, host_key_unknown) it is refused.
         """
-        policy = target.access.trust.policy
-        if policy is HostKeyPolicy.INSECURE:
+        try:
+            async with asyncio.timeout(_LIMIT_SECONDS):
+                await self._decide(target, key)
+        except OSError as error:  # TimeoutError is one
+            why = str(error) or f"not done within {_LIMIT_SECONDS:.0f} s"
+            message = f"host key {fingerprint(key)} of {target.known_as} cannot be looked up: {why}"
+            raise OwnError(Stage.LOGIN, Kind.HOST_KEY_UNKNOWN, message) from error
+
+    async def _decide(self, target: Target, key: asyncssh.SSHKey) -> None:
+        if self.is_known(target, key):
             return
-        if revoked := [entry for entry in self._revoked_entries(target) if entry.key == key]:
-            raise _revoked(revoked)
-        if self._is_known(target, key):
+        trust = target.access.trust
+        files = [self._file(path) for path in _paths(trust)]
+        for file in files:  # somebody may just have removed or recorded a key
+            await file.refresh()
+        if self.is_known(target, key):
             return
-        if self._refresh(target.access.trust) and self._is_known(target, key):
+        had_searched = all(file.is_searched(target.known_as) for file in files)
+        for name in (target.known_as, target.address.lower()):
+            for file in files:
+                await file.search(name)
+        self._check(target, key, had_searched=had_searched)
+        if self.is_known(target, key):
             return
-        if policy is HostKeyPolicy.STRICT:
-            files = ", ".join(map(str, target.access.trust.paths))
-            shown = f"host key {fingerprint(key)} of {target.known_as} is not in {files}"
+        if trust.policy is HostKeyPolicy.STRICT:
+            paths = ", ".join(map(str, trust.paths))
+            shown = f"host key {fingerprint(key)} of {target.known_as} is not in {paths}"
             raise HostError(Stage.LOGIN, Kind.HOST_KEY_UNKNOWN, shown)
-        self._record(target, key)
+        if trust.paths:
+            await self._file(trust.paths[0]).record(target.known_as, key_text(key))
+            self._check(target, key, had_searched=True)
+
+    def _check(self, target: Target, key: asyncssh.SSHKey, *, had_searched: bool) -> None:
+        """Refuses a key where others are known for its host, but not this one.
+
+        Raises:
+            HostError: (host_key_changed) that is so.
+        """
+        entries = self._own(target)
+        if not entries or any(entry.key == key for entry in entries):
+            return
+        kinds = {entry.key.get_algorithm() for entry in entries if entry.key}
+        message = _changed(target, key, entries)
+        if not had_searched and key.get_algorithm() not in kinds:
+            raise AskAgainError(Stage.LOGIN, Kind.HOST_KEY_CHANGED, message)
+        raise HostError(Stage.LOGIN, Kind.HOST_KEY_CHANGED, message)
 
     def revoked(self, target: Target) -> HostError:
         """Returns what to say of a host with a certificate whose key, or authority, is revoked."""
         return _revoked(self._revoked_entries(target))
 
-    def _is_known(self, target: Target, key: asyncssh.SSHKey) -> bool:
-        """Whether a key is among those of a host.
+    def _own(self, target: Target) -> list[Entry]:
+        """Returns the keys of a host, by the name that it is known as."""
+        return [entry for entry in self._find(target.access.trust, target.known_as) if not entry.marker and entry.key]
 
-        Raises:
-            HostError: (host_key_changed) others are known for it, but not this one.
-        """
-        entries = [
-            entry for entry in self._find(target.access.trust, target.known_as) if not entry.marker and entry.key
-        ]
-        if any(entry.key == key for entry in entries):
-            return True
-        if entries and not self._refresh(target.access.trust):
-            raise HostError(Stage.LOGIN, Kind.HOST_KEY_CHANGED, _changed(target, key, entries))
-        if entries:
-            return self._is_known(target, key)
-        return any(entry.key == key for entry in self._about(target) if not entry.marker)
+    def _plain(self, target: Target) -> list[Entry]:
+        return [entry for entry in self._about(target) if not entry.marker]
 
     def _about(self, target: Target) -> Iterator[Entry]:
         """Yields the lines about a host; where there is none for its port, those of its name alone, as with ssh."""
@@ -133,37 +187,21 @@ class HostKeys:
         return entries + [entry for path in target.access.trust.revoked_paths for entry in self._revoked[path]]
 
     def _find(self, trust: Trust, name: str) -> list[Entry]:
-        return [entry for path in (*trust.paths, *trust.system_paths) for entry in self._file(path).find(name)]
+        return [entry for path in _paths(trust) for entry in self._file(path).find(name)]
 
     def _file(self, path: Path) -> KnownHostsFile:
         if path not in self._files:
-            self._files[path] = KnownHostsFile(path)
+            self._files[path] = KnownHostsFile(path, self._files_before.pop(path, None))
         return self._files[path]
 
-    def _refresh(self, trust: Trust) -> bool:
-        """Looks whether others have changed the files since; somebody may just have removed or recorded a key."""
-        changes = [self._file(path).refresh() for path in (*trust.paths, *trust.system_paths)]
-        return any(changes)
 
-    def _record(self, target: Target, key: asyncssh.SSHKey) -> None:
-        """Records a new key, unless another collector was faster; one that knows another key wins.
+def key_text(key: asyncssh.SSHKey) -> str:
+    """Returns a key as a line of known_hosts has it: kind and base64."""
+    return " ".join(key.export_public_key().decode().split()[:2])
 
-        Raises:
-            HostError: (host_key_changed) it does.
-        """
-        text = " ".join(key.export_public_key().decode().split()[:2])
-        path = target.access.trust.paths[0] if target.access.trust.paths else Path("/dev/null")
-        file = self._file(path)
-        try:
-            with file.locked() as appender:
-                if not self._is_known(target, key):
-                    appender.append(target.known_as, text)
-        except OSError as error:
-            if path not in self._told:
-                log.warning("new host keys are not recorded: %s: %s", path, reason_of(error))
-            self._told.add(path)
-        if not self._is_known(target, key):
-            file.remember(target.known_as, text)
+
+def _paths(trust: Trust) -> tuple[Path, ...]:
+    return (*trust.paths, *trust.system_paths)
 
 
 def _keys(entries: Iterable[Entry]) -> list[asyncssh.SSHKey]:
@@ -195,7 +233,7 @@ def _read_revoked(path: Path) -> list[Entry]:
         ConfigError: it cannot be read, or is a key revocation list, which only ssh can read.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise ConfigError(f"RevokedHostKeys {path}: {reason_of(error)}") from error
     if data.startswith(_KRL_BEGIN):

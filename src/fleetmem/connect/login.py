@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -57,6 +57,7 @@ class Client(asyncssh.SSHClient):
         self._target = target
         self._host_keys: HostKeys | None = host_keys
         self._accepted: asyncssh.SSHKey | None = None
+        self._undecided: asyncssh.SSHKey | None = None
         self._offer: Offer | None = offer
         self._attempt = attempt
         self._on_closed = on_closed
@@ -75,37 +76,61 @@ class Client(asyncssh.SSHClient):
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Decides about a key that is not among the known ones; after the login it must be the same one."""
-        if self._host_keys is None:
-            return key == self._accepted
+        if self._host_keys is None or self._accepted or self._undecided:
+            return key in (self._accepted, self._undecided)
         try:
-            self._host_keys.verify(self._target, key)
+            is_known = self._host_keys.is_known(self._target, key)
         except HostError as error:
             self.refusal = error
-        else:
-            self._accepted = key
-        return self.refusal is None
+            return False
+        self._accepted, self._undecided = (key, None) if is_known else (None, key)
+        return True
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the host's key has not been decided about. Nothing of the login goes to the host before that."""
+        return self._undecided is not None
+
+    async def decide(self) -> None:
+        """Decides about the host's key, which is no time of the host's.
+
+        Raises:
+            asyncssh.HostKeyNotVerifiable: it is refused; `refusal` says why.
+        """
+        if self._host_keys is None or self._undecided is None:
+            return
+        try:
+            with self._uncounted():
+                await self._host_keys.decide(self._target, self._undecided)
+        except HostError as error:
+            self.refusal = error
+            raise asyncssh.HostKeyNotVerifiable(error.message) from error
+        self._accepted, self._undecided = self._undecided, None
 
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         """Returns the next key to offer."""
         if self._offer is None:
             return None
-        if self._attempt and not self._offer.offered and not await self._may_begin(self._attempt):
-            self.refusal = self._attempt.refusal()
-            return None
+        if self._attempt and not self._offer.offered:
+            with self._uncounted():
+                may_begin = await self._attempt.begin()
+            if not may_begin:
+                self.refusal = self._attempt.refusal()
+                return None
         key = self._offer.next()
         return [key] if key else None
 
-    async def _may_begin(self, attempt: Attempt) -> bool:
-        """Asks whether a key may be offered; waiting for the answer is no time of the host's."""
-        if self._limit is None:
-            return await attempt.begin()
-        before, when = asyncio.get_running_loop().time(), self._limit.when()
-        self._limit.reschedule(None)
-        may_begin = await attempt.begin()
-        if when is not None:
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """Stops the clock of the login while it waits for something that is not the host."""
+        limit, begun = self._limit, asyncio.get_running_loop().time()
+        when = limit.when() if limit else None
+        if limit and when is not None:
+            limit.reschedule(None)
+        yield
+        if limit and when is not None:
             with suppress(RuntimeError):  # it was cancelled meanwhile
-                self._limit.reschedule(when + asyncio.get_running_loop().time() - before)
-        return may_begin
+                limit.reschedule(when + asyncio.get_running_loop().time() - begun)
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         """The transport is open."""
@@ -188,7 +213,7 @@ class Login:
         limit_seconds = target.access.login_timeout_seconds + way.open_seconds
         try:
             connecting = _connect(
-                options, offer, words, target.access.algorithms, way, is_jump=attempt is None, on_begun=on_begun
+                options, client, offer, words, target.access.algorithms, way, is_jump=attempt is None, on_begun=on_begun
             )
             connection = await within(limit_seconds, Stage.LOGIN, connecting, take_limit=client.take_limit)
         except HostError as error:
@@ -220,6 +245,7 @@ class Login:
 
 async def _connect(
     options: dict[str, Any],
+    client: Client,
     offer: Offer,
     words: HostWords,
     algorithms: Algorithms,
@@ -232,7 +258,7 @@ async def _connect(
     loop = asyncio.get_running_loop()
     prepared = asyncssh.SSHClientConnectionOptions(loop=loop, **options)
     prepared.waiter = logged_in = loop.create_future()
-    connection = PipelinedConnection(prepared, offer, words, algorithms)
+    connection = PipelinedConnection(prepared, offer, words, algorithms, client)
     # A jump host's bytes are those of all hosts behind it.
     allowance_seconds = None if is_jump else ALLOWANCE_SECONDS
     try:

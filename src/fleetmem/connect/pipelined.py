@@ -13,7 +13,7 @@ Decision 0009 has what was left out, and why.
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import asyncssh
 from asyncssh.connection import SSHConnection
@@ -72,6 +72,17 @@ def _send_packet(connection: SSHConnection, send: Any, type_: int, *args: Any, *
         send(connection, type_, *args, **kwargs)
 
 
+class Gate(Protocol):
+    """Keeps a login from beginning."""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it does."""
+
+    async def decide(self) -> None:
+        """Opens. Raises an error of asyncssh's, with which the connection ends."""
+
+
 class PipelinedConnection(asyncssh.SSHClientConnection):
     """asyncssh's connection, in more of a hurry.
 
@@ -80,6 +91,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         offer: the keys to offer.
         words: takes what the host says during the login.
         algorithms: what else the ssh configuration wants of the host's key.
+        gate: opens once the host's key has been decided about; None where that is nobody's business.
     """
 
     def __init__(
@@ -88,11 +100,13 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         offer: Offer,
         words: HostWords,
         algorithms: Algorithms,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(asyncio.get_running_loop(), options, wait="auth")
         self._offer: Offer | None = offer
         self._words: HostWords | None = words
         self._algorithms = algorithms
+        self._gate = gate
         self._key: Any = None
         self._is_at_the_last = False
         self._is_accept_due = False
@@ -103,7 +117,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
 
     def forget_login(self) -> None:
         """Lets go of what the login needed."""
-        self._offer = self._key = self._words = None
+        self._offer = self._key = self._words = self._gate = None
         self._ahead = []
 
     def _recv_version(self) -> bool:
@@ -214,9 +228,17 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         return self._key
 
     def try_next_auth(self, *, next_method: bool = False) -> None:
-        """Goes on after a refusal: the host has thrown away what was sent behind that request."""
+        """Begins, or goes on after a refusal: the host has thrown away what was sent behind that request."""
+        if self._gate and self._gate.is_undecided:
+            self.create_task(self._begin_decided(self._gate))
+            return
         self._deferred_packets, self._ahead = [*self._ahead, *self._deferred_packets], []
         super().try_next_auth(next_method=next_method)
+
+    async def _begin_decided(self, gate: Gate) -> None:
+        """Begins to log in once the host's key has been decided about; where it is refused, the connection ends."""
+        await gate.decide()
+        self.try_next_auth()
 
     async def send_userauth_request(self, method: bytes, *args: bytes, key: Any = None, trivial: bool = True) -> None:
         """Sends a request; one that would ask whether a key will do is signed right away where that disturbs nobody."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncssh
 
 from fleetmem.connect.breaker import Breakers
-from fleetmem.connect.host_keys import HostKeys
+from fleetmem.connect.host_keys import AskAgainError, HostKeys
 from fleetmem.connect.jumps import Jump, Jumps
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.keys import AskPassphrase
@@ -48,7 +48,7 @@ class Reach:
         self._targets: dict[Host, Target] = {}
         self._is_insecure = False
         self._keys: KeyRing = KeyRing(ask_passphrase, previous._keys if previous else None)
-        self._host_keys = HostKeys()
+        self._host_keys: HostKeys = HostKeys(previous._host_keys if previous else None)
         self._login = Login(self._host_keys, self._keys)
         self._jumps = Jumps(self._login, settings.limits)
         self._breakers: Breakers = Breakers(settings.limits.most_refusals)
@@ -120,8 +120,17 @@ class Reach:
     async def _log_in(
         self, target: Target, stack: AsyncExitStack, on_begun: OnBegun | None
     ) -> asyncssh.SSHClientConnection:
-        jump = self._jumps.of(target.jumps)
         await self._keys.check(target)
+        try:
+            return await self._try_to_log_in(target, stack, on_begun)
+        except AskAgainError:
+            await stack.aclose()  # the next login takes its place
+            return await self._try_to_log_in(target, stack, on_begun)
+
+    async def _try_to_log_in(
+        self, target: Target, stack: AsyncExitStack, on_begun: OnBegun | None
+    ) -> asyncssh.SSHClientConnection:
+        jump = self._jumps.of(target.jumps)
         with self._breakers.attempt(target) as attempt:
             way = await self._open_way(target, jump, stack)
             try:

@@ -1,3 +1,4 @@
+import asyncio
 import fcntl
 import multiprocessing
 import stat
@@ -23,10 +24,16 @@ def _line(name: str, key: asyncssh.SSHKey = _KEYS[0]) -> str:
     return f"{name} {' '.join(key.export_public_key().decode().split()[:2])}\n"
 
 
+def _verify(known: HostKeys, target: Target, key: asyncssh.SSHKey) -> None:
+    """Does what a login does with the key that a host shows."""
+    if not known.is_known(target, key):
+        asyncio.run(known.decide(target, key))
+
+
 def _refusal(target: Target, key: asyncssh.SSHKey = _KEYS[0], known: HostKeys | None = None) -> HostError | None:
     """Returns why a key is refused, by who knows what the files say; None where it is taken."""
     try:
-        (known or HostKeys()).verify(target, key)
+        _verify(known or HostKeys(), target, key)
     except HostError as error:
         return error
     return None
@@ -52,7 +59,7 @@ def file(path: Path) -> Path:
 def test_accept_new_records(path: Path) -> None:
     """An unknown key is taken, remembered, and written for the next run, in a folder only for us."""
     known, target = HostKeys(), known_in(path, _ACCEPT_NEW)
-    known.verify(target, _KEYS[0])
+    _verify(known, target, _KEYS[0])
     assert known.known(target).keys == [_KEYS[0]]
     assert path.read_text() == _line("web01")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -64,7 +71,7 @@ def test_what_was_recorded_is_known_from_then_on(path: Path) -> None:
     """A connection asks again at each new key exchange; the same key is right again, another one is not."""
     known, target = HostKeys(), known_in(path, _ACCEPT_NEW)
     for _ in range(3):
-        known.verify(target, _KEYS[0])
+        _verify(known, target, _KEYS[0])
     assert path.read_text() == _line("web01")
     error = _refusal(target, _KEYS[1], known)
     assert error
@@ -75,7 +82,7 @@ def test_ssh_keygen_finds_what_is_recorded(path: Path) -> None:
     """The file is one that ssh can use: `ssh-keygen -F` finds each name and shows its key."""
     known = HostKeys()
     for name, port in (("web01", 22), ("web02", 2222), ("2001:db8::1", 22), ("2001:db8::2", 2222)):
-        known.verify(known_in(path, _ACCEPT_NEW, name, port), _KEYS[0])
+        _verify(known, known_in(path, _ACCEPT_NEW, name, port), _KEYS[0])
         shown = name if port == 22 else f"[{name}]:{port}"
         found = subprocess.run(
             ["ssh-keygen", "-F", shown, "-f", path, "-l"], capture_output=True, text=True, check=True
@@ -86,7 +93,7 @@ def test_ssh_keygen_finds_what_is_recorded(path: Path) -> None:
 @pytest.mark.parametrize("port", [22, 2222])
 def test_a_key_holds_for_its_port(path: Path, port: int) -> None:
     """It is recorded under `[host]:port`, plain for port 22."""
-    HostKeys().verify(known_in(path, _ACCEPT_NEW, "web01", port), _KEYS[0])
+    _verify(HostKeys(), known_in(path, _ACCEPT_NEW, "web01", port), _KEYS[0])
     assert path.read_text() == _line("web01" if port == 22 else "[web01]:2222")
     assert _is_known(path, "web01", port)
     assert _is_known(path, "web01", 2200) is (port == 22)
@@ -282,7 +289,7 @@ def test_a_file_without_a_newline_at_its_end(file: Path) -> None:
     """The new line does not become part of the last one, and the numbers of lines stay right."""
     file.write_text(_line("web01").rstrip("\n"))
     known = HostKeys()
-    known.verify(known_in(file, _ACCEPT_NEW, "web02"), _KEYS[1])
+    _verify(known, known_in(file, _ACCEPT_NEW, "web02"), _KEYS[1])
     assert file.read_text() == _line("web01") + _line("web02", _KEYS[1])
     error = _refusal(known_in(file, _ACCEPT_NEW, "web02"), _ECDSA, known)
     assert error
@@ -293,9 +300,9 @@ def test_a_file_that_cannot_be_written_only_warns(tmp_path: Path, caplog: pytest
     """The keys hold for this run; one warning says that they are not recorded."""
     (tmp_path / "file").write_text("")
     path, known = tmp_path / "file" / "known_hosts", HostKeys()
-    known.verify(known_in(path, _ACCEPT_NEW, "web01"), _KEYS[0])
-    known.verify(known_in(path, _ACCEPT_NEW, "web02"), _KEYS[0])
-    known.verify(known_in(path, _ACCEPT_NEW, "web02"), _KEYS[0])
+    _verify(known, known_in(path, _ACCEPT_NEW, "web01"), _KEYS[0])
+    _verify(known, known_in(path, _ACCEPT_NEW, "web02"), _KEYS[0])
+    _verify(known, known_in(path, _ACCEPT_NEW, "web02"), _KEYS[0])
     error = _refusal(known_in(path, _ACCEPT_NEW, "web01"), _KEYS[1], known)
     assert error
     assert "what was seen before has" in error.message
@@ -314,9 +321,9 @@ def test_the_system_wide_file_counts_too(path: Path, tmp_path: Path, caplog: pyt
     system.write_text(_line("web01"))
     config.write_text(f"GlobalKnownHostsFile {system}\n")
     known, ssh = HostKeys(), SshSettings(known_hosts_path=path)
-    known.verify(resolve("web01", ssh, config=config), _KEYS[0])
+    _verify(known, resolve("web01", ssh, config=config), _KEYS[0])
     assert not path.exists()
-    known.verify(resolve("web02", ssh, config=config), _KEYS[1])
+    _verify(known, resolve("web02", ssh, config=config), _KEYS[1])
     assert system.read_text() == _line("web01")
     assert path.read_text() == _line("web02", _KEYS[1])
     assert not caplog.records
@@ -324,7 +331,7 @@ def test_the_system_wide_file_counts_too(path: Path, tmp_path: Path, caplog: pyt
 
 def test_known_hosts_in_home(home: Path) -> None:
     """A tilde means home."""
-    HostKeys().verify(known_in(Path("~/known"), _ACCEPT_NEW), _KEYS[0])
+    _verify(HostKeys(), known_in(Path("~/known"), _ACCEPT_NEW), _KEYS[0])
     assert (home / "known").read_text() == _line("web01")
 
 
@@ -352,7 +359,7 @@ def test_another_collector_is_just_being_faster(file: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(fcntl, "flock", write_meanwhile)
     assert not _refusal(known_in(file, _ACCEPT_NEW))
-    assert locks == [fcntl.LOCK_EX]
+    assert locks == [fcntl.LOCK_EX | fcntl.LOCK_NB]
     assert file.read_text() == "half a line and the rest\n" + _line("web01")
     error = _refusal(known_in(file, _ACCEPT_NEW, "web02"), _KEYS[1])
     assert error is None
@@ -383,7 +390,7 @@ _FIXED_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9
 def _record_all(path: Path) -> None:
     known, key = HostKeys(), asyncssh.import_public_key(_FIXED_KEY)
     for number in range(200):
-        known.verify(known_in(path, _ACCEPT_NEW, f"host{number}"), key)
+        _verify(known, known_in(path, _ACCEPT_NEW, f"host{number}"), key)
 
 
 def test_fingerprint_is_what_ssh_keygen_shows() -> None:
