@@ -108,7 +108,7 @@ class ProcessMemory(NamedTuple):
         command: the kernel's name of it (`comm`), decoded; may be empty or hold any character.
         rss_bytes: resident set size (VmRSS). Shared pages count in every process that maps them.
         vsz_bytes: virtual size (VmSize).
-        mem_percent: rss / total memory of the host * 100.
+        mem_percent: rss / total memory of the host * 100; None where the host does not say how much it has.
         peak_rss_bytes: highest RSS so far (VmHWM), None where the kernel or probe kind has none.
         anon_bytes: anonymous resident memory (RssAnon, Linux 4.5 and later), None where there is none.
         swap_bytes: swapped-out anonymous memory (VmSwap), None where there is none.
@@ -119,7 +119,7 @@ class ProcessMemory(NamedTuple):
     command: str
     rss_bytes: int
     vsz_bytes: int
-    mem_percent: float
+    mem_percent: float | None
     peak_rss_bytes: int | None
     anon_bytes: int | None
     swap_bytes: int | None
@@ -138,14 +138,14 @@ class CommandMemory:
     procs: int
     rss_bytes: int
     vsz_bytes: int
-    mem_percent: float
+    mem_percent: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
     """Memory of a host as `/proc/meminfo` and `/proc/vmstat` tell it; None where the kernel does not say."""
 
-    total_bytes: int
+    total_bytes: int | None
     available_bytes: int | None
     swap_total_bytes: int | None
     swap_free_bytes: int | None

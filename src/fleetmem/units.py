@@ -13,13 +13,13 @@ def kib_to_bytes(kib: int) -> int:
     return kib * KIB
 
 
-def percent_of(part_bytes: int, whole_bytes: int) -> float:
-    """Returns part / whole * 100, rounded to 6 decimals.
+def percent_of(part_bytes: int, whole_bytes: int | None) -> float | None:
+    """Returns part / whole * 100, rounded to 6 decimals; None where nobody knows the whole.
 
     `ps` truncates to 0.1 and caps at 99.9. Six decimals keep a 4 KiB page of a 256 GiB host above zero; one rounding,
     here, makes every output show the same number.
     """
-    return round(part_bytes / whole_bytes * 100, 6)
+    return round(part_bytes / whole_bytes * 100, 6) if whole_bytes else None
 
 
 def parse_size(text: str) -> int:
@@ -41,6 +41,11 @@ def format_size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if size_bytes >= 10 or unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= KIB
     return f"{size_bytes:.1f} TiB"
+
+
+def format_share(percent: float | None) -> str:
+    """Returns a percentage for people: `1.25`, and `-` where nobody knows it."""
+    return "-" if percent is None else f"{percent:.2f}"
 
 
 def format_number(value: float) -> str:

@@ -52,7 +52,7 @@ def expected(outcomes: Sequence[Sample], prefix: str) -> Gauges:
         head = formats.statsd_plain(prefix, host.process(row.command, row.pid)).head
         gauges[f"{head}rss_bytes"] = row.rss_bytes
         gauges[f"{head}vsz_bytes"] = row.vsz_bytes
-        gauges[f"{head}mem_percent"] = float(format_number(row.mem_percent))
+        gauges[f"{head}mem_percent"] = float(format_number(row.mem_percent or 0))
     return gauges
 
 
@@ -176,7 +176,7 @@ def test_prometheus(prometheus: Callable[..., Prometheus]) -> None:
                 key = outcome.host.name, command_label(row.command), str(row.pid)
                 wanted[*key, "fleetmem_process_rss_bytes"] = float(row.rss_bytes)
                 wanted[*key, "fleetmem_process_vsz_bytes"] = float(row.vsz_bytes)
-                wanted[*key, "fleetmem_process_mem_ratio"] = row.mem_percent / 100
+                wanted[*key, "fleetmem_process_mem_ratio"] = (row.mem_percent or 0) / 100
 
         def is_all_there() -> bool:
             found = {

@@ -33,7 +33,7 @@ from fleetmem.lab.readback import GRAPHITE_PREFIX, Verdict, verify
 from fleetmem.lab.render import Graphite
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
-from fleetmem.units import format_size
+from fleetmem.units import format_share, format_size
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -233,7 +233,11 @@ def _biggest_table(rows: list[Row], histories: dict[str, list[float]], levels: s
     table.add_column("RSS IN GRAPHITE", justify="right", no_wrap=True, min_width=_SPARKLINE_COLUMNS)
     for row in rows:
         process = row.process
-        sizes = format_size(process.rss_bytes), format_size(process.vsz_bytes), f"{process.mem_percent:.2f}"
+        sizes = (
+            format_size(process.rss_bytes),
+            format_size(process.vsz_bytes),
+            format_share(process.mem_percent),
+        )
         line = sparkline(histories.get(row.series, []), _SPARKLINE_COLUMNS, levels)
         table.add_row(plain(row.host), str(process.pid), plain(process.command or NO_NAME), *sizes, line)
     return table

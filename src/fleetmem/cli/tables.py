@@ -9,7 +9,7 @@ from rich.text import Text
 
 from fleetmem.model import CommandMemory, ProcessMemory
 from fleetmem.safe_text import printable
-from fleetmem.units import format_size
+from fleetmem.units import format_share, format_size
 
 NO_NAME = "(no name)"
 """Shown for a process whose name is empty."""
@@ -35,7 +35,11 @@ def _biggest_table(biggest: Iterable[tuple[str, ProcessMemory | CommandMemory]])
         table.add_column(name, justify="right", no_wrap=True)
     for host, row in biggest:
         pid = str(row.pid) if isinstance(row, ProcessMemory) else f"({row.procs})"
-        sizes = format_size(row.rss_bytes), format_size(row.vsz_bytes), f"{row.mem_percent:.2f}"
+        sizes = (
+            format_size(row.rss_bytes),
+            format_size(row.vsz_bytes),
+            format_share(row.mem_percent),
+        )
         table.add_row(plain(host), pid, plain(row.command or NO_NAME), *sizes)
     return table
 

@@ -385,6 +385,8 @@ def _judge_facts(about: Examination, facts: HostFacts) -> Iterator[Finding]:
         yield _ok(about, Check.HOST_AWK, f"awk is {facts.awk_kind or 'there'}")
     if facts.kernel and about.memory:
         yield _judge_kernel(about, facts, about.memory)
+    if about.memory and about.memory.total_bytes is None:
+        yield _no_meminfo(about)
     yield from _judge_hidepid(about, facts)
 
 
@@ -401,6 +403,17 @@ def _judge_kernel(about: Examination, facts: HostFacts, memory: HostMemory) -> F
     has = ", ".join(name for name, is_there in offers.items() if is_there)
     lacks = ", ".join(name for name, is_there in offers.items() if not is_there)
     return _ok(about, Check.HOST_KERNEL, f"Linux {facts.kernel} has {has or 'nothing'}; it has no {lacks or '-'}")
+
+
+def _no_meminfo(about: Examination) -> Finding:
+    return Finding(
+        Check.HOST_KERNEL,
+        Severity.WARNING,
+        about.access.name,
+        "/proc/meminfo is empty, or cannot be read",
+        "nobody knows how much memory the host has: no totals, and no percentages of its processes",
+        f"{about.access.ssh('cat /proc/meminfo; grep /proc /proc/mounts')}   # subset=pid? a container?",
+    )
 
 
 def _judge_hidepid(about: Examination, facts: HostFacts) -> Iterator[Finding]:

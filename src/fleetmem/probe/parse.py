@@ -80,9 +80,9 @@ class SnapshotParser:
             raise _bad_frame(f"frame is not of protocol 1: {error}") from error
         return Snapshot(memory=memory, processes=processes)
 
-    def _parse_rows(self, rows: list[bytes], total_bytes: int) -> ProcessTable:
-        before, prints = self._keys, [hash(row) for row in rows]
-        runs, is_in_place = before.runs_of(prints, total_bytes)  # with another total every percent is another
+    def _parse_rows(self, rows: list[bytes], total_bytes: int | None) -> ProcessTable:
+        before, prints, scale = self._keys, [hash(row) for row in rows], total_bytes or 0
+        runs, is_in_place = before.runs_of(prints, scale)  # with another total every percent is another
         new = {end: self._parse_row(rows[end], total_bytes) for begin, end in runs if begin == NEW}
         names = array("q")
         for begin, end in runs:
@@ -90,7 +90,7 @@ class SnapshotParser:
                 names.append(name_print(new[end].pid, new[end].command))
             else:
                 names += before.names[begin:end]
-        keys = RowKeys(array("q", pack(f"{len(prints)}q", *prints)), names, total_bytes)  # in two thirds of the time
+        keys = RowKeys(array("q", pack(f"{len(prints)}q", *prints)), names, scale)  # in two thirds of the time
         changes = before.changes_to(keys, runs, is_in_place=is_in_place)
         if before.names != names and len(pids_of(names)) != len(names):
             raise _bad_frame("frame has two rows for one pid")
@@ -107,7 +107,7 @@ class SnapshotParser:
 
         return ProcessTable(keys, before, changes, new, make)
 
-    def _parse_row(self, row: bytes, total_bytes: int) -> ProcessMemory:
+    def _parse_row(self, row: bytes, total_bytes: int | None) -> ProcessMemory:
         match = _ROW.fullmatch(row if len(row) <= MAX_COMMAND_BYTES else _cut_row(row))
         if not match:
             raise ValueError(f"row {row[:80]!r}")
@@ -152,8 +152,10 @@ def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
     counters_tag, oom_kills, boot_id = counters_line.split(b" ")
     if tag != b"M" or counters_tag != b"K":
         raise ValueError("memory lines M and K are missing")
-    total_bytes = kib_to_bytes(_number(total))
-    if total_bytes <= 0:
+    # The probe prints 0 where /proc/meminfo is empty or not there: of a container, or of a /proc with subset=pid.
+    is_unknown = available == b"-" and total in (b"-", b"0")
+    total_bytes = None if is_unknown else kib_to_bytes(_number(total))
+    if total_bytes == 0:
         raise ValueError("the host has no memory")
     return HostMemory(
         total_bytes=total_bytes,

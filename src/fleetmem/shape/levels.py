@@ -295,10 +295,10 @@ class CommandLevel(Level[CommandMemory]):
 
     def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
         super().__init__(limits, budget, attrgetter("command"), attrgetter("command"))
-        self._total_bytes = 0
+        self._total_bytes: int | None = 0
         self._sums: dict[str, tuple[list[ProcessMemory], CommandMemory]] = {}
 
-    def add_up(self, processes: Iterable[ProcessMemory], total_bytes: int) -> tuple[CommandMemory, ...]:
+    def add_up(self, processes: Iterable[ProcessMemory], total_bytes: int | None) -> tuple[CommandMemory, ...]:
         """Returns a row per command, in the order in which they are seen; the one before where nothing changed."""
         members: dict[str, list[ProcessMemory]] = {}
         for process in processes:
@@ -326,7 +326,9 @@ def _print_of(row: ProcessMemory) -> int:
     return name_print(row.pid, row.command)
 
 
-def sum_of(command: str, rows: Sequence[ProcessMemory | CommandMemory], procs: int, total_bytes: int) -> CommandMemory:
+def sum_of(
+    command: str, rows: Sequence[ProcessMemory | CommandMemory], procs: int, total_bytes: int | None
+) -> CommandMemory:
     """Returns the sum of rows under a name, with the share of a host that has so much memory.
 
     Raises:

@@ -89,7 +89,7 @@ def _other(
     excluded: Sequence[ProcessMemory],
     left_out: Mapping[LeftOut, Sequence[ProcessMemory | CommandMemory]],
     counts: Mapping[LeftOut, int],
-    total_bytes: int,
+    total_bytes: int | None,
 ) -> CommandMemory | None:
     if not counts:
         return None

@@ -182,7 +182,9 @@ class Exposition:
         texts = (
             "".join([f"{rss}{labels}{row.rss_bytes}\n" for labels, row in rows]),
             "".join([f"{vsz}{labels}{row.vsz_bytes}\n" for labels, row in rows]),
-            "".join([f"{ratio}{labels}{row.mem_percent / 100:.8f}\n" for labels, row in rows]),
+            "".join(
+                [f"{ratio}{labels}{row.mem_percent / 100:.8f}\n" for labels, row in rows if row.mem_percent is not None]
+            ),
         )
         return dict(zip(families, texts, strict=True))
 

@@ -104,12 +104,22 @@ class ProcessLines:
     Args:
         place: of a process, by the name of its command and its pid.
         wrap: the format.
+        measures: those that each process has.
+
+    Attributes:
+        measures: those that each process has.
     """
 
-    __slots__ = ("_first", "_template", "_texts")
+    __slots__ = ("_first", "_template", "_texts", "measures")
 
-    def __init__(self, place: Callable[[str, str], Place], wrap: Callable[[Place], Wrap]) -> None:
-        first, *parts = _VARIABLE.split(wrap(place(_COMMAND, _PID)).template(PROCESS_MEASURES))
+    def __init__(
+        self,
+        place: Callable[[str, str], Place],
+        wrap: Callable[[Place], Wrap],
+        measures: tuple[str, ...] = PROCESS_MEASURES,
+    ) -> None:
+        self.measures = measures
+        first, *parts = _VARIABLE.split(wrap(place(_COMMAND, _PID)).template(measures))
         parts[-1] += first
         self._first = first.encode("ascii")
         same = dict.fromkeys(part for part in parts if len(part) > 1 and not _VARIABLE.fullmatch(part))

@@ -283,13 +283,13 @@ def _quoted(command: str) -> str:
 
 
 def _command(command: CommandMemory) -> dict[str, Any]:
-    return {
-        "command": command.command,
-        "procs": command.procs,
-        "rss_bytes": command.rss_bytes,
-        "vsz_bytes": command.vsz_bytes,
-        "mem_percent": command.mem_percent,
-    }
+    return _without_none(
+        command=command.command,
+        procs=command.procs,
+        rss_bytes=command.rss_bytes,
+        vsz_bytes=command.vsz_bytes,
+        mem_percent=command.mem_percent,
+    )
 
 
 def _without_none(**values: Any) -> dict[str, Any]:

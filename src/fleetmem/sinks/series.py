@@ -30,6 +30,12 @@ from fleetmem.units import format_number
 RETIRE_AFTER_FAILURES = 3
 """Cycles without an answer after which a host's series end: a receiver that repeats them shows a dead host alive."""
 
+_PROCESS_MEASURES_OF = {
+    True: PROCESS_MEASURES,
+    False: tuple(name for name in PROCESS_MEASURES if name != "mem_percent"),
+}
+"""By whether it is known how much memory the host has."""
+
 
 class Retire(StrEnum):
     """What happens to a series whose process or command is gone."""
@@ -100,8 +106,11 @@ class HostSeries:
         rows = self._take(outcome.shaped)
         host, host_points, host_gone = self._host_text(outcome)
         gone = self._gone(rows) + host_gone
+        unknown = len(PROCESS_MEASURES) - len(self._rows.measures)
         self.count = (
-            len(self._processes) * len(PROCESS_MEASURES) + len(self._sums) * len(COMMAND_MEASURES) + host_points
+            len(self._processes) * len(self._rows.measures)
+            + len(self._sums) * (len(COMMAND_MEASURES) - unknown)
+            + host_points
         )
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
         alive = statsd_zeros(rows.new + host) if self.endings else b""
@@ -142,6 +151,9 @@ class HostSeries:
 
     def _take(self, shaped: Shaped) -> Ended:
         """Takes the rows of a sample; returns what became of series."""
+        measures = _PROCESS_MEASURES_OF[shaped.memory.total_bytes is not None]
+        if measures != self._rows.measures:
+            return self._take_others(shaped, measures)
         before = self._processes.text[:], self._sums.text[:]
         ended = self._write(shaped)
         if self._generation != self._names.generation:
@@ -151,6 +163,14 @@ class HostSeries:
             processes, sums = before
             ended = self._write(shaped)._replace(gone=self._rows.full(processes) + sums)
         return ended
+
+    def _take_others(self, shaped: Shaped, measures: tuple[str, ...]) -> Ended:
+        """Takes the rows of a sample that have other measures than those before: shares come, or come no more."""
+        gone = self._rows.full(self._processes.text) + self._sums.text
+        self._processes, self._sums = RowLines(), RowLines()
+        self._rows = ProcessLines(self._names.process_called, self._wrap, measures)
+        ended = self._take(shaped)
+        return ended._replace(gone=gone)
 
     def _write(self, shaped: Shaped) -> Ended:
         table, lines = ProcessTable.of(shaped.processes), self._processes
@@ -175,10 +195,15 @@ class HostSeries:
         return sums
 
     def _process_lines(self, row: ProcessMemory) -> bytes:
-        values = row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent)
+        values: tuple[object, ...] = row.rss_bytes, row.vsz_bytes
+        if row.mem_percent is not None:
+            values = *values, format_number(row.mem_percent)
         return self._rows.short(self._names.command_name(row.command), row.pid, values)
 
     def _sum_lines(self, place: Place, row: CommandMemory) -> bytes:
+        if row.mem_percent is None:
+            template = self._wrap(place).template([name for name in COMMAND_MEASURES if name != "mem_percent"])
+            return (template % (row.rss_bytes, row.vsz_bytes, row.procs)).encode("ascii")
         template = self._wrap(place).template(COMMAND_MEASURES)
         return (template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)).encode("ascii")
 

@@ -342,3 +342,11 @@ def test_a_sample_that_costs_much() -> None:
     fault = the_fault(replace(WELL, cost_seconds=0.3))
     assert (fault.check, fault.severity, fault.value) == (Check.HOST_COST, Severity.NOTE, 300)
     assert fault.mend.startswith("--interval 30 ")
+
+
+def test_a_host_that_hides_its_memory() -> None:
+    """It is sampled, and the doctor says what is missing and where to look."""
+    hidden = replace(WELL, memory=HostMemory(None, None, None, None, None, None))
+    (fault,) = [finding for finding in judge(hidden) if finding.severity is Severity.WARNING]
+    assert (fault.check, fault.what) == (Check.HOST_KERNEL, "/proc/meminfo is empty, or cannot be read")
+    assert fault.mend.startswith("ssh ubuntu@web01.example.com 'cat /proc/meminfo; grep /proc /proc/mounts'")

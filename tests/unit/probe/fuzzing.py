@@ -113,9 +113,10 @@ def check_sound(snapshot: Snapshot) -> None:
     sizes = [memory.total_bytes, memory.available_bytes, memory.swap_total_bytes, memory.swap_free_bytes]
     for row in snapshot.processes:
         sizes += [row.rss_bytes, row.vsz_bytes, row.peak_rss_bytes, row.anon_bytes, row.swap_bytes]
-        assert row.mem_percent >= 0
+        assert (row.mem_percent is None) is (memory.total_bytes is None)
+        assert row.mem_percent is None or row.mem_percent >= 0
         row.command.encode("utf-8", "surrogateescape")
-    assert memory.total_bytes > 0
+    assert memory.total_bytes != 0
     assert all(0 <= size < 1024 * 10**16 for size in sizes if size is not None)
     assert len({row.pid for row in snapshot.processes}) == len(snapshot.processes)
 

@@ -114,7 +114,7 @@ def test_another_total_changes_every_percent() -> None:
     parser = _parser()
     first = parser.parse(_frame(total_kib=1_000_000)).processes
     second = parser.parse(_frame(total_kib=2_000_000)).processes
-    assert [row.mem_percent for row in second] == [row.mem_percent / 2 for row in first]
+    assert [row.mem_percent for row in second] == [(row.mem_percent or 0) / 2 for row in first]
 
 
 def test_a_bad_frame_leaves_the_parser_usable() -> None:
@@ -185,7 +185,7 @@ def _is_sound(snapshot: Snapshot) -> bool:
     sizes = [memory.total_bytes, memory.available_bytes, memory.swap_total_bytes, memory.swap_free_bytes]
     for row in snapshot.processes:
         sizes += [row.rss_bytes, row.vsz_bytes, row.peak_rss_bytes, row.anon_bytes, row.swap_bytes]
-    return memory.total_bytes > 0 and all(0 <= size < 2**63 for size in sizes if size is not None)
+    return memory.total_bytes != 0 and all(0 <= size < 2**63 for size in sizes if size is not None)
 
 
 @given(st.binary(max_size=200))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import Detail, Host, Outcome, ProcessMemory
+from fleetmem.model import Detail, Host, HostMemory, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks.endings import Room
 from fleetmem.sinks.formats import (
@@ -401,3 +401,36 @@ def test_the_longest_tags_fit_a_datagram() -> None:
         text = series.update(sample(process(2**31, "c" * 40, 2**60, 2**60))).text
         assert cut_lines(text, MAX_DATAGRAM_BYTES)
         assert max(map(len, text.splitlines())) > 600
+
+
+def _unsure(limits: Limits | None = None) -> Outcome:
+    memory = HostMemory(None, None, None, None, None, None)
+    rows = [row._replace(mem_percent=None) for row in (_NGINX, _REDIS)]
+    return sample(*rows, limits=limits, memory=memory)
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(frozenset(Detail), top=1)])
+def test_shares_of_a_memory_that_nobody_knows(limits: Limits) -> None:
+    """Processes and sums have their sizes, and no percentage; the host has no totals, and the count is right."""
+    series = _series()
+    text = series.update(_unsure(limits))
+    values = _values(text)
+    assert text.points == len(values) == series.count
+    assert not [name for name in values if name.endswith(("percent", "total_bytes"))]
+    assert values["p.process.web01.nginx.7.rss_bytes"] == "4096"
+
+
+def test_shares_come_and_go() -> None:
+    """What is no longer known ends with 0, once and only that; what is known again is there again."""
+    series = _series()
+    series.update(sample(_NGINX, _REDIS))
+    values = _values(series.update(_unsure()))
+    assert {name for name, value in values.items() if value == "0" and ".process." in name} == {
+        f"p.process.web01.{name}.mem_percent" for name in ("nginx.7", "redis_server.8")
+    }
+    assert values["p.process.web01.nginx.7.rss_bytes"] == "4096"
+    for _ in range(5):
+        series.update(_unsure())
+    assert not [name for name in _values(series.update(_unsure())) if name.endswith("percent")]
+    back = _values(series.update(sample(_NGINX, _REDIS)))
+    assert back["p.process.web01.nginx.7.mem_percent"] == "0.000048"
