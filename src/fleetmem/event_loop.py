@@ -14,6 +14,8 @@ from fleetmem.side_thread import start_thread
 log = logging.getLogger("fleetmem.event_loop")
 
 _LOOKUPS_AT_ONCE = 512
+_MOST_ABANDONED = 512  # look-ups that hang while nobody waits for them; each keeps a thread
+_SLOT_SECONDS = 10.0
 FILES_FOR_OURSELVES = 64
 
 _T = TypeVar("_T")
@@ -29,6 +31,7 @@ class _LookupMixin:
     """
 
     _slots: asyncio.Semaphore | None = None
+    _abandoned = 0
 
     async def getaddrinfo(
         self,
@@ -44,12 +47,15 @@ class _LookupMixin:
         if _is_address(host):
             return list(socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST))
         loop = asyncio.get_running_loop()
-        slots = self._slots = self._slots or asyncio.Semaphore(_LOOKUPS_AT_ONCE)
-        await slots.acquire()
+        slots = await self._slot()
         found: asyncio.Future[list[tuple[Any, ...]]] = loop.create_future()
+        is_abandoned = False
 
         def settle(result: list[tuple[Any, ...]], error: Exception | None) -> None:
-            slots.release()
+            if is_abandoned:
+                self._abandoned -= 1
+            else:
+                slots.release()
             if found.done():  # its limit has passed
                 return
             if error:
@@ -62,7 +68,7 @@ class _LookupMixin:
             problem: Exception | None = None
             try:
                 result = list(socket.getaddrinfo(host, port, family, type, proto, flags))
-            except (OSError, UnicodeError) as error:
+            except Exception as error:  # noqa: BLE001 - it is the caller's
                 problem = error
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, result, problem)
@@ -72,7 +78,29 @@ class _LookupMixin:
         except OSError:
             slots.release()
             raise
-        return await found
+        try:
+            return await found
+        except asyncio.CancelledError:
+            if found.cancelled() and self._abandoned < _MOST_ABANDONED:
+                is_abandoned = True  # others need not wait for a name server that never answers
+                self._abandoned += 1
+                slots.release()
+            raise
+
+    async def _slot(self) -> asyncio.Semaphore:
+        """Returns the slots when one of them is the caller's.
+
+        Raises:
+            gaierror: all are taken by look-ups that hang.
+        """
+        slots = self._slots = self._slots or asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+        try:
+            async with asyncio.timeout(_SLOT_SECONDS):
+                await slots.acquire()
+        except TimeoutError:
+            hang = f"{_LOOKUPS_AT_ONCE} name look-ups hang; the name server does not answer"
+            raise socket.gaierror(socket.EAI_AGAIN, hang) from None
+        return slots
 
 
 def _is_address(host: object) -> bool:

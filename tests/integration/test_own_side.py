@@ -113,7 +113,7 @@ def test_no_thread_can_be_started_for_a_while(tmp_path: Path, simulated: tuple[l
     config = _config(folder, (simulated[0], folder / "key"), text)
     with _run_as_nobody(folder, config) as process:
         log = folder / "log"
-        wait_for("a page", lambda: _status(port, "/readyz") == 200, 20)
+        wait_for("a page", lambda: _status(port, "/readyz") == 200, 40)
         _limit_processes(process.pid, 1)
         process.send_signal(signal.SIGHUP)
         wait_for("the reload fails", lambda: "no more threads" in log.read_text(), 20)

@@ -3,6 +3,7 @@ import resource
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -76,6 +77,62 @@ def test_a_look_up_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
                     await _look_up("host.invalid")
 
     run_async(look_up())
+
+
+def test_look_ups_that_hang_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their callers' limits give the slots back; there are so many that may hang, and those that end make room."""
+    monkeypatch.setattr(event_loop, "_LOOKUPS_AT_ONCE", 2)
+    monkeypatch.setattr(event_loop, "_MOST_ABANDONED", 3)
+    monkeypatch.setattr(event_loop, "_SLOT_SECONDS", 0.1)
+    gate, look_up = threading.Event(), socket.getaddrinfo
+
+    def hang(host: str, *arguments: Any) -> list[Any]:
+        if host == "hangs":
+            gate.wait(20)
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return look_up(host, *arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await _look_up("hangs")
+
+    async def main() -> None:
+        for _ in range(4):
+            await give_up()
+        assert await _look_up("localhost")
+        await give_up()
+        with pytest.raises(socket.gaierror, match="2 name look-ups hang"):
+            await _look_up("localhost")
+        gate.set()
+        async with asyncio.timeout(10):
+            while True:
+                with suppress(socket.gaierror):
+                    if await _look_up("localhost"):
+                        break
+        assert all(await asyncio.gather(*(_look_up("localhost") for _ in range(10))))
+
+    run_async(main())
+
+
+def test_a_bug_in_a_look_up_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised comes back, and the slot is free again."""
+    monkeypatch.setattr(event_loop, "_LOOKUPS_AT_ONCE", 1)
+
+    def fail(*_arguments: Any) -> list[Any]:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+    async def main() -> None:
+        for _ in range(3):
+            async with asyncio.timeout(5):
+                with pytest.raises(ValueError, match="odd"):
+                    await _look_up("x")
+
+    run_async(main())
 
 
 def test_an_error_in_a_group_is_told_as_itself() -> None:
