@@ -313,6 +313,13 @@ class Daemon:
         )
         self._sampler.put_stats(shipped)
 
+    def _tell_end(self) -> None:
+        """Ships the slots that were settled since the last cycle was told: before the sinks end, after the sampling."""
+        cycle = self._grid.cycle_of(self._unix())
+        reports = [self._sampler.report(cycle), *(worker.report(cycle)[1] for worker in self._workers)]
+        if shipped := self.stats.finish(add_up(reports).cycle, cycle * self._grid.interval_seconds):
+            self._sampler.put_stats(shipped)
+
     async def _next_change(self) -> Change:
         """Returns the next configuration that SIGHUP asks for, with all that it names; an invalid one is reported."""
         while True:
@@ -397,6 +404,8 @@ class Daemon:
                 for stopping in [asyncio.create_task(worker.stop()) for worker in self._workers]:
                     await stopping
         await self._sampler.stop()
+        with self._bugs.caught("report"):
+            self._tell_end()
         _done, late = await asyncio.wait(members, timeout=_SHUT_DOWN_SECONDS)
         for worker in self._workers if late else ():
             worker.kill()

@@ -4,6 +4,7 @@ import socket
 from array import array
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from fleetmem.errors import Kind
@@ -107,6 +108,7 @@ class SelfStats:
         self.collector = collector_id()
         self._missed_total = 0
         self._slots_total = 0
+        self._shipped: CollectorStats | None = None
 
     def add(
         self,
@@ -154,7 +156,31 @@ class SelfStats:
         counters = [Counter("", measure, value) for measure, value in values.items()]
         for sink in sinks:
             counters += [Counter(sink.name, measure, value) for measure, value in sink.counters._asdict().items()]
-        return CollectorStats(self.collector, unix_seconds, tuple(counters))
+        self._shipped = CollectorStats(self.collector, unix_seconds, tuple(counters))
+        return self._shipped
+
+    def finish(self, stats: CycleStats, unix_seconds: float) -> CollectorStats | None:
+        """Returns the last counters once more, with the slots of a cycle that the end of the run has cut short.
+
+        So slots, outcomes and missed slots add up over the whole run, and no gauge shows a part of a fleet.
+
+        Args:
+            stats: of that cycle.
+            unix_seconds: the time of the counters.
+
+        Returns:
+            None where none have been shipped.
+        """
+        if self._shipped is None:
+            return None
+        self._missed_total += stats.missed
+        self._slots_total += stats.slots
+        totals = {"slots_total": self._slots_total, "cycles_missed_total": self._missed_total}
+        counters = tuple(
+            counter._replace(value=totals.get(counter.measure, counter.value)) if not counter.sink else counter
+            for counter in self._shipped.counters
+        )
+        return replace(self._shipped, taken_unix_seconds=unix_seconds, counters=counters)
 
 
 def _spread(name: str, seconds: Iterable[float]) -> dict[str, float]:

@@ -121,6 +121,7 @@ class _Worker:
                     self._report(message.cycle)
                 case Request.STOP:
                     await self._sampler.stop()
+                    self._report()  # all slots that were settled, before who asked ships the last counters
                     self._channel.send(Progress.STOPPED)
                 case _:
                     children.kill_all()

@@ -122,7 +122,18 @@ def check_slots(scene: Scene) -> None:
             counters = line["counters"]
         else:
             outcomes += 1
-    assert (
-        counters.get("slots_total", outcomes + counters["cycles_missed_total"])
-        == outcomes + counters["cycles_missed_total"]
-    )
+    assert counters["slots_total"] == outcomes + counters["cycles_missed_total"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slots_are_outcomes_and_misses_to_the_end(workers: int, tmp_path: Path) -> None:
+    """Also those of the cycle that the end of the run cuts short, whoever sampled them."""
+    with breaking.scene(tmp_path) as scene:
+        scene.set("run", workers=workers)
+        with scene.run() as running:
+            wait_for("all answer", lambda: all_answer(scene, 0), 30)
+            sleep_cycles(2.5)
+            running.signal(signal.SIGTERM)
+            assert running.wait(STOP_SECONDS) == 0, running.stderr[-2000:]
+        check_slots(scene)

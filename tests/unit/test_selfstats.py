@@ -102,6 +102,22 @@ def test_totals_grow_and_the_others_start_anew() -> None:
     assert (values["cycles_missed_total"], values["hosts_up"], values["late_highest_seconds"]) == (4, 0, 0)
 
 
+def test_the_end_of_a_run() -> None:
+    """The slots of a cycle that is cut short count; what describes an interval stays as the last whole one left it."""
+    stats, cycle, rest = SelfStats(), CycleStats(), CycleStats()
+    assert stats.finish(CycleStats(), 10.0) is None
+    for _ in range(3):
+        cycle.add(sample(), 0.5, 1.0)
+    _add(stats, cycle)
+    rest.add(sample(), 0.5, 1.0)
+    rest.missed += 1
+    shipped = stats.finish(rest, 20.0)
+    assert shipped is not None
+    values = _values(shipped)
+    assert (values["slots_total"], values["cycles_missed_total"], values["hosts_up"]) == (5, 1, 3)
+    assert shipped.taken_unix_seconds == 20.0
+
+
 @pytest.mark.parametrize("hostname", ["collector-1.example.com", "x" * 64, "1", "_"])
 def test_names(monkeypatch: pytest.MonkeyPatch, hostname: str) -> None:
     """Whatever this machine is called: every name is legal and fits, with the longest prefix and a sink's name."""
