@@ -10,7 +10,7 @@ import pytest
 
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.ansible import source
-from fleetmem.inventory.listing import Means
+from fleetmem.inventory.listing import AnsibleReader, Means
 from fleetmem.inventory.patterns import select
 
 from .servers import missing
@@ -251,6 +251,54 @@ def test_without_ansible_an_inventory_says_the_same(name: str, tmp_path: Path, m
     }
     assert sorted(ours.remarks) == sorted(theirs.remarks)
     assert len(ours.hosts) >= 3
+
+
+@pytest.mark.usefixtures("ansible")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("web01\nweb 01 (prod)\n", "line 2: expected name=value after the host, not '01'"),
+        ("web01\nweb02 ansible_user='x\n", "line 2: No closing quotation"),
+        ("web01\nweb[0:1000000000]\n", "line 2: host 'web[0:1000000000]'"),
+        ("web01\ndb/primary\n", "line 2 ('db/primary'): 'db/primary' is neither a host name nor an IP address"),
+        ("web01\nweb02 ansible_port=ssh\n", "line 2 ('web02'): 'ssh' is not a port"),
+    ],
+)
+def test_one_odd_line_costs_that_line(tmp_path: Path, text: str, reason: str) -> None:
+    """Ansible refuses the file for some of these, or fails on each run; the good host is there, and the line told."""
+    (tmp_path / "hosts").write_text(text)
+    listing = source.read(str(tmp_path / "hosts"), Means())
+    assert [host.name for host in listing.hosts] == ["web01"]
+    assert f"{tmp_path}/hosts, {reason}" in listing.left_out[0]
+
+
+@pytest.mark.usefixtures("ansible")
+def test_ansible_evaluates_what_only_it_can(tmp_path: Path) -> None:
+    """Filters and conditions, in variables and in labels; what nobody can evaluate is left out, and the others stay."""
+    (tmp_path / "hosts").write_text(
+        'web01 ansible_host="{{ [\'10.0.0.1\'] | first }}" role="{{ inventory_hostname | upper }}"\n'
+        "web02 ansible_host='{{ nothing | first }}'\nweb03 role=\"{{ group_names | join('-') }}\"\n[web]\nweb03\n"
+    )
+    listing = source.read(str(tmp_path / "hosts"), Means(ansible_labels=("role",)))
+    assert [(host.name, host.address, host.labels) for host in listing.hosts] == [
+        ("web01", "10.0.0.1", {"role": "WEB01"}),
+        ("web03", "web03", {"role": "web"}),
+    ]
+    (left_out,) = listing.left_out
+    assert "line 2 ('web02'): ansible_host is a template that only Ansible can evaluate" in left_out
+
+
+@pytest.mark.usefixtures("ansible")
+def test_a_vault_without_its_password(tmp_path: Path) -> None:
+    """The message says what to set; with our own reader what is encrypted is left out."""
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "hosts").write_text("[web]\nweb01\n")
+    (tmp_path / "group_vars" / "web.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n")
+    with pytest.raises(InventoryError, match=r"set ANSIBLE_VAULT_PASSWORD_FILE; or set inventory\.ansible_reader"):
+        source.read(str(tmp_path / "hosts"), Means())
+    listing = source.read(str(tmp_path / "hosts"), Means(ansible_reader=AnsibleReader.BUILTIN))
+    assert [host.name for host in listing.hosts] == ["web01"]
+    assert listing.remarks == (f"left out, encrypted: {tmp_path}/group_vars/web.yml",)
 
 
 @pytest.mark.usefixtures("ansible")

@@ -429,6 +429,8 @@ def _parse_line(line: str, place: Place) -> Setting | None:
     Raises:
         ConfigError: there is no value, or a quote is not closed.
     """
+    if "\0" in line:
+        raise ConfigError(f"ssh configuration {place}: a NUL in it")
     match = re.fullmatch(r'\s*"?([^\s"=#][^\s"=]*)"?\s*=?\s*(.*?)\s*', line)
     if not match:
         if line.strip() and not line.strip().startswith("#"):

@@ -89,6 +89,8 @@ class _Reader:
             reason = f"{where}: {error} (all of {line[:_SHOWN]!r} is left out)"
             self._tree.refused |= {name: reason for name in names if name not in self._tree.refused}
             variables = {}
+        if line.startswith("[") and line.split()[0].endswith("]") and ":" in names[0]:
+            self._tree.made_legal.append(f"{where}: {line.split()[0]} is taken for the address in it")
         for name in names:
             self._tree.add_host(name, self._group, variables)
 

@@ -28,6 +28,7 @@ from fleetmem.inventory.ansible.yaml_groups import add_yaml, is_groups
 from fleetmem.inventory.documents import parse_json, parse_yaml, path_of, read_text
 from fleetmem.inventory.listing import AnsibleReader, Listing, Means
 from fleetmem.inventory.programs import last_line
+from fleetmem.inventory.spec import MAX_EXPANSION
 from fleetmem.model import Host
 from fleetmem.safe_text import printable
 
@@ -39,6 +40,7 @@ _VAULT_FIX = (
     "set ANSIBLE_VAULT_PASSWORD_FILE; or set inventory.ansible_reader to builtin, and what is encrypted is left out"
 )
 _CONFIG_OF_ITS_OWN = "its ssh arguments name an ssh configuration (-F) that not all hosts have"
+_NUMBERS = re.compile(r"\[([0-9]{0,18}):([0-9]{6,18})(?::[0-9]+)?\]")
 _YAML_SUFFIXES = (".yml", ".yaml", ".json")
 # What Ansible leaves out from a folder: hidden files, variables, and by the end of a name.
 _NO_INVENTORY = re.compile(
@@ -83,6 +85,7 @@ def _program(reader: AnsibleReader) -> str | None:
 
 
 def _load_with_ansible(path: Path, means: Means, program: str) -> _Loaded:
+    _refuse_huge_ranges(path)
     tree = Tree()
     shown = f"{_PROGRAM} {path}"
     arguments = [program, "-i", str(path.absolute()), "--list"]
@@ -103,16 +106,28 @@ def _load_what_is_good(path: Path, means: Means, until: float, error: InventoryE
     Raises:
         InventoryError: it is refused for something else.
     """
-    is_about_entries = path.is_file() and _PARSING in str(error) and "vault" not in str(error).lower()
+    reason = str(error).lower()
+    is_about_entries = path.is_file() and _PARSING.lower() in reason and "vault" not in reason
     if means.ansible_reader is not AnsibleReader.AUTO or not is_about_entries:
         raise error
     try:
         loaded = _load_ourselves(path, means, until)
     except InventoryError:
         raise error from None
-    if not loaded.tree.left_out and not loaded.tree.refused:
+    odd = (*loaded.tree.left_out, *loaded.tree.refused, *loaded.tree.made_legal)
+    if not odd:
         raise error
-    return loaded._replace(remarks=("Ansible refuses all of it for the entries that are left out here",))
+    return loaded._replace(remarks=("Ansible refuses all of it for its odd entries", *loaded.tree.made_legal))
+
+
+def _refuse_huge_ranges(path: Path) -> None:
+    """Raises InventoryError for a range that Ansible would fill memory with."""
+    for file in _files(path):
+        for number, line in enumerate(read_text(file).split("\n"), 1):
+            for first, last in _NUMBERS.findall(line):
+                if int(last) - int(first or 0) >= MAX_EXPANSION:
+                    reason = f"[{first}:{last}] is more than {MAX_EXPANSION} hosts"
+                    raise InventoryError(f"{file}, line {number}: {_PARSING}: {reason}")
 
 
 def _magic(path: Path) -> dict[str, str]:

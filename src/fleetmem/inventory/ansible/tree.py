@@ -36,6 +36,7 @@ class Tree:
         host_variables: those of hosts alone, by host.
         refused: hosts of which something cannot be understood, with why; nothing else makes them good again.
         left_out: entries that name no host: where each one stands, and why.
+        made_legal: entries that Ansible refuses and that can mean one thing only.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Tree:
         self.host_variables: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
         self.left_out: list[str] = []
+        self.made_legal: list[str] = []
 
     def add_group(self, name: str) -> Group:
         """Returns a group, a new one where there is none."""
