@@ -3,6 +3,7 @@
 import json
 import signal
 import statistics
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,24 @@ def test_hosts_come_go_and_change(path: Path, sshd: Sshd, statsd: StatsD, cli: C
         ]
         counters = {name.rpartition(".")[2]: value for name, value in statsd.gauges().items() if ".collector." in name}
         assert (counters["inventory_hosts"], counters["inventory_failures_total"]) == (3, 0)
+
+
+def test_odd_entries_hold_up_neither_arrivals_nor_departures(path: Path, fleet: Sshd, statsd: StatsD, cli: Cli) -> None:
+    """Hosts come and go beside entries that are no hosts; each of these is logged once, and counted."""
+    options = ("--inventory", f"json:{path}", "-p", fleet.port, "-k", fleet.key)
+    with cli.run(*options, "-g", statsd.address, "-o", "-", "--interval", 0.3, **REFRESH) as running:
+        wait_for("all answer", lambda: all(latest(running, f"h{number}").get("ok") for number in (1, 2, 3)))
+        odd = [{"name": "web 01 (prod)"}, {"name": "db/primary"}, {"name": "h5", "port": "ssh"}, 7]
+        _put(path, json.dumps([{"name": f"h{number}", "address": f"127.0.1.{number}"} for number in (1, 2, 4)] + odd))
+        wait_for("the new one answers", lambda: latest(running, "h4").get("ok"))
+        wait_for("they are counted", lambda: counted(statsd, "inventory_entries_left_out") == 4)
+        assert counted(statsd, "inventory_hosts") == 3
+        assert counted(statsd, "inventory_stale") == 0
+        time.sleep(1)  # some refreshes more
+        lines = [line for line in told(running, "warning") if "left out" in line]
+        assert len(lines) == 4, lines
+        assert all(f"{path}: host {number}" in line for number, line in enumerate(lines, 4)), lines
+        assert not failures(running)
 
 
 @pytest.mark.parametrize("broken", ["not json", "[]", "gone", '[{"name": "h9"}, {"name": "h9", "address": "x"}]'])

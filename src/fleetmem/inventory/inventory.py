@@ -167,7 +167,7 @@ class Inventory:
     def _problem_of(self, source: Source, answer: Listing | InventoryError) -> str | None:
         if isinstance(answer, InventoryError):
             return str(answer)
-        left, before = len(answer.hosts), len(self._listings[source].hosts)
+        left, before = (_good_hosts(source, listing) for listing in (answer, self._listings[source]))
         if left < before * LEAST_SHARE:
             return f"{source}: {left or 'none'} of {before} hosts is left; SIGHUP takes that as it is"
         return None
@@ -214,6 +214,11 @@ class Inventory:
             if line not in self._logged:
                 log.warning("inventory%s", line)
         self._logged = set(now)
+
+
+def _good_hosts(source: Source, listing: Listing) -> int:
+    """Returns how many hosts an inventory has that it does not contradict itself about."""
+    return len(unite([(str(source), listing.hosts)], [], may_contradict=True)) if source.can_change else 0
 
 
 def left_out_lines(left_out: Sequence[str], limit: int) -> list[str]:
