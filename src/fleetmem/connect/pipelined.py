@@ -19,6 +19,7 @@ import asyncssh
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_CONFIRMATION,
     MSG_DISCONNECT,
     MSG_EXT_INFO,
     MSG_IGNORE,
@@ -240,6 +241,17 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         await gate.decide()
         self.try_next_auth()
 
+    def _process_channel_open_confirmation(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Takes a channel that takes no bytes for one that is refused: asyncssh up to 2.23 would cut data for ever."""
+        copied = SSHPacket(packet.get_full_payload()[1:])
+        ours, _theirs, _window, size = (copied.get_uint32() for _ in range(4))
+        channel = self._channels.get(ours)
+        if channel and size <= (b"dropbear" in self._server_version):  # with compression, asyncssh takes one off there
+            reason = f"its channel takes packets of at most {size} bytes"
+            channel.process_open_failure(asyncssh.OPEN_CONNECT_FAILED, reason, "")
+        else:
+            super()._process_channel_open_confirmation(pkttype, pktid, packet)
+
     async def send_userauth_request(self, method: bytes, *args: bytes, key: Any = None, trivial: bool = True) -> None:
         """Sends a request; one that would ask whether a key will do is signed right away where that disturbs nobody."""
         is_query = method == _PUBLIC_KEY and args[0] == Boolean(False)
@@ -273,6 +285,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
             self._auth_complete = False
 
     _packet_handlers = asyncssh.SSHClientConnection._packet_handlers | {
+        MSG_CHANNEL_OPEN_CONFIRMATION: _process_channel_open_confirmation,
         MSG_DISCONNECT: _process_disconnect,
         MSG_EXT_INFO: _process_ext_info,
         MSG_KEXINIT: _process_kexinit,

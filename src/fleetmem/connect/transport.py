@@ -1,6 +1,7 @@
 """What an SSH connection runs over: a TCP connection, or the standard input and output of a ProxyCommand."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -48,7 +49,8 @@ async def _connect(addresses: list[tuple[Any, ...]], target: Target, seconds: fl
         try:
             _bind(sock, target)
             async with asyncio.timeout((deadline - loop.time()) / left if left > 1 else None):
-                await loop.sock_connect(sock, address)
+                zone = target.address.partition("%")[2]
+                await (_connect_in_zone(sock, address, zone) if zone else loop.sock_connect(sock, address))
         except BaseException as error:
             sock.close()
             if left == 1 or not isinstance(error, OSError):  # TimeoutError is an OSError
@@ -56,6 +58,29 @@ async def _connect(addresses: list[tuple[Any, ...]], target: Target, seconds: fl
         else:
             return sock
     raise OSError("the name resolves to no address")
+
+
+async def _connect_in_zone(sock: socket.socket, address: tuple[Any, ...], zone: str) -> None:
+    """Connects to an address on the interface that `fe80::1%eth0` names; uvloop leaves interfaces out.
+
+    Raises:
+        OSError: this machine has no such interface, or nothing answers there.
+    """
+    try:
+        index = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    except OSError as error:
+        raise OSError(f"this machine has no network interface {zone}") from error
+    result = sock.connect_ex((*address[:3], index))
+    if result == errno.EINPROGRESS:
+        loop, is_done = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(sock, is_done.set)
+        try:
+            await is_done.wait()
+        finally:
+            loop.remove_writer(sock)
+        result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if result:
+        raise OSError(result, os.strerror(result))
 
 
 def _bind(sock: socket.socket, target: Target) -> None:
