@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetmem.build_hosts import HostSettings, settings_by_host
-from fleetmem.build_sinks import STATSD, Spec, build_sinks, build_sites, ports_of, share_out_servers
+from fleetmem.build_sinks import (
+    STATSD,
+    Spec,
+    build_sinks,
+    build_sites,
+    former_sinks,
+    ports_of,
+    remember,
+    share_out_servers,
+    sink_key,
+)
+from fleetmem.build_state import claim_memory
 from fleetmem.collector import Collector
 from fleetmem.config import Probe, Settings, split_shard
 from fleetmem.connect.keys import AskPassphrase
@@ -29,7 +40,9 @@ from fleetmem.probe.parse import SnapshotParser
 from fleetmem.rendezvous import shard_of
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
+from fleetmem.sinks.memory import MemorySpec, SeriesMemory
 from fleetmem.sinks.naming import FleetNames, make_tags
+from fleetmem.sinks.runner import FormerSink
 from fleetmem.sinks.sink import Service, Sink
 
 if TYPE_CHECKING:
@@ -47,6 +60,8 @@ class FleetSpec:
         reach: how to get at the hosts.
         max_series: see `shape.max_series`; of a worker, its part.
         senders: processes that send to the same StatsD servers.
+        identity: of the collector, for its state folder; None for one that remembers nothing.
+        state: where names of series are kept; known once that is prepared.
     """
 
     settings: Settings
@@ -55,6 +70,8 @@ class FleetSpec:
     reach: ReachSettings
     max_series: int
     senders: int = 1
+    identity: str | None = None
+    state: MemorySpec | None = None
 
     def shares(self, workers: int) -> "list[FleetSpec]":
         """Returns the parts of so many worker processes: hosts, and what is limited for the whole fleet.
@@ -73,8 +90,9 @@ class FleetSpec:
                 reach,
                 max_series=self.max_series * len(its_hosts) // len(self.hosts),
                 senders=workers,
+                state=self.state._replace(process=number, processes=workers + 1) if self.state else None,
             )
-            for its_hosts in hosts
+            for number, its_hosts in enumerate(hosts, 1)
         ]
 
 
@@ -99,6 +117,8 @@ class Fleet:
     make_link: Callable[[Host], Link]
     sites: "dict[Spec, Site]"
     health: Health
+    memory: SeriesMemory | None = None
+    former_sinks: tuple[FormerSink, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -113,7 +133,8 @@ class Fleet:
     @property
     def services(self) -> list[Service]:
         """What is to run beside the collector."""
-        return [*self.collector.sinks, *self.sites.values()]
+        remembering = [self.memory] if self.memory else []
+        return [*self.collector.sinks, *self.former_sinks, *self.sites.values(), *remembering]
 
     @property
     def single_sinks(self) -> list[Sink]:
@@ -156,6 +177,7 @@ def build_fleet(
     ask_passphrase: AskPassphrase,
     current: Fleet | None = None,
     inventory: Inventory | None = None,
+    identity: str | None = None,
 ) -> Fleet:
     """Returns the objects that a configuration describes. Keys and known hosts are read; nothing is connected yet.
 
@@ -164,23 +186,25 @@ def build_fleet(
         ask_passphrase: for encrypted keys.
         current: a fleet that this one takes the place of: what is configured alike is taken over (connections, sinks).
         inventory: where it has been read already.
+        identity: see `FleetSpec`.
 
     Raises:
         UsageError: hosts, keys or the ssh configuration cannot be used. `current` is untouched then.
         SinkError: the spool of a sink cannot be used; likewise.
     """
     inventory = inventory or read_inventory(settings)
-    return build(fleet_spec(settings, inventory), ask_passphrase, current, inventory)
+    return build(fleet_spec(settings, inventory, identity), ask_passphrase, current, inventory)
 
 
-def fleet_spec(settings: Settings, inventory: Inventory) -> FleetSpec:
+def fleet_spec(settings: Settings, inventory: Inventory, identity: str | None = None) -> FleetSpec:
     """Returns what the fleet of a configuration and its inventory is built from.
 
     Raises:
         ConfigError: several ssh configurations name hosts, and none is chosen.
     """
     reach, names = _reach_settings(settings, inventory), tuple(inventory.host_names)
-    return FleetSpec(settings, tuple(inventory.hosts), names, reach, settings.shape.max_series)
+    hosts, max_series = tuple(inventory.hosts), settings.shape.max_series
+    return FleetSpec(settings, hosts, names, reach, max_series, identity=identity)
 
 
 def build(
@@ -214,6 +238,8 @@ class Prepared:
     sinks: dict[Spec, Sink]
     sites: "dict[Spec, Site]"
     health: Health
+    memory: SeriesMemory | None
+    former_sinks: tuple[FormerSink, ...]
     opened: ExitStack
 
     def close(self) -> None:
@@ -239,8 +265,35 @@ def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: Fleet | Non
     with ExitStack() as undo:
         sites = build_sites(settings, current.sites if current else {}, pages, ports, undo)
         sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports, undo, spec.senders)
+        memory = _memory(spec, current.memory if current else None)
+        former_sinks: tuple[FormerSink, ...] = ()
+        if memory and current and memory is current.memory:
+            former_sinks = current.former_sinks
+        elif memory:
+            undo.callback(memory.release)
+            former_sinks = tuple(_former_sinks(settings, memory, names))
         opened = undo.pop_all()
-    return Prepared(spec, names, reach, by_host, targets, series_room, sinks, sites, health, opened)
+    spec = replace(spec, state=memory.spec if memory else None)
+    return Prepared(
+        spec, names, reach, by_host, targets, series_room, sinks, sites, health, memory, former_sinks, opened
+    )
+
+
+def _memory(spec: FleetSpec, current: SeriesMemory | None) -> SeriesMemory | None:
+    """Returns what remembers the series of this process."""
+    if spec.identity is not None:
+        return claim_memory(spec.settings, spec.identity, current)
+    if current and current.spec == spec.state:
+        return current
+    return SeriesMemory(spec.state) if spec.state else None
+
+
+def _former_sinks(settings: Settings, memory: SeriesMemory, names: FleetNames) -> list[FormerSink]:
+    if memory.process == 0:
+        return former_sinks(settings, memory, names)
+    for key in memory.remembered() - {sink_key(server) for server in settings.statsd.servers()}:
+        memory.forget(key)
+    return []
 
 
 def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Inventory | None = None) -> Fleet:
@@ -255,6 +308,8 @@ def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Invent
     has_same_shape = current is not None and current.settings.shape == spec.settings.shape
     series = current.series if current and has_same_shape else SeriesPool()
     share_out_servers(spec.settings, prepared.sinks)
+    if prepared.memory or (current and current.memory):
+        remember(spec.settings.statsd, prepared.sinks, prepared.memory)
     make_link = partial(_make_link, reach=reach, by_host=by_host)
     collector = Collector(
         make_link=make_link,
@@ -284,6 +339,8 @@ def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Invent
         make_link,
         prepared.sites,
         prepared.health,
+        prepared.memory,
+        prepared.former_sinks,
     )
 
 

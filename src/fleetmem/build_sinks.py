@@ -1,25 +1,27 @@
 """The composition root's other half: from configuration to sinks, and to the site of the health pages."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd
+from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd, split_server
 from fleetmem.rendezvous import owner
 from fleetmem.sinks import formats, tcp
+from fleetmem.sinks.addresses import host_port
 from fleetmem.sinks.archive import Rotation
 from fleetmem.sinks.files import FileTransport
+from fleetmem.sinks.memory import SeriesMemory, SinkMemory
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.records import RecordEncoding
-from fleetmem.sinks.runner import Options, QueuedSink, Transport
+from fleetmem.sinks.runner import FormerSink, Options, QueuedSink, Transport
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import Sink, take_all
 from fleetmem.sinks.spool import Spool
 from fleetmem.sinks.udp import UdpTransport
 from fleetmem.sinks.unix import UnixTransport
+from fleetmem.state.folder import default_base
 
 if TYPE_CHECKING:
     from fleetmem.sinks.http_server import Page, Site
@@ -120,6 +122,40 @@ def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
     return owner(key, addresses) == address
 
 
+def remember(settings: Statsd, sinks: Mapping[Spec, Sink], memory: SeriesMemory | None) -> None:
+    """Lets the sinks to StatsD keep the names of their series, where they end them."""
+    for spec, sink in sinks.items():
+        if spec[0] == STATSD and isinstance(sink, QueuedSink):
+            is_wanted = memory is not None and settings.retire is Retire.ZERO
+            sink.remember(SinkMemory(memory, sink_key(spec[1])) if memory and is_wanted else None)
+
+
+def former_sinks(settings: Settings, memory: SeriesMemory, names: FleetNames) -> list[FormerSink]:
+    """Returns what ends the series in StatsD servers that were configured before the start, and are no more."""
+    present = {sink_key(server) for server in settings.statsd.servers()}
+    found = []
+    for key in sorted(memory.remembered() - present):
+        try:
+            server = split_server(key)
+        except ValueError:
+            memory.forget(key)
+            continue
+        encoding = SeriesEncoding(formats.statsd_plain, Retire.ZERO)
+        options = Options(cycle_seconds=settings.run.interval_seconds)
+        sink = FormerSink("former", encoding, statsd_transport(settings.statsd, server), names, options)
+        sink.remember(SinkMemory(memory, key))
+        found.append(sink)
+    return found
+
+
+def sink_key(server: object) -> str:
+    """Returns what a server is called in the memory: `split_server` reads it again."""
+    if not isinstance(server, Server):
+        raise TypeError(server)
+    address = server.host if server.scheme == "unix" else host_port(server.host, server.port)
+    return f"{server.scheme}://{address}"
+
+
 def statsd_transport(settings: Statsd, server: Server, senders: int = 1) -> Transport:
     """Returns what sends to a StatsD server."""
     if server.scheme == "unix":
@@ -164,14 +200,7 @@ def spool_file(settings: Graphite) -> Path | None:
     host, port = settings.address() or ("", 0)
     if not settings.spool:
         return None
-    return (settings.spool_dir or _state_dir()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
-
-
-def _state_dir() -> Path:
-    """Returns where state is kept: what systemd says, then the XDG base directory specification."""
-    if "STATE_DIRECTORY" in os.environ:
-        return Path(os.environ["STATE_DIRECTORY"].partition(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "fleetmem"
+    return (settings.spool_dir or default_base()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
 
 
 def _prometheus(

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -478,6 +479,8 @@ class Run(_Section):
     """time between two samples of a host; make it the StatsD flush interval and the finest whisper step"""
     workers: Annotated[int | str, BeforeValidator(_check_workers)] = Field(default=1, examples=[AUTO])
     """processes that sample, each its share of the hosts; auto: one for 2,500 hosts, as far as there are CPUs"""
+    state_dir: _Path | None = Field(default=None, examples=["/var/lib/fleetmem"])
+    """what is remembered across restarts, in a folder per collector; none for nothing; by default where the spool is"""
     health_listen: _Listen = Field(default=None, examples=["127.0.0.1:9878"])
     """PORT (of 127.0.0.1) or HOST:PORT for /healthz and /readyz; Prometheus's address has them, too"""
     http_names: tuple[str, ...] = Field(default=(), examples=[("metrics.example.com",)])
@@ -547,7 +550,7 @@ class Settings(BaseSettings):
     )
 
     prefix: str = "fleetmem"
-    """first part of every metric name"""
+    """first part of every metric name; for Graphite alone it may hold - and begin with a digit (hosted Graphite)"""
     overrides: tuple[Override, ...] = Field(
         default=(), examples=[({"match": "db:&eu", "user": "admin", "jump": "bastion.example.com", "sudo": True},)]
     )
@@ -581,10 +584,11 @@ class Settings(BaseSettings):
     def _without_pages(self) -> dict[str, _Section]:
         return {"prometheus": Prometheus(), "run": self.run.model_copy(update={"health_listen": None})}
 
-    @field_validator("prefix")
-    @classmethod
-    def _check_prefix(cls, value: str) -> str:
-        return check_prefix(value)
+    @model_validator(mode="after")
+    def _check_prefix(self) -> Self:
+        others = self.statsd.server or self.prometheus.listen
+        check_prefix(self.prefix, is_for_graphite=self.graphite.server is not None and not others)
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -720,6 +724,8 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
         else:
             message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
-            lines.append(f"{key}: {message[0].lower()}{message[1:]} (given: {redact_setting(repr(problem['input']))})")
+            given = f" (given: {redact_setting(repr(problem['input']))})" if key else ""
+            # What several keys have to do with has no key of its own: it begins with the one that it is about.
+            lines.append(f"{key or message.split()[0]}: {message[0].lower()}{message[1:]}{given}")
     source = f"flags, {_ENV_PREFIX}* variables or {path}" if path else f"flags or {_ENV_PREFIX}* variables"
     return f"configuration ({source}):\n  " + "\n  ".join(lines)

@@ -231,7 +231,9 @@ class Daemon:
         self._is_untaken = True
         old = self._fleet
         try:
-            prepared = await prepare_aside(fleet_spec(old.settings, self._inventory), _ask_nobody, old)
+            prepared = await prepare_aside(
+                fleet_spec(old.settings, self._inventory, old.spec.identity), _ask_nobody, old
+            )
         except (UsageError, SinkError) as error:
             log.error("inventory not taken, the hosts stay as they are: %s", _on_one_line(error))
             return
@@ -339,7 +341,10 @@ class Daemon:
         settings = await read_aside(self._load_settings, "configuration")
         read = partial(read_inventory, settings, self._inventory)
         inventory = await read_aside(read, "inventory", _read_seconds(settings))
-        return Change(inventory, await prepare_aside(fleet_spec(settings, inventory), _ask_nobody, self._fleet))
+        return Change(
+            inventory,
+            await prepare_aside(fleet_spec(settings, inventory, self._fleet.spec.identity), _ask_nobody, self._fleet),
+        )
 
     async def _reload_or_stop(self, group: asyncio.TaskGroup, change: Change) -> None:
         """Does not wait for sinks that are gone with a reload when it is to stop: its own time runs beside theirs."""
@@ -381,6 +386,8 @@ class Daemon:
     def _share_out(self, fleet: Fleet, workers: int) -> list[Orders]:
         levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}
         forwards = bool(fleet.single_sinks) or self._on_outcome is not None
+        if fleet.memory:
+            fleet.memory.processes = workers + 1
         grid, generation = self._grid, self._generation
         specs = [SamplerSpec(share, grid.share(share.hosts), generation) for share in fleet.spec.shares(workers)]
         return [Orders(spec, forwards, fleet.reach.passphrases, levels) for spec in specs]

@@ -17,6 +17,7 @@ from fleetmem.connect.settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire
 
 _FILTERED = ("commands", "users", "hosts")
@@ -515,3 +516,30 @@ def test_a_file_that_is_none_is_refused_in_time(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "pipe", "did not come within"), (Path("/dev/zero"), "holds more than 4 MiB")):
         with pytest.raises(ConfigError, match=message):
             load(path, {})
+
+
+_ACCOUNT = "0f8fad5b-d9cb-469f-a165-70867728950e.fleetmem"
+
+
+@pytest.mark.parametrize(
+    ("others", "is_legal"),
+    [
+        ({"graphite": {"server": "carbon.example.com"}}, True),
+        ({"graphite": {"server": "carbon.example.com"}, "file": {"path": "/tmp/x"}}, True),
+        ({}, False),
+        ({"statsd": {"server": "statsd.example.com"}}, False),
+        ({"graphite": {"server": "c"}, "statsd": {"server": "s"}}, False),
+        ({"graphite": {"server": "c"}, "prometheus": {"listen": "9877"}}, False),
+    ],
+)
+@pytest.mark.parametrize("prefix", [_ACCOUNT, "1a", "a-b.c"])
+def test_a_prefix_for_a_hosted_graphite(others: dict[str, Any], prefix: str, is_legal: bool) -> None:
+    """The key of an account stands in front of names, which other receivers would change: they are told apart."""
+    if is_legal:
+        assert load(None, {"prefix": prefix, **others}).prefix == prefix
+        assert (
+            FleetNames(prefix, ["web01.example.com"]).host("web01.example.com").host.labels[0][1] == "web01_example_com"
+        )
+    else:
+        with pytest.raises(ConfigError, match="where names go to Graphite alone"):
+            load(None, {"prefix": prefix, **others})

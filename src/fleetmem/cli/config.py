@@ -12,9 +12,11 @@ import typer
 from pydantic import BaseModel
 
 from fleetmem.build import build_fleet
+from fleetmem.build_state import identity_of, state_folder
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import print_data
 from fleetmem.config import Settings
+from fleetmem.errors import reason_of
 from fleetmem.safe_text import redact_setting
 
 app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configuration.")
@@ -32,13 +34,25 @@ def show(given: Given) -> None:
 def check(given: Given) -> None:
     """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
-    print_data(f"ok: {len(fleet.hosts)} hosts, {_sink_count(given.settings)} sinks\n")
+    print_data(f"ok: {len(fleet.hosts)} hosts, {_sink_count(given.settings)} sinks\n{_state(given)}")
 
 
 @app.command()
 def sample() -> None:
     """Print a configuration file with every key, its default and what it means."""
     print_data(sample_toml())
+
+
+def _state(given: Given) -> str:
+    """Returns a line about the state folder of `fleetmem run`: where it is, and whether it can be written."""
+    try:
+        folder = state_folder(given.settings, identity_of(given.config_path, given.settings))
+        if folder is None:
+            return "state: none; series that end while fleetmem is restarted may stay in StatsD\n"
+        folder.check()
+    except OSError as error:
+        return f"state: {reason_of(error)}; series that end while fleetmem is restarted may stay in StatsD\n"
+    return f"state: {folder.path}, can be written\n"
 
 
 def _sink_count(settings: Settings) -> int:

@@ -256,11 +256,13 @@ class Given(NamedTuple):
         settings: the checked configuration.
         reload: reads it once more, with the same flags.
         verbosity: how much goes to stderr.
+        config_path: the configuration file, None where there is none.
     """
 
     settings: config.Settings
     reload: Callable[[], config.Settings]
     verbosity: Verbosity
+    config_path: Path | None = None
 
 
 def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -275,7 +277,8 @@ def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None
             def load() -> config.Settings:
                 return config.load(config_file or config.find_path(), flags)
 
-            command(given=Given(load(), load, Verbosity.of(verbose, is_quiet=quiet)), **values)
+            verbosity = Verbosity.of(verbose, is_quiet=quiet)
+            command(given=Given(load(), load, verbosity, config_file or config.find_path()), **values)
 
         own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
         shared = {name: flag.annotation for name, flag in table.items()}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fleetmem.build import build_fleet
+from fleetmem.build_state import identity_of
 from fleetmem.cli.collect import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
@@ -75,7 +76,7 @@ def run(
 
 
 def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: StopWatch) -> None:
-    fleet = build_fleet(given.settings, ask_passphrase)
+    fleet = build_fleet(given.settings, ask_passphrase, identity=identity_of(given.config_path, given.settings))
     wanted = given.settings.run.workers
     workers = worker_count(len(fleet.hosts)) if wanted == AUTO else int(wanted)
     if workers == 1:  # else each of them raises its own

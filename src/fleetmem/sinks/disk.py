@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from fleetmem.errors import SinkError
 from fleetmem.side_thread import SideThread
 from fleetmem.sinks.backlog import BATCH_BYTES, Backlog, Item
+from fleetmem.sinks.steady_clock import SteadyClock
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -65,6 +66,7 @@ class DiskQueue:
         self._spool = spool
         self._address = address
         self._thread = SideThread("spool")
+        self._clock = SteadyClock()
         self._problem: str | None = None
 
     @property
@@ -81,15 +83,18 @@ class DiskQueue:
     def age_seconds(self) -> float:
         """How long ago the oldest of them was taken, 0 when none waits."""
         oldest = self._spool.oldest_unix_seconds
-        return max(0.0, time.time() - oldest) if oldest else 0.0
+        return max(0.0, self._clock.unix_seconds() - oldest) if oldest else 0.0
 
     async def take_over(self, backlog: Backlog) -> Dropped:
         """Moves what waits in memory to the disk."""
-        late = await self._call(lambda: self._spool.expire(time.time())) or 0
+        now = self._clock.unix_seconds()
+        # A clock that is two days ahead for some seconds, perhaps just now at the start, makes nothing old.
+        late = (await self._call(lambda: self._spool.expire(now)) or 0) if self._clock.is_settled else 0
         full = 0
         while backlog:
             taken = backlog.take(BATCH_BYTES)
-            items = [item for _at, item in taken]
+            waited_since = self._clock.unix_seconds() - time.monotonic()
+            items = [item._replace(unix_seconds=waited_since + at) for at, item in taken]
             try:
                 dropped = await self._call(lambda items=items: self._spool.append(items))  # type: ignore[misc]
             except asyncio.CancelledError:  # nobody hears whether the disk took them; twice does no harm

@@ -5,6 +5,7 @@ Several receivers repeat the last value of a gauge for ever, so a final 0 that d
 
 import logging
 from collections.abc import Container
+from typing import NamedTuple
 
 log = logging.getLogger("fleetmem.sinks")
 
@@ -38,6 +39,18 @@ class Room:
         return True
 
 
+class Due(NamedTuple):
+    """What is to be sent in a cycle.
+
+    Attributes:
+        zeros: all of it.
+        last: those of them that are the last ones of their series.
+    """
+
+    zeros: bytes
+    last: bytes
+
+
 class Endings:
     """The zeros that one host has still to send, as lines.
 
@@ -59,7 +72,7 @@ class Endings:
         """All that are still to be sent, each once."""
         return b"".join(self._left)
 
-    def next(self, gone: bytes = b"", alive: bytes = b"") -> bytes:
+    def next(self, gone: bytes = b"", alive: bytes = b"") -> Due:
         """Returns the zeros of a cycle.
 
         Args:
@@ -67,14 +80,14 @@ class Endings:
             alive: of series that began in it: they get no more.
         """
         if not gone and not self._left:
-            return b""
+            return Due(b"", b"")
         before = self._left or (b"",) * CYCLES
         due = [before[0] + gone, *before[1:]]
         if alive:
             living = frozenset(alive.splitlines(keepends=True))
-            due = [_without(lines, living) for lines in due]
+            due = [without(lines, living) for lines in due]
         self._keep((b"", *due[:-1]))
-        return b"".join(due)
+        return Due(b"".join(due), due[-1])
 
     def again(self, lost: bytes, alive: bytes = b"") -> None:
         """Takes zeros that did not arrive: they go in the next three cycles.
@@ -86,12 +99,12 @@ class Endings:
         first, *others = self._left or (b"",) * CYCLES
         known = frozenset([*first.splitlines(keepends=True), *alive.splitlines(keepends=True)])
         wanted = dict.fromkeys(line for line in lost.splitlines(keepends=True) if line not in known)
-        self._keep((first + b"".join(wanted), *(_without(lines, wanted.keys()) for lines in others)))
+        self._keep((first + b"".join(wanted), *(without(lines, wanted.keys()) for lines in others)))
 
     def forget(self, alive: bytes) -> None:
         """Drops the zeros of series that live again."""
         living = frozenset(alive.splitlines(keepends=True))
-        self._keep(tuple(_without(lines, living) for lines in self._left))
+        self._keep(tuple(without(lines, living) for lines in self._left))
 
     def clear(self) -> None:
         """Forgets all."""
@@ -106,5 +119,6 @@ class Endings:
             self._left = ()
 
 
-def _without(lines: bytes, others: Container[bytes]) -> bytes:
+def without(lines: bytes, others: Container[bytes]) -> bytes:
+    """Returns those lines that are not among others."""
     return b"".join([line for line in lines.splitlines(keepends=True) if line not in others])

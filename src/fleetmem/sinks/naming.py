@@ -29,18 +29,32 @@ _ENTRY_BYTES = 200  # of two dictionaries, beside the texts
 _ILLEGAL = re.compile(rb"[^A-Za-z0-9_]")
 _LOOKS_HASHED = re.compile(r".*_[0-9a-f]{8}")
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+_GRAPHITE_PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+MAX_GRAPHITE_PREFIX_BYTES = 80
 
 
-def check_prefix(prefix: str) -> str:
+def check_prefix(prefix: str, *, is_for_graphite: bool = False) -> str:
     """Returns the prefix as it is.
+
+    Args:
+        prefix: of all names.
+        is_for_graphite: nothing else gets the names. A hosted Graphite has the key of an account in front of them.
 
     Raises:
         ValueError: no receiver would keep it unchanged, or it leaves no room for host and command.
     """
+    if is_for_graphite:
+        if _GRAPHITE_PREFIX.fullmatch(prefix) and len(prefix) <= MAX_GRAPHITE_PREFIX_BYTES:
+            return prefix
+        raise ValueError(
+            f"prefix {prefix!r}: letters, digits, _ and - in parts joined by dots, "
+            f"at most {MAX_GRAPHITE_PREFIX_BYTES} characters"
+        )
     if not _PREFIX.fullmatch(prefix) or len(prefix) > MAX_PREFIX_BYTES:
         raise ValueError(
             f"prefix {prefix!r}: letters, digits and _ in parts joined by dots, a letter first, "
-            f"at most {MAX_PREFIX_BYTES} characters"
+            f"at most {MAX_PREFIX_BYTES} characters; where names go to Graphite alone (no StatsD, no Prometheus) "
+            f"- and a digit first are allowed, and {MAX_GRAPHITE_PREFIX_BYTES} characters"
         )
     return prefix
 
@@ -134,6 +148,10 @@ class NameTable:
     def name(self, original: str) -> str:
         """Returns the name of an original."""
         return self._names.get(original) or self._assign(original)
+
+    def has(self, original: str) -> bool:
+        """Whether an original has a name already."""
+        return original in self._names
 
     def _assign(self, original: str) -> str:
         folded = _fold(original, self._max_bytes)
@@ -239,8 +257,9 @@ class FleetNames:
         tags: Mapping[str, Tags] | None = None,
         own: Iterable[str] | None = None,
     ) -> None:
-        self.prefix = check_prefix(prefix)
-        max_bytes = MAX_NAME_BYTES - len(prefix) - _FIXED_BYTES - _COMMAND_BYTES
+        self.prefix = check_prefix(prefix, is_for_graphite=True)  # which receivers there are is checked before
+        # Graphite's own limits are far away: what a prefix for Graphite alone has more does not shorten names.
+        max_bytes = MAX_NAME_BYTES - min(len(prefix), MAX_PREFIX_BYTES) - _FIXED_BYTES - _COMMAND_BYTES
         self._table = NameTable(max_bytes)
         hosts = list(hosts)
         for host in hosts:  # first all of them, so that the order makes no difference
@@ -257,6 +276,14 @@ class FleetNames:
     def host(self, host: str) -> "HostNames":
         """Returns the names of one host of the fleet."""
         return self._hosts[host]
+
+    def is_of_fleet(self, host: str) -> bool:
+        """Whether a host is in the inventory, also where it is sampled elsewhere."""
+        return self._table.has(host)
+
+    def is_sampled_here(self, host: str) -> bool:
+        """Whether a host is sampled here."""
+        return host in self._hosts
 
     @property
     def kept_apart(self) -> int:

@@ -5,16 +5,17 @@ import fcntl
 import logging
 import os
 import stat
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks.archive import Archive, Rotation
+from fleetmem.sinks.steady_clock import SteadyClock
 
 log = logging.getLogger("fleetmem.sinks")
 
 _CHUNK_BYTES = 64 * 1024
+_BELIEVED_SECONDS = 7200.0  # of a jump of the clock: one file more costs little
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -42,6 +43,7 @@ class RecordFile:
         self._begun_unix_seconds = 0.0  # or, of a file that was there, when it was written to last
         self._written = b""
         self._rotation_problem: str | None = None
+        self._clock = SteadyClock(_BELIEVED_SECONDS)
 
     def write(self, text: bytes) -> None:
         """Appends whole lines.
@@ -53,7 +55,7 @@ class RecordFile:
         rest = text.removeprefix(self._written)
         try:
             while rest:
-                now = time.time()
+                now = self._clock.unix_seconds()
                 file = self._ready(rest, now)
                 rest = rest[self._append(file, rest) :]
         except (OSError, SinkError) as error:
@@ -106,6 +108,7 @@ class RecordFile:
         if size_bytes <= len(self._header):
             return file
         most, line_bytes = self._rotation.max_bytes, text.index(b"\n") + 1
+        self._begun_unix_seconds = min(self._begun_unix_seconds, now_unix_seconds)  # the clock may have been ahead
         is_full = most is not None and size_bytes + line_bytes > most
         if not is_full and not self._rotation.is_time(self._begun_unix_seconds, now_unix_seconds):
             return file

@@ -195,6 +195,13 @@ class HostRecords:
     def end_again(self, lost: bytes) -> None:
         """Does nothing: a record speaks of its own time only."""
 
+    def recall(self, zeros: bytes) -> None:
+        """Does nothing, for the same reason."""
+
+    def lines(self) -> bytes:
+        """Returns nothing."""
+        return b""
+
 
 class RecordEncoding:
     """Outcomes as records: a line of JSON per host, or a CSV row per process or command.

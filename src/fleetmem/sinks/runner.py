@@ -18,6 +18,7 @@ from fleetmem.model import CollectorStats, Host, Outcome
 from fleetmem.sinks.backlog import Backlog, Bounds, Item
 from fleetmem.sinks.disk import DiskQueue, Spool
 from fleetmem.sinks.endings import CYCLES, Endings
+from fleetmem.sinks.memory import OWN, SinkMemory
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
@@ -34,7 +35,7 @@ _SPOOL_EVERY_SECONDS = 0.5  # what would be lost if the collector were killed
 _RECOVERED_AFTER_SECONDS = 2.0
 _UNPROVEN_SECONDS = 10.0  # after which what was sent has arrived, where sending still works
 _UNPROVEN_BYTES = 4 * 1024 * 1024
-_OWN = ""  # the collector's own counters, among hosts: no host is called so
+_FORMER_SECONDS = 60.0
 _CLOSE_SECONDS = 0.7  # for a disk; what the daemon gives a sink to drain comes before, and a stop takes 5 s at most
 
 
@@ -77,6 +78,12 @@ class HostEncoding(Protocol):
 
     def end_again(self, lost: bytes) -> None:
         """Takes zeros that did not arrive: they go again, but for series that live now."""
+
+    def recall(self, zeros: bytes) -> None:
+        """Takes the zeros of the series that the host had before the start: those that live no more end."""
+
+    def lines(self) -> bytes:
+        """Returns lines of all series that live, or have still to be ended; their values do not matter."""
 
     @property
     def count(self) -> int:
@@ -181,7 +188,10 @@ class QueuedSink:
         self._names = names
         self._disk = DiskQueue(spool, transport.address) if spool else None
         self._is_spooling = spool is not None  # there may be points from an earlier start
+        self._memory: SinkMemory | None = None
         self._hosts: dict[Host, HostEncoding] = {}
+        self._by_name: dict[str, Host] = {}
+        self._own_zeros = b""  # of the collector's own counters
         self._last_stats: CollectorStats | None = None
         self._backlog = Backlog(self._options.bounds, self._lose)
         self._leaving: dict[str, Endings] = {}  # zeros of hosts that are sampled no more, by name; "" is the collector
@@ -211,6 +221,9 @@ class QueuedSink:
             if not self.takes(host.name):
                 return
             encoding = self._hosts[host] = self._encoding.host(self._names, host)
+            self._by_name[host.name] = host
+            if self._memory:
+                encoding.recall(self._memory.recall(host.name))
             if endings := self._leaving.pop(host.name, None):
                 encoding.end_again(endings.lines)
                 endings.clear()
@@ -218,10 +231,16 @@ class QueuedSink:
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
+        if self._memory and (remembered := self._memory.recall(OWN)):
+            self._end_again(None, remembered)
         if self.takes(stats.collector):
             self._last_stats = stats
-            if endings := self._leaving.get(_OWN):
-                endings.forget(self._encoding.end_stats(self._names, stats).zeros)
+            zeros = self._encoding.end_stats(self._names, stats).zeros
+            if endings := self._leaving.get(OWN):
+                endings.forget(zeros)
+            if self._memory and zeros != self._own_zeros:
+                self._memory.note(OWN, zeros, b"")
+                self._own_zeros = zeros
             self._enqueue(self._encoding.stats(self._names, stats), stats.taken_unix_seconds)
 
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
@@ -230,6 +249,8 @@ class QueuedSink:
             is_ours = host in hosts and self.takes(host.name)
             if not is_ours or not self._encoding.is_same_host(self._names, names, host):
                 encoding = self._hosts.pop(host)
+                if self._by_name.get(host.name) == host:
+                    del self._by_name[host.name]
                 self._enqueue(encoding.retire(), unix_seconds, host)
                 self._leave(host, encoding.endings)
         stats = self._last_stats
@@ -238,6 +259,7 @@ class QueuedSink:
             ended, endings = self._encoding.end_stats(self._names, stats), self._encoding.endings()
             self._enqueue(ended, unix_seconds)
             endings.next(ended.zeros)
+            self._own_zeros = b""
             self._leave(None, endings)
         self._names = names
 
@@ -263,6 +285,8 @@ class QueuedSink:
         )
 
     def _enqueue(self, text: Text, unix_seconds: float, owner: Host | None = None) -> None:
+        if self._memory and (text.begun or text.last):
+            self._memory.note(owner.name if owner else OWN, text.begun, text.last)
         if not text.points:
             return
         self._totals.retired += text.ended
@@ -297,7 +321,7 @@ class QueuedSink:
             return
         if not self._leaving:
             self._next_zeros_at = time.monotonic() + self._options.cycle_seconds
-        name = owner.name if owner else _OWN
+        name = owner.name if owner else OWN
         if name in self._leaving:
             self._leaving[name].again(endings.lines)
             endings.clear()
@@ -306,15 +330,13 @@ class QueuedSink:
 
     def _send_zeros(self) -> None:
         """Sends the zeros that no outcome brings, once."""
-        by_name = {host.name: (host, encoding) for host, encoding in self._hosts.items()} if self._leaving else {}
         for name, endings in list(self._leaving.items()):
-            host, encoding = by_name.get(name, (None, None))
-            if encoding:  # the host is back, by another address say
-                encoding.end_again(endings.lines)
+            host = self._by_name.get(name)
+            if host:  # it is back, by another address say
+                self._hosts[host].end_again(endings.lines)
                 endings.clear()
             else:
-                owner = host or (Host(name, "") if name else None)
-                self._enqueue(_only_zeros(endings), time.time(), owner)
+                self._enqueue(_only_zeros(endings), time.time(), Host(name, "") if name else None)
             if not endings:
                 del self._leaving[name]
         self._next_zeros_at = time.monotonic() + self._options.cycle_seconds
@@ -327,6 +349,43 @@ class QueuedSink:
         for _cycle in range(CYCLES):  # not until there are none: those that a full queue drops come back
             self._send_zeros()
 
+    def remember(self, memory: SinkMemory | None) -> None:
+        """Keeps the names of its series there, and takes from there what lived before the start."""
+        self._memory = memory
+        if memory:
+            memory.attach(self)
+
+    def owners(self) -> list[str]:
+        """Returns the hosts that have series, or have had some that are still to be ended."""
+        return [*self._by_name, *(name for name in self._leaving if name not in self._by_name), *self._own_owner]
+
+    @property
+    def _own_owner(self) -> list[str]:
+        return [OWN] if self._own_zeros and OWN not in self._leaving else []
+
+    def series_of(self, owner: str) -> bytes:
+        """Returns lines of all series of a host that live, or have still to be ended; their values do not matter."""
+        leaving = self._leaving.get(owner)
+        lines = leaving.lines if leaving else b""
+        if owner == OWN:
+            return lines + self._own_zeros
+        host = self._by_name.get(owner)
+        return lines + (self._hosts[host].lines() if host else b"")
+
+    def _end_remembered(self, memory: SinkMemory) -> None:
+        """Ends the series of hosts that were sampled before the start, and are no more; forgets those of others."""
+        for name in memory.owners():
+            is_here = self._names.is_sampled_here(name) and memory.samples
+            is_former = isinstance(self, FormerSink)
+            if not is_former and (name == OWN or (is_here and self.takes(name))):
+                continue
+            zeros = memory.recall(name)
+            if is_former or is_here or (memory.is_main and not self._names.is_of_fleet(name)):
+                self._totals.retired += zeros.count(b"\n")
+                self._end_again(Host(name, "") if name else None, zeros)
+                memory.note(name, b"", b"")
+        self._next_zeros_at = time.monotonic()
+
     async def _until_changed(self) -> None:
         """Waits for something to do."""
         wait_seconds = max(0.0, self._next_zeros_at - time.monotonic()) if self._leaving else None
@@ -338,6 +397,8 @@ class QueuedSink:
 
     async def run(self) -> None:
         """Delivers what comes in, until cancelled."""
+        if self._memory:
+            self._end_remembered(self._memory)
         while True:
             await self._until_changed()
             self._changed.clear()
@@ -500,6 +561,8 @@ class QueuedSink:
             except TimeoutError:
                 log.error("%s: the disk does not answer; %d points are lost", self.address, self._backlog.points)
         await self._transport.close()
+        if self._memory:
+            self._memory.detach(self)
 
     async def _close_disk(self, disk: DiskQueue) -> None:
         for text in self._transport.unconfirmed():
@@ -510,6 +573,24 @@ class QueuedSink:
         await disk.close()
 
 
+class FormerSink(QueuedSink):
+    """Ends the series in a server that was configured before the start, and is no more."""
+
+    async def run(self) -> None:
+        """Ends them, within a minute; then it has nothing to do."""
+        self.takes = lambda _name: False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FORMER_SECONDS):
+                await super().run()
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        """Waits a moment for what is on its way: nobody sends there any more, so nobody hears that it is away."""
+        with suppress(SinkError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await super().drain()
+
+
 def _only_zeros(endings: Endings) -> Text:
-    zeros = endings.next()
-    return Text(zeros, zeros.count(b"\n"), zeros=zeros)
+    zeros, last = endings.next()
+    return Text(zeros, zeros.count(b"\n"), zeros=zeros, last=last)

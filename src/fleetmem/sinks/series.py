@@ -21,7 +21,7 @@ from fleetmem.model import (
     Shaped,
 )
 from fleetmem.process_table import ProcessTable, RowKeys
-from fleetmem.sinks.endings import Endings, Room
+from fleetmem.sinks.endings import Endings, Room, without
 from fleetmem.sinks.formats import Format, Wrap, statsd_zeros, without_time
 from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
@@ -52,12 +52,16 @@ class Text(NamedTuple):
         points: how many these hold.
         ended: how many series end with it.
         zeros: those of the lines that end a series, now or in the cycles before.
+        begun: those of the lines whose series begin.
+        last: those of the zeros that are the last ones of their series.
     """
 
     text: bytes
     points: int
     ended: int = 0
     zeros: bytes = b""
+    begun: bytes = b""
+    last: bytes = b""
 
 
 class HostSeries:
@@ -90,6 +94,7 @@ class HostSeries:
         self._host = wrap(names.host)
         self._host_template = ""
         self._host_measures: tuple[str, ...] = ()
+        self._remembered = b""  # zeros of what lived before the start, until an outcome says what of it still does
 
     @property
     def names(self) -> HostNames:
@@ -104,7 +109,9 @@ class HostSeries:
             return self._text(self._down(), 1, gone)
         self._failures = 0
         rows = self._take(outcome.shaped)
+        had_measures = self._host_measures
         host, host_points, host_gone = self._host_text(outcome)
+        has_new_measures = self._host_measures is not had_measures
         gone = self._gone(rows) + host_gone
         unknown = len(PROCESS_MEASURES) - len(self._rows.measures)
         self.count = (
@@ -113,13 +120,17 @@ class HostSeries:
             + host_points
         )
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
-        alive = statsd_zeros(rows.new + host) if self.endings else b""
-        return self._text(text, self.count, gone, alive)
+        begun = rows.new + host if has_new_measures else rows.new
+        alive = statsd_zeros(rows.new + host) if self.endings or self._remembered else b""
+        if self._remembered:
+            gone = without(self._remembered, frozenset((alive + gone).splitlines(keepends=True))) + gone
+            self._remembered = b""
+        return self._text(text, self.count, gone, alive, begun)
 
-    def _text(self, text: bytes, points: int, gone: bytes, alive: bytes = b"") -> Text:
+    def _text(self, text: bytes, points: int, gone: bytes, alive: bytes = b"", begun: bytes = b"") -> Text:
         """Returns a text with the zeros that belong to it."""
-        zeros = self.endings.next(gone, alive)
-        return Text(text + zeros, points + zeros.count(b"\n"), gone.count(b"\n"), zeros)
+        zeros, last = self.endings.next(gone, alive)
+        return Text(text + zeros, points + zeros.count(b"\n"), gone.count(b"\n"), zeros, begun, last)
 
     def retire(self) -> Text:
         """Returns the text that ends every series of a host that is sampled no more."""
@@ -133,6 +144,17 @@ class HostSeries:
         rows = self._rows.full(self._processes.text) + self._sums.text
         self.endings.again(lost, statsd_zeros(rows) + self._host_zeros(self._host_measures))
 
+    def recall(self, zeros: bytes) -> None:
+        """Takes the zeros of the series that the host had before the start: those that live no more end."""
+        if self._is_retiring:
+            self._remembered = zeros
+
+    def lines(self) -> bytes:
+        """Returns lines of all series that live, or have still to be ended; their values do not matter."""
+        rows = self._rows.full(self._processes.text) + self._sums.text
+        host = self._host_zeros(self._host_measures)
+        return rows + host + self.endings.lines + self._remembered
+
     def _down(self) -> bytes:
         return (self._host.template(["up"]) % 0).encode("ascii")
 
@@ -141,6 +163,9 @@ class HostSeries:
         gone = self._gone(Ended(gone=self._rows.full(self._processes.text) + self._sums.text))
         if self._is_retiring:
             gone += self._host_zeros([measure for measure in self._host_measures if measure != "up"])
+        if self._remembered:
+            gone += without(self._remembered, frozenset([self._down(), *gone.splitlines(keepends=True)]))
+            self._remembered = b""
         self._processes, self._sums = RowLines(), RowLines()
         self._host_template, self._host_measures = "", ()
         self.count = 1  # `up` stays
