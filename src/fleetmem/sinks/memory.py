@@ -96,6 +96,7 @@ class SeriesMemory:
         self._loaded: dict[Owner, bytes] = {}  # packed
         self._sinks: dict[str, Series] = {}
         self._journal: Journal | None = None
+        self._begins = True  # with the next write
         self._is_begun = False  # the file of this generation has its last name
         self._known: set[Owner] = set()  # those that the file has
         self._due: dict[Owner, None] = {}
@@ -170,6 +171,8 @@ class SeriesMemory:
             is_time = time.monotonic() - written_at >= _CHANGES_SECONDS
             if is_time:
                 written_at = time.monotonic()
+            if self._is_begun and not self._due and self._has_grown:
+                self._forget_file()
             if not await self._write(
                 max(_LEAST_HOSTS, (len(self._known) + len(self._due)) // _ALL_TICKS), has_changes=is_time
             ):
@@ -192,9 +195,7 @@ class SeriesMemory:
 
     async def _write(self, hosts: int, *, has_changes: bool) -> bool:
         """Writes so many hosts, and what has changed of others; returns whether that was possible."""
-        if self._is_begun and not self._due and self._has_grown:
-            self._forget_file()
-        begins = self._journal is None
+        begins, self._begins = self._begins, False
         if not begins and not self._due and not (has_changes and self._changes):
             return True
         whole = [(owner, self._series_of(owner)) for owner in list(self._due)[:hosts]]
@@ -206,7 +207,7 @@ class SeriesMemory:
             self._known.add(owner)
         is_last = not self._due
         try:
-            await self._thread.call(lambda: self._write_blocks(whole, changes, is_last=is_last))
+            await self._thread.call(lambda: self._write_blocks(whole, changes, begins=begins, is_last=is_last))
         except OSError as error:
             self._fail(f"{self.address}: {reason_of(error)}")
             return False
@@ -229,9 +230,7 @@ class SeriesMemory:
 
     def _forget_file(self) -> None:
         """Lets the next write begin a file, with all hosts."""
-        if self._journal:
-            self._journal.close()
-        self._journal, self._is_begun = None, False
+        self._begins = True
         self._known.clear()
         self._changes, self._changes_bytes = {}, 0
         self._due = {(key, host): None for key, sink in self._sinks.items() for host in sink.owners()}
@@ -245,14 +244,18 @@ class SeriesMemory:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _write_blocks(
-        self, whole: list[tuple[Owner, bytes]], changes: dict[Owner, list[bytes]], *, is_last: bool
+        self, whole: list[tuple[Owner, bytes]], changes: dict[Owner, list[bytes]], *, begins: bool, is_last: bool
     ) -> None:
         journal = self._journal
+        if begins and journal:
+            journal.close()
+            journal = self._journal = None
         if journal is None:
+            self._is_begun = False
             if self._lock:
                 self._lock.claim()
             self.spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            journal = Journal(self._path("part"), FORMAT)
+            self._journal = journal = Journal(self._path("part"), FORMAT)
             for owner, packed in list(self._loaded.items()):
                 journal.append_packed(pack(_head("whole", owner) + unpack(packed)))
                 self._known.add(owner)
@@ -261,7 +264,6 @@ class SeriesMemory:
         if changes:
             parts = [_head("changes", owner) + b"".join(texts) + b"\n" for owner, texts in changes.items()]
             journal.append(b"".join(parts))
-        self._journal = journal
         if is_last and not self._is_begun:
             journal.rename(self._path("log"))
             self._is_begun = True
