@@ -148,6 +148,20 @@ def test_a_user_without_a_name(tmp_path: Path, simulated: tuple[list[str], Path]
         assert done.returncode in (0, 1, 2, 3), (command, done.stderr)
 
 
+def test_the_home_of_a_user_whom_nobody_knows(cli: Cli, tmp_path: Path) -> None:
+    """A path below it is an error in one line, wherever it stands; in an inventory it costs that host."""
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text('[{"name": "a", "key": "~nobody-here/key"}, {"name": "b"}]')
+    done = cli("hosts", "--inventory", f"json:{inventory}")
+    assert done.status == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["b"]
+    assert "~nobody-here/key" in done.stderr
+    for command in (["probe", "--authorized-keys", "~nobody-here/k"], ["lab", "simulate", "--dir", "~nobody-here/d"]):
+        done = cli(*command)
+        assert done.status in (1, 2)
+        assert "Could not determine home directory" in done.stderr
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(cli: Cli, simulated: tuple[list[str], Path], tmp_path: Path, closed: str) -> None:
     """The status is as usual; only data for a closed stdout is an error."""

@@ -2,7 +2,6 @@
 
 import queue
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -14,6 +13,7 @@ from fleetmem.bugs import Bugs
 from fleetmem.cli.surroundings import forget_stdout
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
+from fleetmem.side_thread import start_thread
 from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
 
 
@@ -108,6 +108,9 @@ class BackgroundWriter:
 
     Attributes:
         lost: outcomes that were not written.
+
+    Raises:
+        SinkError: no thread can be started.
     """
 
     def __init__(self, writer: Writer, max_waiting: int = 0, bugs: Bugs | None = None) -> None:
@@ -116,8 +119,10 @@ class BackgroundWriter:
         self._writer = writer
         self._problem: OSError | None = None
         self._waiting: queue.Queue[Outcome | None] = queue.Queue(max_waiting)
-        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start_thread(self._run, "output")
+        except OSError as error:
+            raise SinkError(f"output: {error}") from error
 
     def write(self, outcome: Outcome) -> None:
         """Takes an outcome; returns at once."""

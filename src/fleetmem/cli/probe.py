@@ -72,7 +72,7 @@ def _authorized_keys_line(path: Path, command: str, sources: str | None) -> str:
         public_key = bounded_file.read_text(path.expanduser(), _KEY_LIMIT_BYTES)
         parts = sources.split(",") if sources is not None else []
         return script.authorized_keys_line(public_key, command=command, sources=parts)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
         raise UsageError(f"{path}: {reason_of(error)}") from error
     except ValueError as error:  # UnicodeDecodeError is one
         raise UsageError(f"{path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fleetmem.errors import InventoryError
@@ -200,7 +201,13 @@ def _keys(where: str, value: Any) -> tuple[str, ...]:
     keys = (value,) if isinstance(value, str) else value
     if not isinstance(keys, list | tuple):
         raise InventoryError(f"{where}: key: expected a path, or a list of them")
-    return tuple(_text(where, "key", key) for key in keys)
+    paths = tuple(_text(where, "key", key) for key in keys)
+    for path in paths:
+        try:
+            Path(path).expanduser()
+        except RuntimeError as error:  # ~somebody without a home
+            raise InventoryError(f"{where}: key: {path}: {error}") from error
+    return paths
 
 
 def _visible(text: str) -> str:

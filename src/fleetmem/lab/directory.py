@@ -15,7 +15,10 @@ class Directory:
     """The paths of a lab."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().resolve()
+        try:
+            self.path = path.expanduser().resolve()
+        except RuntimeError as error:  # ~somebody without a home
+            raise LabError(f"{path}: {error}") from error
         self.state = self.path / "state.json"
         self.key = self.path / "key"
         self.authorized_keys = self.path / "authorized_keys"
