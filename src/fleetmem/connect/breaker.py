@@ -169,6 +169,12 @@ class Breakers:
         self._most = most_refusals
         self._breakers: dict[tuple[str, Identities], Breaker] = {}
 
+    def forget(self, target: Target) -> None:
+        """Forgets who refused a user, where his keys are others now; what he was let in with stays proven."""
+        key = target.user, target.access.identities
+        if key in self._breakers and self._breakers[key].is_open:
+            del self._breakers[key]
+
     @contextmanager
     def attempt(self, target: Target) -> Iterator[Attempt]:
         """Lets a login be tried, and takes what comes of it.

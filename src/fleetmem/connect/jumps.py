@@ -47,6 +47,7 @@ class Jump:
         self._failures = 0
         self._error: HostError | None = None
         self._not_before = 0.0
+        self._keys_refused: frozenset[bytes] = frozenset()
 
     def belong_to(self, before: "Jump | None", login: Login, limits: LoginLimits) -> None:
         """Makes it one of a fleet's, which it may be from the start or become."""
@@ -78,6 +79,15 @@ class Jump:
         if self._error and wait_seconds > 0:
             raise self._failed(self._error, wait_seconds)
 
+    async def renew(self) -> None:
+        """Ends the wait where there are other keys to offer than those that it refused: a person has done something."""
+        if self._before:
+            await self._before.renew()
+        if not self._error or self._error.kind is not Kind.AUTH_FAILED or time.monotonic() >= self._not_before:
+            return
+        if await self._login.public_keys(self.target) not in (self._keys_refused, frozenset()):
+            self._not_before = 0.0
+
     async def _connect(self) -> asyncssh.SSHClientConnection:
         self.check()
         try:
@@ -90,6 +100,8 @@ class Jump:
             self._error = error
             wait_seconds = backoff_for_jump(error).wait_seconds(self._failures, random.random)
             self._not_before = time.monotonic() + wait_seconds
+            if error.kind is Kind.AUTH_FAILED:
+                self._keys_refused = await self._login.public_keys(self.target)
             raise self._failed(error) from error
         self._failures, self._error = 0, None
         log.info("connected to jump host %s", self.target)

@@ -24,6 +24,7 @@ log = logging.getLogger("fleetmem.connect")
 
 _ENDED_MEANWHILE = (Kind.LOGIN_TIMEOUT, Kind.DISCONNECTED)
 _NAMED = (KeyOrigin.TOLD, KeyOrigin.INVENTORY)
+_LOOK_SECONDS = 2.0  # what there is to offer is not looked at more often for hosts that wait
 _AGENT_SECONDS = 10.0  # while files are read, what the agent has is not asked for again
 _MOST_OFFERS = 6
 """sshd hangs up after so many refused keys (sshd_config(5), MaxAuthTries)."""
@@ -69,6 +70,11 @@ class Offer:
         self._experience = experience
         self._is_accepted = False
         self._is_over = False
+
+    @property
+    def left(self) -> tuple[Candidate, ...]:
+        """The keys that have not been offered."""
+        return tuple(self._left)
 
     @property
     def taken(self) -> Candidate | None:
@@ -192,6 +198,7 @@ class KeyRing:
         self._agents: dict[str, Agent] = {}
         self._public_keys: dict[str, tuple[float, frozenset[bytes] | None]] = {}
         self._experience = Experience()
+        self._looks: dict[tuple[Identities, int], tuple[float, frozenset[bytes]]] = {}
         self._told: set[Path] = set()
 
     def prepare(self, identities: Identities) -> None:
@@ -277,6 +284,16 @@ class KeyRing:
         ]
         problems = [self._broken[path].problem for path in identities.paths if path in self._broken]
         return Offer(target, candidates, self._experience, away, problems)
+
+    async def public_keys(self, target: Target) -> frozenset[bytes]:
+        """Returns the public keys and certificates that `offer` would offer, as of the last seconds."""
+        key = target.access.identities, target.access.algorithms.rsa_bits
+        asked_at, found = self._looks.get(key, (-_LOOK_SECONDS, frozenset()))
+        if time.monotonic() >= asked_at + _LOOK_SECONDS:
+            offer = await self.offer(target)
+            found = frozenset(each.key.public_data for each in offer.left)
+            self._looks[key] = time.monotonic(), found
+        return found
 
     async def _refresh(self, identities: Identities) -> None:
         """Looks at the files again, side by side: those that have changed since are read."""

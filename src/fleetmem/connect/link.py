@@ -31,6 +31,7 @@ _SILENT_SHARE = 0.75  # of the time limit, after which input ends for what has s
 _OTHER_SECONDS = 1.0  # the probe may yet come, where something complained of the request
 _LAST_WORDS_SECONDS = 0.25  # likewise, once the input has ended
 _CLOSE_SECONDS = 1.0
+_WAY_SECONDS = 15.0  # between two looks whether a host that does not answer can be reached at all
 _EOF_SECONDS = 1.0
 """How long the end of a channel may come after the end of its output: the exit status comes between the two."""
 _STUCK = backoff_for(HostError(Stage.COMMAND, Kind.COMMAND_TIMEOUT, ""))
@@ -374,6 +375,8 @@ class Link:
         self._last_error: HostError | None = None
         self._backoff: Backoff | None = None
         self._not_before = 0.0
+        self._keys_refused: frozenset[bytes] | None = None
+        self._way_checked_at = -_WAY_SECONDS
         self._is_slow = False  # whether the probe there needs most of its time for its first answer
 
     async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
@@ -447,11 +450,38 @@ class Link:
             overdue = channel.overdue(timeout_seconds)
             if overdue.cause is Cause.OTHER_OUTPUT:
                 raise overdue
+            await self._check_way()
             raise HostError(
                 Stage.COMMAND,
                 Kind.COMMAND_TIMEOUT,
                 f"still at work on the sample asked for {seconds:.0f} s ago; it gets no second one",
             )
+
+    async def _check_way(self) -> None:
+        """Looks whether a host that does not answer can be reached: one that is cut off looks like one that hangs.
+
+        Nothing is started there: the connection is closed as soon as it is open.
+
+        Raises:
+            HostError: it cannot; then the connection that there was is closed, too.
+        """
+        if time.monotonic() < self._way_checked_at + _WAY_SECONDS:
+            return
+        self._way_checked_at = time.monotonic()
+        try:
+            await self.reach.try_way(self.target)
+        except NotTriedError:
+            raise
+        except HostError as error:
+            await self._fail(error, _STUCK, time.monotonic())
+            raise
+
+    async def _has_other_keys(self) -> bool:
+        """Whether there are other keys to offer than those that the host refused: a person has done something."""
+        error = self._last_error
+        if error is None or error.kind is not Kind.AUTH_FAILED or self._keys_refused is None:
+            return False
+        return await self.reach.has_other_keys(self.target, self._keys_refused)
 
     async def _open_channel(self, make_request: Callable[[int], bytes]) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
@@ -460,7 +490,7 @@ class Link:
                 return self._channel
             await self._fail_channel(self._channel, self._channel.ended)
         wait_seconds = self._not_before - time.monotonic()
-        if self._last_error and wait_seconds > 0:
+        if self._last_error and wait_seconds > 0 and not await self._has_other_keys():
             last = self._last_error
             raise HostError(last.stage, last.kind, last.message, last.cause, wait_seconds=wait_seconds) from last
         try:
@@ -470,6 +500,8 @@ class Link:
         except HostError as error:
             self.connects_total += 1
             await self._fail(error, backoff_for(error), time.monotonic())
+            if error.kind is Kind.AUTH_FAILED:
+                self._keys_refused = await self.reach.keys(self.target)
             raise
         except asyncio.CancelledError:  # by a reload or stop: nobody else would close a connection that is half made
             connection, self._connection = self._connection, None

@@ -191,6 +191,10 @@ class Login:
         # asyncssh looks the name up for each login, and gives up where there is none, or no file can be opened for it.
         os.environ.setdefault("LOGNAME", local_user())
 
+    async def public_keys(self, target: Target) -> frozenset[bytes]:
+        """Returns the keys and certificates that a login would offer now."""
+        return await self._keys.public_keys(target)
+
     async def connect(
         self, target: Target, way: Way, attempt: Attempt | None = None, on_begun: OnBegun | None = None
     ) -> asyncssh.SSHClientConnection:

@@ -143,6 +143,7 @@ class Reach:
     async def _open_way(self, target: Target, jump: Jump | None, stack: AsyncExitStack) -> Way:
         """Returns a way to the host, with a place for its login."""
         if jump:
+            await jump.renew()
             jump.check()
         await self._turns.wait()
         if jump:
@@ -156,6 +157,33 @@ class Reach:
                 way.abandon()
                 raise
             return way
+
+    async def try_way(self, target: Target) -> None:
+        """Opens the way to a host, and closes it again.
+
+        Raises:
+            NotTriedError: a jump host on the way failed.
+            HostError: there is none. What a ProxyCommand would do, only a login shows.
+        """
+        if target.proxy_command:
+            return
+        async with AsyncExitStack() as stack:
+            way = await self._open_way(target, self._jumps.of(target.jumps), stack)
+            try:
+                await way.check(target)
+            finally:
+                way.abandon()
+
+    async def keys(self, target: Target) -> frozenset[bytes]:
+        """Returns the keys and certificates that a login at a host would offer now."""
+        return await self._keys.public_keys(target)
+
+    async def has_other_keys(self, target: Target, refused: frozenset[bytes]) -> bool:
+        """Whether others are there than those that were refused; then all who were refused with those may try again."""
+        if await self.keys(target) in (refused, frozenset()):
+            return False
+        self._breakers.forget(target)
+        return True
 
     async def close(self) -> None:
         """Closes the connections to jump hosts."""

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import asyncssh
+
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import translate
 from fleetmem.connect.transport import ProxyCommand, open_socket
@@ -16,6 +18,10 @@ class Tunnel(Protocol):
 
     async def create_connection(self, session_factory: Any, remote_host: str, remote_port: int) -> Any:
         """Opens a channel that leads to the host."""
+
+
+class _Nothing(asyncssh.SSHTCPSession[bytes]):
+    """Takes what a host says of itself before it is hung up on."""
 
 
 async def _as_it_is(error: HostError) -> HostError:
@@ -39,6 +45,16 @@ class Way:
     open_seconds: float = 0.0
     explain: Callable[[HostError], Awaitable[HostError]] = _as_it_is
     on_close: Callable[[], None] | None = None
+
+    async def check(self, target: Target) -> None:
+        """Opens what a tunnel opens only for a login, and closes it.
+
+        Raises:
+            HostError: the jump host cannot reach the host.
+        """
+        if self.tunnel:
+            channel, _session = await self.tunnel.create_connection(_Nothing, target.address, target.port)
+            channel.abort()
 
     def close(self) -> None:
         """Closes it, where that has not been done; asyncssh closes the socket that a connection runs over."""
