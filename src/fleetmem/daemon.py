@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 _READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins later
 _STOP_WORKERS_SECONDS = 0.5
-_SHUT_DOWN_SECONDS = 4.4  # sinks may take 4.3; a worker that hangs is killed then
+_SHUT_DOWN_SECONDS = 4.6  # sinks may take 4.3; a worker that hangs is killed then, before the last resort
 _FIRST_WAIT_SECONDS = 0.05  # for outcomes of a cycle that is over; doubled each time
 _LONGEST_SLEEP_SECONDS = 1.0
 _LATE_SECONDS = 10.0  # after the end of a cycle, where an interval is shorter
@@ -406,6 +406,7 @@ class Daemon:
 
     async def _shut_down(self, members: list[asyncio.Task[None]]) -> None:
         """Lets all deliver what they have, side by side; sinks here get what workers have sampled up to the end."""
+        begun = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_WORKERS_SECONDS):
                 for stopping in [asyncio.create_task(worker.stop()) for worker in self._workers]:
@@ -413,7 +414,7 @@ class Daemon:
         await self._sampler.stop()
         with self._bugs.caught("report"):
             self._tell_end()
-        _done, late = await asyncio.wait(members, timeout=_SHUT_DOWN_SECONDS)
+        _done, late = await asyncio.wait(members, timeout=begun + _SHUT_DOWN_SECONDS - time.monotonic())
         for worker in self._workers if late else ():
             worker.kill()
         await asyncio.wait(members)
