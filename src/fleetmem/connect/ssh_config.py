@@ -12,6 +12,7 @@ import pwd
 import re
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleetmem import children
+from fleetmem.bounded_file import read_text
 from fleetmem.connect.directives import KNOWN, SEVERAL_WORDS
 from fleetmem.errors import ConfigError, reason_of
 
 log = logging.getLogger("fleetmem.connect")
 
 _DEEPEST_INCLUDE = 16  # as ssh's
+_MOST_BYTES = 16 << 20  # of a file and all that it includes
+_MOST_TIMEOUTS = 2  # of a Match exec, for whatever hosts; then it is not run again
 _EXEC_SECONDS = 5.0
 # The rest of the line is one value, quotes and # included.
 _WHOLE_LINE = frozenset({"proxycommand", "localcommand", "remotecommand", "knownhostscommand"})
@@ -169,6 +173,7 @@ class SshConfig:
         self._blocks = [block for path in paths for block in reader.read(path.expanduser(), 0, _include_folder(path))]
         self._has_final = any(criterion.attribute == "final" for criterion in _all_criteria(self._blocks))
         self._exec_results: dict[str, bool] = {}
+        self._exec_timeouts: Counter[str] = Counter()
 
     def ask(self, host: str, user: str | None, port: int | None) -> Answer:
         """Returns what the files say of a host.
@@ -228,15 +233,21 @@ class SshConfig:
         return is_met is not is_negated
 
     def _exec(self, command: str, answer: Answer) -> bool:
-        """Runs a command as ssh does, the same one once."""
+        """Runs a command as ssh does, the same one once; one that hangs for several hosts is not run for the others."""
         expanded = _expand_tokens(command, answer, None)
         if expanded not in self._exec_results:
             try:
-                self._exec_results[expanded] = _run_shell(expanded) == 0
+                self._exec_results[expanded] = self._may_run(command) and _run_shell(expanded) == 0
             except (OSError, subprocess.TimeoutExpired) as error:
                 log.warning("ssh configuration: Match exec %r: %s; taken as false", expanded, error)
                 self._exec_results[expanded] = False
+                self._exec_timeouts[command] += isinstance(error, subprocess.TimeoutExpired)
+                if not self._may_run(command):
+                    log.warning("ssh configuration: Match exec %r is not run for other hosts: false for them", command)
         return self._exec_results[expanded]
+
+    def _may_run(self, command: str) -> bool:
+        return self._exec_timeouts[command] < _MOST_TIMEOUTS
 
 
 def _run_shell(command: str) -> int:
@@ -362,6 +373,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._ignored: str | None = None
+        self._left_bytes = _MOST_BYTES
 
     def read(self, path: Path, depth: int, include_folder: Path) -> list[_Block]:
         """Returns the blocks of a file, and of what it includes.
@@ -372,9 +384,10 @@ class _Reader:
         if depth > _DEEPEST_INCLUDE:
             raise ConfigError(f"ssh configuration {path}: files include each other {_DEEPEST_INCLUDE} deep")
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_text(path, self._left_bytes, errors="replace")
         except OSError as error:
             raise ConfigError(f"ssh configuration {path}: {reason_of(error)}") from error
+        self._left_bytes -= len(text)
         blocks = [_Block()]
         for number, line in enumerate(text.splitlines(), 1):
             setting = _parse_line(line, Place(path, number))
@@ -416,11 +429,11 @@ def _find(setting: Setting, include_folder: Path) -> Iterator[Path]:
     """Yields the files that an Include line means."""
     for argument in setting.arguments:
         pattern = os.path.expanduser(os.path.expandvars(argument))  # noqa: PTH111 - of a pattern, not a path
-        yield from (
-            Path(found)
-            for found in sorted(glob.glob(str(include_folder / pattern)))  # noqa: PTH207 - absolute ones, too
-            if os.path.isfile(found)  # noqa: PTH113
-        )
+        for found in sorted(glob.glob(str(include_folder / pattern))):  # noqa: PTH207 - absolute ones, too
+            if os.path.isfile(found):  # noqa: PTH113
+                yield Path(found)
+            else:  # a pipe could hold us up, a device fill our memory
+                log.warning("ssh configuration %s: %s is no file; it is not read", setting.place, found)
 
 
 def _parse_line(line: str, place: Place) -> Setting | None:

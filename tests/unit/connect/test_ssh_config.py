@@ -1,10 +1,13 @@
+import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetmem.bounded_file import read_text
 from fleetmem.connect import ssh_config
 from fleetmem.connect.ssh_config import Answer, SshConfig, expand, matches_list
 from fleetmem.errors import ConfigError
@@ -272,3 +275,69 @@ def test_match_exec_is_ended_with_its_children(tmp_path: Path, monkeypatch: pyte
     assert "FLEETMEM" not in said.read_text()
     time.sleep(2.5)
     assert "late" not in said.read_text()
+
+
+def test_a_match_exec_that_hangs_is_not_run_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a fleet two hosts wait for it; one that answers for most hosts is run for all of them."""
+    monkeypatch.setattr(ssh_config, "_EXEC_SECONDS", 0.3)
+    path = tmp_path / "config"
+    path.write_text(
+        f"Match exec 'echo %n >>{tmp_path}/slow; sleep 60'\n Port 1\nMatch exec 'echo %n >>{tmp_path}/fast'\n Port 2\n"
+    )
+    config = SshConfig([path])
+    begun = time.monotonic()
+    answers = [config.ask(f"web{number}", None, None) for number in range(20)]
+    assert time.monotonic() - begun < 15
+    assert (tmp_path / "slow").read_text().split() == ["web0", "web1"]
+    assert len((tmp_path / "fast").read_text().split()) == 20
+    assert {_value(answer, "port") for answer in answers} == {("2",)}
+    assert sum("is not run for other hosts" in message for message in caplog.messages) == 1
+
+
+def test_what_is_no_file_is_not_included(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pipe, a device and a folder are passed over, and each is told with file and line."""
+    os.mkfifo(tmp_path / "1")
+    (tmp_path / "2").symlink_to("/dev/zero")
+    (tmp_path / "3").mkdir()
+    (tmp_path / "4").write_text("Port 2222\n")
+    answer = _ask(tmp_path, f"User u\nInclude {tmp_path}/[1-4]\n")
+    assert _value(answer, "port") == ("2222",)
+    assert [message.partition("; ")[0] for message in caplog.messages] == [
+        f"ssh configuration {tmp_path}/config line 2: {tmp_path}/{number} is no file" for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "huge", "many"])
+def test_a_configuration_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A pipe that nobody writes to, an endless and a huge file, many that are huge together: an error each, in time."""
+    monkeypatch.setattr(ssh_config, "read_text", partial(read_text, limit_seconds=0.3))
+    path = tmp_path / "config"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "huge":
+            path.write_text("# " + "x" * (17 << 20))
+        case "many":
+            path.write_text(f"Include {tmp_path}/part*\n")
+            for number in range(5):
+                (tmp_path / f"part{number}").write_text("# " + "x" * (4 << 20))
+        case _:
+            path.symlink_to(kind)
+    with pytest.raises(ConfigError, match=r"its end did not come within|it holds more than"):
+        SshConfig([path])
+
+
+def test_many_includes_and_a_circle(tmp_path: Path) -> None:
+    """2,000 files are read; those that include each other are an error, however many ways there are."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(2000):
+        (folder / str(number)).write_text(f"Host web{number}\n Port {number + 1}\n")
+    path = tmp_path / "config"
+    path.write_text(f"Include {folder}/*\n")
+    assert _value(SshConfig([path]).ask("web1999", None, None), "port") == ("2000",)
+    path.write_text(f"Include {path} {path}\n")
+    with pytest.raises(ConfigError, match="files include each other 16 deep"):
+        SshConfig([path])
