@@ -19,10 +19,11 @@ from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.cli.progress import progress_bars
-from fleetmem.errors import SinkError
+from fleetmem.errors import SinkError, UsageError
 from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.safe_text import printable
+from fleetmem.shape.limits import TopBy
 from fleetmem.sinks.sink import Sink
 from fleetmem.units import format_size
 
@@ -64,6 +65,8 @@ def collect(
       fleetmem collect -i @hosts.txt --format jsonl -o memory.jsonl
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
+    if given.flags.get("shape", {}).get("top_by") == TopBy.GROWTH:  # a configuration may be one for `run`, too
+        raise UsageError("--top-by growth needs `run`: one sample shows no growth; use rss or swap")
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     at_once = 1 if single else raise_file_limit(len(fleet.hosts), fleet.files, "{fits} hosts at a time")
     format_ = format_ or (OutputFormat.JSONL if output else OutputFormat.TABLE)

@@ -257,12 +257,14 @@ class Given(NamedTuple):
         reload: reads it once more, with the same flags.
         verbosity: how much goes to stderr.
         config_path: the configuration file, None where there is none.
+        flags: what the flags alone say, by section and key.
     """
 
     settings: config.Settings
     reload: Callable[[], config.Settings]
     verbosity: Verbosity
     config_path: Path | None = None
+    flags: Mapping[str, Any] = {}
 
 
 def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -278,7 +280,7 @@ def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None
                 return config.load(config_file or config.find_path(), flags)
 
             verbosity = Verbosity.of(verbose, is_quiet=quiet)
-            command(given=Given(load(), load, verbosity, config_file or config.find_path()), **values)
+            command(given=Given(load(), load, verbosity, config_file or config.find_path(), flags), **values)
 
         own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
         shared = {name: flag.annotation for name, flag in table.items()}

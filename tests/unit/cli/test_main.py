@@ -93,6 +93,7 @@ def test_version(run: Run) -> None:
         ("collect", "no hosts: give -i HOST,HOST or -i @FILE"),
         ("collect -i web[3-1]", "runs backwards"),
         ("collect -i a,u@a", "listed with two users"),
+        ("collect -i a --top-by growth", "--top-by growth needs `run`: one sample shows no growth"),
         ("collect -i @nowhere", "hosts file nowhere: no such file"),
         ("collect -i a -c nowhere.toml", "configuration nowhere.toml: no such file"),
         ("collect -i a -k nowhere.pem", "key nowhere.pem: no such file"),
