@@ -9,6 +9,7 @@ from fleetmem.connect.settings import SshSettings
 from fleetmem.errors import ConfigError, InventoryError
 from fleetmem.inventory.patterns import select
 from fleetmem.model import Host
+from fleetmem.pattern import Pattern
 
 log = logging.getLogger("fleetmem.build")
 
@@ -43,7 +44,7 @@ def settings_by_host(settings: Settings, hosts: Sequence[Host], *, is_refresh: b
 
 def _select(override: Override, number: int, hosts: Sequence[Host], *, is_refresh: bool) -> list[Host]:
     try:
-        return select(override.match, hosts)
+        return select(override.match, hosts, Pattern)
     except InventoryError as error:
         message = f"configuration: overrides.{number}.match: {error}"
         if not is_refresh:

@@ -31,6 +31,7 @@ from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.inventory import Shard
 from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader
 from fleetmem.model import Detail
+from fleetmem.pattern import Pattern
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.safe_text import redact_setting
 from fleetmem.shape.budget import reserved_series
@@ -269,7 +270,7 @@ class ShapeGroup(_Section):
     @classmethod
     def _check_name(cls, value: str, info: ValidationInfo) -> str:
         if "match" in info.data:  # else that is wrong, and told
-            Group(re.compile(info.data["match"]), value)
+            Group(Pattern(info.data["match"]), value)
         return value
 
 
@@ -324,7 +325,7 @@ class Shape(_Section):
             commands=_filter(self.include_commands, self.exclude_commands),
             users=_filter(self.include_users, self.exclude_users),
             hosts=_filter(self.include_hosts, self.exclude_hosts),
-            groups=tuple(Group(re.compile(group.match), group.name) for group in self.groups),
+            groups=tuple(Group(Pattern(group.match), group.name) for group in self.groups),
         )
 
     def without_budget(self) -> Self:
@@ -333,7 +334,7 @@ class Shape(_Section):
 
 
 def _filter(include: tuple[str, ...], exclude: tuple[str, ...]) -> Filter:
-    return Filter(tuple(map(re.compile, include)), tuple(map(re.compile, exclude)))
+    return Filter(tuple(map(Pattern, include)), tuple(map(Pattern, exclude)))
 
 
 class Server(NamedTuple):

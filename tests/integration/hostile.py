@@ -209,6 +209,7 @@ async def end_output_and_stay(process: Process) -> None:
     async for request_id in requests(process):
         process.stdout.write(frame(request_id, [b"init"]))
         process.stdout.write_eof()
+    await asyncio.Event().wait()  # also when the other side has ended its own
 
 
 async def flood(process: Process) -> None:

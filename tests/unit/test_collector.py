@@ -8,10 +8,11 @@ from fleetmem.collector import Collector
 from fleetmem.connect.link import Answer, Link
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample, Shaped, Snapshot
+from fleetmem.pattern import Pattern, end_process
 from fleetmem.probe import script
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
-from fleetmem.shape.limits import Limits
+from fleetmem.shape.limits import Group, Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 
@@ -272,3 +273,58 @@ def test_a_shaper_without_a_connection_is_closed() -> None:
 def test_forget_a_host_that_is_not_there() -> None:
     """Nothing to disconnect from is no error."""
     asyncio.run(Fleet().collector.forget(_HOSTS[0]))
+
+
+def _rows(*names: str) -> bytes:
+    rows = [f"P {pid} 0 8 {pid} 4 4 0 {name}\n" for pid, name in enumerate(names, 1)]
+    return f"BEGIN fleetmem/1 1\nM 1000 500 0 0\nK 0 b\n{''.join(rows)}END 1 0 {len(rows)}\n".encode()
+
+
+def test_a_pattern_that_takes_for_ever_holds_nobody_up() -> None:
+    """It counts as not found for the name that it is slow on; groups of others are as ever, and so are other hosts."""
+    slow = Group(Pattern(r"^(?P<app>(?:[a-z]+)+)-[0-9]+$"), "{app}")
+    fleet = Fleet({"a": _rows("web-1", "a" * 200, "db-2"), "b": _rows("web-7")}, Limits(groups=(slow,)))
+    assert not cast("Pattern", slow.match).is_bounded
+
+    async def main() -> None:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.005)
+
+        task = asyncio.create_task(other())
+        outcomes = await asyncio.gather(*map(fleet.collector.sample, _HOSTS[:2]))
+        task.cancel()
+        commands = [
+            [row.command for row in outcome.shaped.processes] for outcome in outcomes if isinstance(outcome, Sample)
+        ]
+        assert commands == [["web", "a" * 200, "db"], ["web"]]
+        assert turns >= 5
+        await fleet.collector.close()
+
+    asyncio.run(main())
+    end_process()
+
+
+def test_a_host_that_costs_more_than_its_share_is_not_asked() -> None:
+    """It fails as itself, without a request, and comes back; others are asked."""
+    fleet = Fleet()
+
+    async def main() -> None:
+        host, other = _HOSTS[:2]
+        await fleet.collector.sample(host)
+        fleet.collector.work.charge(host, 1000.0)
+        fleet.collector.work.charge(host, 1000.0)
+        failure = await fleet.collector.sample(host)
+        assert isinstance(failure, Failure)
+        assert failure.kind is Kind.BAD_FRAME
+        assert "took 1000.0 s of our CPU, more than its share" in failure.message
+        assert len(fleet.links[host].requests) == 1
+        assert isinstance(await fleet.collector.sample(other), Sample)
+        fleet.collector.work.forget(host)
+        assert isinstance(await fleet.collector.sample(host), Sample)
+
+    asyncio.run(main())

@@ -16,6 +16,7 @@ from fleetmem.config import Server, Settings, find_path, load, split_address, sp
 from fleetmem.connect.settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
+from fleetmem.pattern import Pattern
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire
@@ -89,8 +90,8 @@ def test_settings_of_shape(tmp_path: Path) -> None:
     limits = shape.limits()
     assert (limits.top, limits.top_by, limits.min_rss_bytes) == (3, TopBy.SWAP, 2048)
     for what, patterns in zip(_FILTERED, (limits.commands, limits.users, limits.hosts), strict=True):
-        assert patterns == Filter((re.compile(f"i{what[0]}."),), (re.compile(f"e{what[0]}."),))
-    assert limits.groups == (Group(re.compile("(?P<x>.)"), "{x}"), Group(re.compile("b"), "b"))
+        assert patterns == Filter((Pattern(f"i{what[0]}."),), (Pattern(f"e{what[0]}."),))
+    assert limits.groups == (Group(Pattern("(?P<x>.)"), "{x}"), Group(Pattern("b"), "b"))
     assert shape.without_budget() == shape.model_copy(update={"max_series_per_host": 0, "max_series": 0})
 
 

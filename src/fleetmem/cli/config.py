@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+from collections.abc import Iterator
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,12 @@ from fleetmem.build import build_fleet
 from fleetmem.build_state import identity_of, state_folder
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import print_data
-from fleetmem.config import Settings
+from fleetmem.config import Settings, Shape
 from fleetmem.errors import reason_of
-from fleetmem.safe_text import redact_setting
+from fleetmem.pattern import TEXT_LIMIT_SECONDS, Pattern
+from fleetmem.safe_text import printable, redact_setting
+
+_ASIDE = "may take long on some names, so it runs in a process of its own"
 
 app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configuration.")
 
@@ -35,6 +39,7 @@ def check(given: Given) -> None:
     """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     print_data(f"ok: {len(fleet.hosts)} hosts, {_sink_count(given.settings)} sinks\n{_state(given)}")
+    print_data("".join(_pattern_lines(given.settings.shape)))
 
 
 @app.command()
@@ -53,6 +58,15 @@ def _state(given: Given) -> str:
     except OSError as error:
         return f"state: {reason_of(error)}; series that end while fleetmem is restarted may stay in StatsD\n"
     return f"state: {folder.path}, can be written\n"
+
+
+def _pattern_lines(shape: Shape) -> Iterator[str]:
+    """Yields a line for each regular expression, which says how it is run."""
+    limits = shape.limits()
+    for pattern in dict.fromkeys((*limits.name_patterns, *limits.hosts.include, *limits.hosts.exclude)):
+        is_bounded = isinstance(pattern, Pattern) and pattern.is_bounded
+        how = "runs in the collector" if is_bounded else f"{_ASIDE}, {TEXT_LIMIT_SECONDS:g} s of CPU for each new name"
+        yield f"pattern {printable(repr(pattern.pattern))}: {how}\n"
 
 
 def _sink_count(settings: Settings) -> int:

@@ -16,6 +16,7 @@ from fleetmem.inventory.side_by_side import Call
 from fleetmem.inventory.sources import Source
 from fleetmem.inventory.union import shared_addresses, unite
 from fleetmem.model import Host
+from fleetmem.pattern import Pattern
 from fleetmem.rendezvous import shard_of
 
 log = logging.getLogger("fleetmem.inventory")
@@ -179,7 +180,7 @@ class Inventory:
         if not hosts:
             raise InventoryError(_no_hosts(listings, left_out))
         self.left_out = tuple(left_out)
-        chosen = hosts if self._limit is None else select(self._limit, hosts)
+        chosen = hosts if self._limit is None else select(self._limit, hosts, Pattern)
         if not chosen:
             raise InventoryError(f"limit {self._limit!r} matches none of {len(hosts)} hosts")
         share = self._share(chosen)

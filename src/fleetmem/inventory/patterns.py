@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
+from typing import Protocol
 
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.spec import expand_ranges
@@ -23,7 +24,18 @@ _COLON = re.compile(r":(?![^\[\]]*\])(?![0-9]+(?:$|:))")
 _NAMES_SHOWN = 3
 
 
-def select(pattern: str, hosts: Sequence[Host]) -> list[Host]:
+class Matches(Protocol):
+    """A regular expression: `re.Pattern`, or one whose time is limited."""
+
+    def match(self, text: str, /) -> object | None:
+        """Returns the match at the beginning."""
+
+
+Compile = Callable[[str], Matches]
+"""Makes a regular expression of a text."""
+
+
+def select(pattern: str, hosts: Sequence[Host], compile_: Compile = re.compile) -> list[Host]:
     """Returns the hosts that a pattern means, in the order of its terms, each once.
 
     Args:
@@ -32,12 +44,13 @@ def select(pattern: str, hosts: Sequence[Host]) -> list[Host]:
             from their begin, or `label=value` where both may be globs; with a subscript perhaps (`web[0]`, `web[-1]`,
             `web[1:3]`, in the order of the inventory). `&term` keeps only those, `!term` leaves those out.
         hosts: the inventory.
+        compile_: for what people write.
 
     Raises:
         InventoryError: a term cannot be read, or names a group, host or label that there is not. A glob or a regular
             expression may match nothing; then, and where `&` and `!` leave nothing, the list is empty.
     """
-    fleet = _Fleet(hosts)
+    fleet = _Fleet(hosts, compile_)
     terms = _split(pattern, fleet)
     chosen: dict[str, Host] = {}
     for term in [term for term in terms if term[0] not in "&!"] or ["all"]:
@@ -70,7 +83,8 @@ def _split(pattern: str, fleet: "_Fleet") -> list[str]:
 class _Fleet:
     """An inventory, by host and by group."""
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: Sequence[Host], compile_: Compile = re.compile) -> None:
+        self._compile_re = compile_
         self.hosts = {host.name: host for host in hosts}
         self.groups: dict[str, dict[str, Host]] = {"all": self.hosts, "ungrouped": {}}
         for host in hosts:
@@ -80,7 +94,7 @@ class _Fleet:
     def match(self, term: str) -> dict[str, Host]:
         """Returns the hosts of a term without its sign, by name, in the order of the inventory."""
         if term.startswith("~"):
-            return self._match_names(_compile(term, term[1:]).match)
+            return self._match_names(self._compile(term, term[1:]).match)
         if term in self.hosts or term in self.groups:  # before anything is read into brackets: [::1]:22
             return self._in_order({*self.groups.get(term, ()), term})
         subscript = _SUBSCRIPT.fullmatch(term)
@@ -91,7 +105,7 @@ class _Fleet:
         if _HOST_RANGE.search(term) and not re.search(r"[*?]", term):
             return self._in_order(set(expand_ranges(term)))
         if _WILDCARDS.search(term):
-            return self._match_names(_compile(term, translate(term)).match)
+            return self._match_names(self._compile(term, translate(term)).match)
         raise InventoryError(f"pattern: no host or group {term!r}{self._hint(term)}")
 
     def _cut(self, term: str, subscript: re.Match[str]) -> dict[str, Host]:
@@ -110,7 +124,7 @@ class _Fleet:
 
     def _match_label(self, term: str) -> dict[str, Host]:
         label, _, value = term.partition("=")
-        is_label, is_value = _compile(term, translate(label)).match, _compile(term, translate(value)).match
+        is_label, is_value = self._compile(term, translate(label)).match, self._compile(term, translate(value)).match
         known = {name for host in self.hosts.values() for name in host.labels}
         if not _WILDCARDS.search(label) and label not in known:
             raise InventoryError(f"pattern {term!r}: no host has a label {label!r}{_close(label, known)}")
@@ -123,6 +137,12 @@ class _Fleet:
     def _in_order(self, names: set[str]) -> dict[str, Host]:
         return {name: host for name, host in self.hosts.items() if name in names}
 
+    def _compile(self, term: str, text: str) -> Matches:
+        try:
+            return self._compile_re(text)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InventoryError(f"pattern {term!r}: not a regular expression: {error}") from error
+
     def _hint(self, term: str) -> str:
         if ":" in term:
             return "; where there is a comma in a pattern, colons do not separate terms: write commas only"
@@ -133,10 +153,3 @@ def _close(word: str, known: Iterable[str]) -> str:
     """Returns what may have been meant."""
     close = difflib.get_close_matches(word, known, _NAMES_SHOWN)
     return f"; do you mean {' or '.join(close)}?" if close else ""
-
-
-def _compile(term: str, text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InventoryError(f"pattern {term!r}: not a regular expression: {error}") from error

@@ -1,9 +1,10 @@
 """What is kept of a snapshot, as plain values: levels of detail, filters, groups, sizes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from re import Pattern
 from string import Formatter
+from typing import Any, Protocol
 
 from fleetmem.model import Detail
 
@@ -16,6 +17,28 @@ class TopBy(StrEnum):
     GROWTH = "growth"
 
 
+class Found(Protocol):
+    """A match of a regular expression."""
+
+    def groupdict(self, default: str, /) -> Mapping[str, Any]:
+        """Returns its named groups, the default for those that took no part."""
+
+
+class Searchable(Protocol):
+    """A regular expression: `re.Pattern`, or one whose time is limited."""
+
+    @property
+    def pattern(self) -> str:
+        """As it is written."""
+
+    @property
+    def groupindex(self) -> Mapping[str, int]:
+        """Its named groups."""
+
+    def search(self, text: str, /) -> Found | None:
+        """Returns the first match."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Lets a text through where one of `include` finds something in it, or there is none, and no `exclude` does.
@@ -23,8 +46,8 @@ class Filter:
     A text that is not known (None) matches no pattern.
     """
 
-    include: tuple[Pattern[str], ...] = ()
-    exclude: tuple[Pattern[str], ...] = ()
+    include: tuple[Searchable, ...] = ()
+    exclude: tuple[Searchable, ...] = ()
 
     def keeps(self, text: str | None) -> bool:
         """Whether the text gets through."""
@@ -47,7 +70,7 @@ class Group:
         name: the name; `{capture}` is what the capture of that name holds, nothing where it took no part.
     """
 
-    match: Pattern[str]
+    match: Searchable
     name: str
 
     def __post_init__(self) -> None:
@@ -95,3 +118,8 @@ class Limits:
     def details(self) -> frozenset[Detail]:
         """The levels that there are."""
         return frozenset([self.detail]) if isinstance(self.detail, Detail) else self.detail
+
+    @property
+    def name_patterns(self) -> tuple[Searchable, ...]:
+        """The regular expressions that the names of processes meet."""
+        return (*self.commands.include, *self.commands.exclude, *(group.match for group in self.groups))

@@ -6,7 +6,7 @@ selection.py        levels.py │           │ budget.py
        └──────────────────────┴───────────┴──────────> `other`, counted by reason
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fleetmem.model import CommandMemory, Detail, Host, LeftOut, ProcessMemory, Shaped, Snapshot
 from fleetmem.shape.budget import HostBudget
@@ -27,9 +27,13 @@ class Shaper:
         host: whose snapshots they are.
         limits: what is kept of them.
         budget: how many series there may be over time; None is no limit.
+
+    Attributes:
+        name_patterns: see `Limits`.
     """
 
     def __init__(self, host: Host, limits: Limits, budget: HostBudget | None = None) -> None:
+        self.name_patterns = limits.name_patterns
         self._selection = Selection(host, limits)
         self._details = limits.details
         self._budget = budget
@@ -38,6 +42,17 @@ class Shaper:
         self._boot_id: str | None = None
         self._taken_unix_seconds: float | None = None
         self._clock_seconds = 0.0
+
+    def undecided(self, snapshot: Snapshot) -> list[str]:
+        """Returns the commands of a snapshot that meet the rules for the first time.
+
+        `shape` applies the rules to them where nobody has called `decide` before: all at once, however long it takes.
+        """
+        return self._selection.undecided(snapshot.processes)
+
+    def decide(self, commands: Iterable[str]) -> None:
+        """Applies the rules to some of these commands."""
+        self._selection.decide(commands)
 
     def shape(self, snapshot: Snapshot, taken_unix_seconds: float) -> Shaped:
         """Returns what the limits keep of a snapshot that was taken then."""

@@ -262,6 +262,16 @@ def test_config_check(run: Run) -> None:
     assert run("config", "check", "-i", "a,b", "-g", "h", "--graphite", "h") == Ended(0, "ok: 2 hosts, 2 sinks\n", "")
 
 
+def test_config_check_says_how_patterns_run(run: Run) -> None:
+    """A line for each; what may take long is in a process of its own."""
+    ended = run("config", "check", "-i", "a", "-g", "h", "--include", "^nginx", "--exclude", "(a+)+$")
+    assert [line for line in ended.out.splitlines() if line.startswith("pattern")] == [
+        "pattern '^nginx': runs in the collector",
+        "pattern '(a+)+$': may take long on some names, so it runs in a process of its own, "
+        "0.05 s of CPU for each new name",
+    ]
+
+
 def test_config_check_counts_every_sink(run: Run) -> None:
     """Those that only `run` has are there, too."""
     ended = run("config", "check", "-i", "a", "-g", "tcp://h", "-g", "h", "--prometheus", "9877")
