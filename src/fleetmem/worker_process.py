@@ -74,6 +74,7 @@ class WorkerProcess:
         self._has_begun = False
         self._told_from = 0  # the first cycle that it has not told of
         self._written_off: set[int] = set()  # cycles that it told of too late, or never
+        self._missed_too_many = 0
         self._outcomes = 0
         self._untold_from: float | None = None  # slots from then on are nobody's; None before the fleet is sampled
 
@@ -154,12 +155,18 @@ class WorkerProcess:
                 self._has_stopped.set()
 
     def _note_cycles(self, report: Report) -> None:
-        """Keeps what it tells of cycles. What was counted as missed already, as it told nothing, counts no more."""
+        """Keeps what it tells of cycles. What was counted as missed already, as it told nothing, is not missed again.
+
+        Outcomes count all the same, and as many slots that are missed later do not: so the sums are right.
+        """
         is_on_grid = report.interval_seconds == self._grid.interval_seconds
         for number, stats in report.cycles.items():
             self._outcomes += stats.outcomes
             if is_on_grid and number in self._written_off:
                 self._written_off.remove(number)
+                stats.missed = 0
+                self._missed_too_many += stats.outcomes
+                self._cycles.of(number).merge(stats)
             else:  # slots of an interval that is no more count in the cycle that is now
                 self._cycles.of(number if is_on_grid else self._cycle_now()).merge(stats)
         if is_on_grid:
@@ -254,13 +261,18 @@ class WorkerProcess:
             self._miss_until(self._unix())
         elif self._told_from <= until and self._untold_from is not None:
             begin = max(self._untold_from, self._told_from * self._grid.interval_seconds)
-            self._miss_between(begin, self._grid.end_of(until))
+            self._miss_between(begin, min(self._grid.end_of(until), self._unix()))
             self._written_off.update(range(self._told_from, until + 1)[-_MOST_CYCLES:])
             self._told_from = until + 1
         state = WorkerState(self.pid, self.hosts, self.restarts_total, self._outcomes)
         self._outcomes = 0
         told = add_up([self._ended, self._last] if self._last else [self._ended])
-        return state, replace(told, cycles=self._cycles.take_before(until + 1))
+        cycles = self._cycles.take_before(until + 1)
+        for stats in cycles.values():
+            less = min(stats.missed, self._missed_too_many)
+            stats.missed -= less
+            self._missed_too_many -= less
+        return state, replace(told, cycles=cycles)
 
     async def stop(self) -> None:
         """Lets it stop; returns when it samples no more, and has sent all outcomes."""

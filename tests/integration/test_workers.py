@@ -1,6 +1,7 @@
 """`fleetmem run --workers`: several processes sample one fleet, and it looks like one."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -288,3 +289,32 @@ def test_a_passphrase_is_typed_once(cli: Cli, tmp_path: Path) -> None:
             terminal.finish()
     assert terminal.status == 0
     assert terminal.screen.count("Passphrase") == 1
+
+
+@pytest.mark.slow
+def test_the_slots_of_a_worker_that_is_stopped_are_missed(simulator: Path, cli: Cli, tmp_path: Path) -> None:
+    """The count grows while it hangs. In the end outcomes and missed slots are all slots, and each outcome is one."""
+    path = tmp_path / "records.jsonl"
+    config = tmp_path / "file.toml"
+    config.write_text(f'{simulator.read_text()}\n[file]\npath = "{path}"\nrotate_size = 0\n')
+
+    def records() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def counters() -> dict[str, float]:
+        told = [record["counters"] for record in records() if "collector" in record]
+        return told[-1] if told else {"cycles_missed_total": 0, "slots_total": 0}
+
+    with run(cli, config, 2) as running:
+        wait_for("two cycles", lambda: counters()["slots_total"] >= 2 * HOSTS, 30)
+        victim = workers_of(running.pid)[0]
+        os.kill(victim, signal.SIGSTOP)
+        before = counters()["cycles_missed_total"]
+        wait_for("they are missed", lambda: counters()["cycles_missed_total"] >= before + HOSTS, 60)
+        os.kill(victim, signal.SIGCONT)
+        slots = counters()["slots_total"]
+        wait_for("three cycles more", lambda: counters()["slots_total"] >= slots + 3 * HOSTS, 30)
+        stop(running)
+    last = counters()
+    outcomes = sum("host" in record for record in records())
+    assert last["slots_total"] == outcomes + last["cycles_missed_total"]
