@@ -11,21 +11,16 @@ built from plain values and callables (see `build`), and touches no signal, no g
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from fleetmem.bugs import Bugs
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.members import Members
-from fleetmem.model import Failure, Host, Outcome, Sample, Snapshot
-from fleetmem.pattern import Pattern
+from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
-from fleetmem.side_thread import SideThread
 from fleetmem.sinks.sink import Sink
-from fleetmem.work_share import Turn, WorkShare
-
-_NAMES_AT_ONCE = 20  # at a limit of time for each: others' names wait for them
+from fleetmem.work_share import Turn
 
 
 class Collector(Members):
@@ -42,7 +37,6 @@ class Collector(Members):
 
     Attributes:
         sinks: see above.
-        work: what hosts cost.
     """
 
     def __init__(
@@ -58,8 +52,6 @@ class Collector(Members):
     ) -> None:
         super().__init__(make_link, make_parser, make_shaper, bugs or Bugs(is_strict=is_strict))
         self.sinks = list(sinks)
-        self.work = WorkShare()
-        self._patterns = SideThread("patterns")
         self._make_request = make_request
 
     async def sample(self, host: Host, slot_unix_seconds: float | None = None, *, is_last: bool = False) -> Outcome:
@@ -82,10 +74,10 @@ class Collector(Members):
             answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
             stage = Stage.PARSE
             await turn.begin(len(answer.frame))
-            snapshot = member.parser.parse(answer.frame)
+            snapshot = await self.long_work.parse(member.parser, answer.frame, turn)
             stage = Stage.SHAPE
             await turn.rest()
-            await self._decide(shaper, snapshot, turn)
+            await self.long_work.decide(shaper, snapshot, turn)
             shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
             await turn.rest()
             seconds = time.monotonic() - begun
@@ -107,40 +99,6 @@ class Collector(Members):
             except Exception as bug:  # noqa: BLE001 - likewise: one sink, not the others
                 self.bugs.note(f"sink {sink.name}", bug)
         return outcome
-
-    async def _decide(self, shaper: Shaper, snapshot: Snapshot, turn: Turn) -> None:
-        """Applies people's rules to the names that are new: the one thing whose time grows with more than a name.
-
-        Raises:
-            HostError: a pattern needs a process of its own, and none can be started.
-        """
-        names = shaper.undecided(snapshot)
-        for first in range(0, len(names), _NAMES_AT_ONCE):
-            portion = names[first : first + _NAMES_AT_ONCE]
-            for pattern in shaper.name_patterns:
-                if isinstance(pattern, Pattern) and not pattern.is_bounded:
-                    with turn.paused():
-                        turn.charge(await self._look_up(pattern, portion))
-            for name in portion:
-                shaper.decide([name])
-                await turn.rest()
-
-    async def _look_up(self, pattern: Pattern, names: list[str]) -> float:
-        try:
-            return await self._patterns.call(partial(pattern.look_up, names))
-        except OSError as error:
-            message = f"no process can be started here to search with pattern {pattern.pattern!r}: {error}"
-            raise HostError(Stage.SHAPE, Kind.COMMAND_FAILED, message) from error
-
-    async def close(self) -> None:
-        """Disconnects from all hosts."""
-        await super().close()
-        self._patterns.end()
-
-    async def forget(self, host: Host) -> None:
-        """Disconnects from a host; its probe ends."""
-        self.work.forget(host)
-        await super().forget(host)
 
     async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
         """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""

@@ -7,9 +7,11 @@ from typing import NamedTuple
 from fleetmem.bugs import Bugs
 from fleetmem.connect.link import Link
 from fleetmem.errors import Stage
+from fleetmem.long_work import LongWork
 from fleetmem.model import Host
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
+from fleetmem.work_share import WorkShare
 
 
 class Member(NamedTuple):
@@ -30,6 +32,8 @@ class Members:
 
     Attributes:
         bugs: see above.
+        work: what hosts cost.
+        long_work: what is not done on the event loop.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class Members:
         bugs: Bugs,
     ) -> None:
         self.bugs = bugs
+        self.work = WorkShare()
+        self.long_work = LongWork()
         self._make_link = make_link
         self._make_parser = make_parser
         self._make_shaper = make_shaper
@@ -91,6 +97,7 @@ class Members:
 
     async def forget(self, host: Host) -> None:
         """Disconnects from a host; its probe ends."""
+        self.work.forget(host)
         if shaper := self._shapers.pop(host, None):
             shaper.close()
         if member := self._members.pop(host, None):
@@ -101,6 +108,7 @@ class Members:
     async def close(self) -> None:
         """Disconnects from all hosts."""
         await asyncio.gather(*map(self._forget_safely, {*self._members, *self._shapers}))
+        self.long_work.end()
 
     async def _forget_safely(self, host: Host) -> None:
         with self.bugs.caught(f"host {host.name}"):

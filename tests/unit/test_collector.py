@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -326,5 +327,26 @@ def test_a_host_that_costs_more_than_its_share_is_not_asked() -> None:
         assert isinstance(await fleet.collector.sample(other), Sample)
         fleet.collector.work.forget(host)
         assert isinstance(await fleet.collector.sample(host), Sample)
+
+    asyncio.run(main())
+
+
+def test_a_long_frame_lets_others_have_their_turns() -> None:
+    """It is parsed while the event loop goes on, and its cost is charged to its host."""
+    rows = b"".join(b"P %d 0 9 %d - - - n\n" % (pid, pid) for pid in range(1, 40_001))
+    frame = b"BEGIN fleetmem/1 1\nM 16000000 8000000 0 0\nK 0 -\n" + rows + b"END 1 0 40000\n"
+    fleet = Fleet({"a": frame})
+
+    async def main() -> None:
+        task = asyncio.create_task(fleet.collector.sample(_HOSTS[0]))
+        while not task.done():
+            await asyncio.sleep(0)
+            assert isinstance(await fleet.collector.sample(_HOSTS[1]), Sample)
+        outcome = await task
+        assert isinstance(outcome, Sample)
+        assert outcome.shaped.process_count == 40_000
+        assert len(fleet.links[_HOSTS[1]].requests) > 5
+        assert fleet.collector.work._hosts[_HOSTS[0]].spent_seconds(time.monotonic()) > 0.05
+        await fleet.collector.close()
 
     asyncio.run(main())
