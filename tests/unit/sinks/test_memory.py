@@ -16,6 +16,13 @@ from fleetmem.state.journal import DamagedError, Journal, pack, read_packed, unp
 _KEY = "udp://127.0.0.1:8125"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that others keep busy may take its time here."""
+    monkeypatch.setattr(memory_module, "_DRAIN_SECONDS", 20.0)
+    monkeypatch.setattr(memory_module, "_CLOSE_SECONDS", 20.0)
+
+
 class Names:
     """A sink that has these lines of these hosts."""
 
