@@ -96,6 +96,10 @@ bench-peers: $(INSTALLED) tools ## Measure against paramiko, parallel-ssh, Ansib
 bench-round-trips: $(INSTALLED) tools ## Measure a cold collect of 50 hosts that are 50 ms away
 	@$(BIN)/python bench/round_trips.py
 
+.PHONY: ghosts
+ghosts: $(INSTALLED) ## Count ended series that a receiver shows alive: datagrams lost, a stalled receiver, a restart (GHOSTS="--quick")
+	@$(BIN)/python bench/ghosts.py $(GHOSTS)
+
 .PHONY: bench-scale
 bench-scale: $(INSTALLED) ## Measure one collector with 10,000 simulated hosts (SCALE="--quick": 1,000; "--workers 2", "--curves")
 	@$(BIN)/python bench/scale.py $(SCALE)
