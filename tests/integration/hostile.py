@@ -256,6 +256,14 @@ async def ten_million_processes(process: Process) -> None:
         process.stdout.write(b"END %d 0 10000000\n" % request_id)
 
 
+async def all_rows_change(process: Process) -> None:
+    """As many processes as a frame may hold, and each of them is another size each time."""
+    async for request_id in requests(process):
+        rows = b"".join(b"P %d 0 9 %d - - - x\n" % (pid, pid + request_id) for pid in range(1, 65_001))
+        head = b"BEGIN fleetmem/1 %d\nM 16000000 - - -\nK 0 -\n" % request_id
+        process.stdout.write(head + rows + b"END %d 0 65000\n" % request_id)
+
+
 async def too_many_processes(process: Process) -> None:
     """A frame that is short enough, of 250,000 processes."""
     rows = b"".join(b"P %d 0 1 1 - - - x\n" % pid for pid in range(1, 250_001))

@@ -163,3 +163,20 @@ def test_a_host_that_ends_its_output_and_stays(hostile: HostileHosts, cli: Cli) 
         kinds = {line["error"]["kind"] for line in running.outcomes() if not line["ok"]}
         assert kinds <= {"disconnected"}
         assert hostile.counts(host)["logins"] >= 3
+
+
+@pytest.mark.slow
+def test_frames_that_all_change_delay_nobody(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
+    """Eight hosts with 65,000 rows that change each second: they are slowed down or fail, the others are on time."""
+    evil = [hostile.start("all_rows_change") for _ in range(8)]
+    good = [f"127.0.1.{number}:{fleet.port}" for number in range(1, 6)]
+    with cli.run("-i", ",".join([*good, *evil]), "-k", fleet.key, "--interval", 1, "-o", "-", "--top", 20) as running:
+
+        def of_good() -> list[dict[str, Any]]:
+            return [line for line in running.outcomes() if line["host"] in good]
+
+        wait_for("ten cycles of the good ones", lambda: len(of_good()) >= 10 * len(good), 60)
+        kinds = {line["error"]["kind"] for line in running.outcomes() if not line["ok"]}
+    assert all(line["ok"] for line in of_good())
+    assert max(line["collect_seconds"] for line in of_good()) < SLOWEST_SECONDS
+    assert kinds <= {"bad_frame", "command_timeout"}
