@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import Cli, Sshd
+from .servers import PATIENT, Cli, Sshd
 
 GOOD = [f"127.0.1.{number}" for number in range(1, 18)]
 ODD = ("odd01", "odd02", "odd03")
@@ -67,7 +67,8 @@ def json_key(path: Path) -> tuple[str, dict[str, str]]:
 def test_three_odd_hosts(write: Write, fleet: Sshd, cli: Cli, tmp_path: Path) -> None:
     """All others are sampled; each odd one is a line on stderr with its name and where it stands, or an outcome."""
     source, places = write(tmp_path / "inventory")
-    result = cli("collect", "--inventory", source, "-p", fleet.port, "-k", fleet.key, "--format", "jsonl")
+    options = ("-p", fleet.port, "-k", fleet.key, *PATIENT)
+    result = cli("collect", "--inventory", source, *options, "--format", "jsonl")
     outcomes = result.by_host()
     assert [name for name in GOOD if not outcomes.get(name, {"ok": False})["ok"]] == [], result.stderr
     for name, place in places.items():
