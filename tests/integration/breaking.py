@@ -33,7 +33,7 @@ import pytest
 from fleetmem.lab.simulator import address_of
 
 from .receivers import UdpReceiver
-from .servers import TOOLS, Agent, Cli, Running, environment, find_tool, free_port, missing, started, stop, wait_for
+from .servers import Agent, Cli, Running, environment, find_tool, free_port, started, stop, wait_for
 
 HOSTS = 20
 INTERVAL_SECONDS = 1.0
@@ -687,23 +687,34 @@ class Descriptors(Resource):
             resource.prlimit(self.scene.running.pid, resource.RLIMIT_NOFILE, self._before)
 
 
+_SHIFTED_CLOCK = """\
+import mmap, os, struct, time
+_file = os.open({path!r}, os.O_RDONLY)
+_shift, _real = mmap.mmap(_file, 8, prot=mmap.PROT_READ), time.time
+os.close(_file)
+time.time = lambda: _real() + struct.unpack("d", _shift)[0]
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
 class WallClock(Resource):
-    """The wall clock jumps two days ahead, and back, while carbon is away; the monotonic clock goes on as it does."""
+    """The wall clock jumps two days ahead, and back, while carbon is away; the monotonic clock goes on as it does.
+
+    It is Python's that jumps, by a `sitecustomize` of the process: libfaketime makes sleeps fail with EINVAL.
+    """
 
     def _prepare(self) -> None:
-        library = next(iter((TOOLS / "root").glob("usr/lib/*/faketime/libfaketimeMT.so.1")), None)
         self._shift = self.scene.folder / "shift"
-        self._set(0)
-        self.scene.variables |= {
-            "LD_PRELOAD": str(library or missing("libfaketime")),
-            "FAKETIME_TIMESTAMP_FILE": str(self._shift),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        self._shift.write_bytes(struct.pack("d", 0.0))
+        modules = self.scene.folder / "modules"
+        modules.mkdir()
+        (modules / "sitecustomize.py").write_text(_SHIFTED_CLOCK.format(path=str(self._shift)))
+        self.scene.variables["PYTHONPATH"] = str(modules)
         self.scene.set("graphite", server=f"127.0.0.1:{free_port()}", spool_dir=str(self.scene.folder / "spool"))
 
     def _set(self, seconds: float) -> None:
-        write_whole(self._shift, f"{seconds:+.2f}\n")
+        with self._shift.open("r+b", buffering=0) as file:
+            file.write(struct.pack("d", seconds))
 
     def _break(self) -> None:
         self._set(_SHIFT_SECONDS)
