@@ -747,6 +747,7 @@ class Disk(Resource):
         self.scene.records = folder / "memory.jsonl"
         self.scene.set("file", path=str(self.scene.records))
         self.scene.set("graphite", server=f"127.0.0.1:{free_port()}", spool_dir=str(folder / "spool"))
+        self.scene.set("run", state_dir=str(folder / "state"))
 
     def _break(self) -> None:
         with suppress(OSError), self._filler.open("wb", buffering=0) as filler:
