@@ -4,6 +4,7 @@ import time
 import pytest
 
 from fleetmem.connect import breaker
+from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.breaker import Breakers, WithheldError
 from fleetmem.connect.settings import SshSettings
 from fleetmem.connect.target import Target
@@ -67,6 +68,15 @@ def test_so_many_hosts_may_refuse(clock: Clock, caplog: pytest.LogCaptureFixture
     assert breakers.withheld_total == 4
     (message,) = caplog.messages
     assert message.startswith("5 hosts have refused u with these keys, and none has let it in; ")
+
+
+def test_what_fails_on_this_machine_is_no_refusal(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """An agent that hangs, or a key file that is none, opens no breaker: the hosts have refused nothing."""
+    breakers = Breakers(5)
+    for kind in (Kind.AGENT_UNAVAILABLE, Kind.AUTH_FAILED):
+        error = OwnError(Stage.LOGIN, kind, "no agent")
+        assert [_outcome(breakers, _host(number), error) for number in range(20)] == [str(kind)] * 20
+    assert not caplog.messages
 
 
 def test_the_same_host_counts_once(clock: Clock) -> None:
