@@ -51,7 +51,9 @@ class LongWork:
         Raises:
             HostError: a pattern needs a process of its own, and none can be started; or the host has cost too much.
         """
-        names = shaper.undecided(snapshot)
+        if not shaper.name_patterns or not (names := shaper.undecided(snapshot)):
+            return
+        turn.may_last = True
         for first in range(0, len(names), _NAMES_AT_ONCE):
             portion = names[first : first + _NAMES_AT_ONCE]
             for pattern in shaper.name_patterns:

@@ -123,9 +123,12 @@ class Turn:
     Args:
         work: what is charged.
         host: whose it is.
+
+    Attributes:
+        may_last: whether it is worth asking the clock how long it has lasted: not for a short frame.
     """
 
-    __slots__ = ("_begun", "_has_lock", "_host", "_seconds", "_work")
+    __slots__ = ("_begun", "_has_lock", "_host", "_seconds", "_work", "may_last")
 
     def __init__(self, work: WorkShare, host: Hashable) -> None:
         self._work = work
@@ -133,6 +136,7 @@ class Turn:
         self._seconds = 0.0
         self._begun: float | None = None
         self._has_lock = False
+        self.may_last = False
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +169,7 @@ class Turn:
             except TimeoutError as error:
                 message = f"one of many frames with megabytes of changes: it waited {LONGEST_WAIT_SECONDS:g} s in vain"
                 raise HostError(Stage.PARSE, Kind.BAD_FRAME, message) from error
-            self._has_lock = True
+            self._has_lock = self.may_last = True
         self._begun = time.thread_time()
 
     async def rest(self) -> None:
@@ -174,7 +178,7 @@ class Turn:
         Raises:
             HostError: the host has cost more than its share.
         """
-        if self._begun is None or time.thread_time() - self._begun < TURN_SECONDS:
+        if not self.may_last or self._begun is None or time.thread_time() - self._begun < TURN_SECONDS:
             return
         with self.paused():
             self._work.charge(self._host, self._seconds)
