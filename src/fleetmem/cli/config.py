@@ -49,7 +49,7 @@ def sample() -> None:
 
 
 def _state(given: Given) -> str:
-    """Returns a line about the state folder of `fleetmem run`: where it is, and whether it can be written."""
+    """Returns a line about the state folder of `fleetmem run`: one that is configured, or one that is of no use."""
     try:
         folder = state_folder(given.settings, identity_of(given.config_path, given.settings))
         if folder is None:
@@ -57,7 +57,7 @@ def _state(given: Given) -> str:
         folder.check()
     except OSError as error:
         return f"state: {reason_of(error)}; series that end while fleetmem is restarted may stay in StatsD\n"
-    return f"state: {folder.path}, can be written\n"
+    return f"state: {folder.path}, can be written\n" if given.settings.run.state_dir else ""
 
 
 def _pattern_lines(shape: Shape) -> Iterator[str]:

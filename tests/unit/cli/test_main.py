@@ -476,3 +476,19 @@ def test_run_keeps_no_fleet(output: tuple[str, ...], run: Run, monkeypatch: pyte
     assert run("run", "-i", "a", "-g", "127.0.0.1", *output).status == 0
     assert "Daemon" in kept
     assert "Fleet" not in kept
+
+
+def test_config_check_says_where_the_state_is(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that is configured, and in any case why it can not be written."""
+    (tmp_path / "file").write_text("")
+    cases = {
+        str(tmp_path / "state"): rf"state: {tmp_path}/state/\w+-[0-9a-f]{{8}}, can be written\n",
+        "none": "state: none; series that end while fleetmem is restarted may stay in StatsD\n",
+        str(tmp_path / "file"): f"state: {tmp_path}/file is no folder; series that end .* may stay in StatsD\n",
+    }
+    for folder, line in cases.items():
+        monkeypatch.setenv("FLEETMEM_RUN__STATE_DIR", folder)
+        ended = run("config", "check", "-i", "a", "-g", "h")
+        assert ended.status == 0
+        assert re.fullmatch(f"ok: 1 hosts, 1 sinks\n{line}", ended.out)
+    assert not (tmp_path / "state").exists(), "nothing is made"
