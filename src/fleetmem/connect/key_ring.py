@@ -16,7 +16,7 @@ from fleetmem.connect.agent import Agent, AgentError, AgentKey, Signing, public_
 from fleetmem.connect.algorithms import rsa_bits
 from fleetmem.connect.backoff import NotTriedError, OwnError
 from fleetmem.connect.host_words import HostWords
-from fleetmem.connect.keys import AskPassphrase, BrokenKey, CertificateFile, KeyFile, beside
+from fleetmem.connect.keys import AskPassphrase, BrokenKey, CertificateFile, KeyFile, beside, open_mode
 from fleetmem.connect.target import Identities, KeyOrigin, Target
 from fleetmem.errors import Cause, HostError, Kind, Stage, UsageError
 
@@ -224,6 +224,10 @@ class KeyRing:
             if file.problem and origin in _NAMED:
                 raise UsageError(file.problem)
             self._files[path] = file
+            if file.pairs and (mode := open_mode(path)):
+                log.warning(
+                    "key %s can be read by others (mode %04o): ssh refuses it; `chmod 600 %s`", path, mode, path
+                )
             problem = None if origin is KeyOrigin.USUAL else file.problem
         except UsageError as error:
             if origin is KeyOrigin.TOLD:

@@ -1,7 +1,9 @@
 """Files of private keys, each with its certificate: read once, and again when they have changed."""
 
 import logging
+import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -251,3 +253,13 @@ def _public_key(path: Path, data: bytes) -> asyncssh.SSHKey | None:
         return asyncssh.import_public_key(read_bytes(Path(f"{path}.pub"), _MOST_BYTES, _LOOK_SECONDS))
     except (asyncssh.KeyImportError, OSError):
         return None
+
+
+def open_mode(path: Path) -> int | None:
+    """Returns the mode of our own file that others may read or write, as ssh minds it; None for any other."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    mode = stat.S_IMODE(status.st_mode)
+    return mode if status.st_uid == os.getuid() and mode & 0o077 else None

@@ -24,6 +24,8 @@ from fleetmem.model import Host
 
 log = logging.getLogger("fleetmem.connect")
 
+_NAMED = 5
+
 
 class Reach:
     """Knows how to get at hosts. One for a whole fleet.
@@ -47,6 +49,7 @@ class Reach:
         self._resolver = Targets(settings)
         self._targets: dict[Host, Target] = {}
         self._is_insecure = False
+        self._twins: list[tuple[str, ...]] = []
         self._keys: KeyRing = KeyRing(ask_passphrase, previous._keys if previous else None)
         self._host_keys: HostKeys = HostKeys(previous._host_keys if previous else None)
         self._login = Login(self._host_keys, self._keys)
@@ -85,6 +88,11 @@ class Reach:
         if HostKeyPolicy.INSECURE in policies and not (previous and previous._is_insecure):
             log.warning("host keys are not checked (insecure): whoever is in between can answer for the hosts")
         self._is_insecure = HostKeyPolicy.INSECURE in policies
+        self._twins = _twins(targets)
+        new = [twins for twins in self._twins if not previous or twins not in previous._twins]
+        if new:
+            names, more = " and ".join(new[0][:_NAMED]), f" ({len(new) - 1} more such addresses)" if new[1:] else ""
+            log.warning("%s are one address, which is sampled for each of them%s", names, more)
 
     def target(self, host: Host) -> Target:
         """Returns how a host is reached."""
@@ -188,3 +196,12 @@ class Reach:
     async def close(self) -> None:
         """Closes the connections to jump hosts."""
         self._jumps.close()
+
+
+def _twins(targets: dict[Host, Target]) -> list[tuple[str, ...]]:
+    """Returns the names of hosts that are reached alike: of each address, its names, where there are several."""
+    names: dict[tuple[object, ...], list[str]] = {}
+    for host, target in targets.items():
+        way = target.proxy_command, *(jump.server for jump in target.jumps)
+        names.setdefault((target.address, target.port, *way), []).append(host.name)
+    return [tuple(sorted(each)) for each in names.values() if len(each) > 1]

@@ -306,6 +306,8 @@ def _listen(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(PermissionError):  # Linux before 5.7, not as root: others are refused when they connect
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")  # no address is all of 127.0.0.0/8
         sock.bind(("", port))
         sock.listen(_BACKLOG)
     except OSError as error:

@@ -288,3 +288,13 @@ def test_a_token_is_never_touched_in_vain(keys: list[Path]) -> None:
         assert not offer.signs_unasked
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o644, True), (0o640, True), (0o600, False), (0o400, False)])
+def test_a_key_that_others_can_read(mode: int, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is taken, and told: ssh refuses it."""
+    path = tmp_path / "key"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(path))
+    path.chmod(mode)
+    assert _offered(KeyRing(_nobody), resolve("web01", SshSettings(key_paths=(path,)))) == _names(path)
+    assert ("can be read by others" in caplog.text) is is_told

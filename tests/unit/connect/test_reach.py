@@ -80,3 +80,21 @@ def test_so_many_in_a_second_through_a_jump_host(tmp_path: Path) -> None:
     """Likewise, whatever may go on beside it."""
     limits = LoginLimits(jump_handshakes=4, handshakes_per_second=0, jump_handshakes_per_second=20)
     assert asyncio.run(_log_in(tmp_path, 14, limits, has_jump=True)) >= 10 / 20
+
+
+def test_two_names_of_one_address_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, also over a reload; not where a jump host leads to another machine of that address."""
+    hosts = [Host("a", "10.0.0.1"), Host("b", "10.0.0.1"), Host("c", "10.0.0.2"), Host("d", "10.0.0.1", jump="j")]
+
+    def reach(previous: Reach | None) -> Reach:
+        made = Reach(ReachSettings(), lambda _path: None, previous)
+        made.take(made.resolve(hosts, lambda _host: SshSettings(user="u")), previous)
+        return made
+
+    first = reach(None)
+    assert [record.getMessage() for record in caplog.records if "one address" in record.getMessage()] == [
+        "a and b are one address, which is sampled for each of them"
+    ]
+    caplog.clear()
+    reach(first)
+    assert not [record for record in caplog.records if "one address" in record.getMessage()]

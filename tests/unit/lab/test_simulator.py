@@ -1,6 +1,7 @@
 """What the simulated fleet notices of a collector that asks too much, with clients of the tests' own."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -110,3 +111,14 @@ def test_ps_is_answered_and_nothing_else(tmp_path: Path) -> None:
                     pass
 
     asyncio.run(main())
+
+
+def test_nobody_else_reaches_it(tmp_path: Path) -> None:
+    """It listens on loopback only: an address of another device is not answered."""
+
+    async def run() -> bytes:
+        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {})) as simulator:
+            assert simulator._listener
+            return simulator._listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+
+    assert asyncio.run(run()).rstrip(b"\0") == b"lo"
