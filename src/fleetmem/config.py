@@ -31,7 +31,7 @@ from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.inventory import Shard
 from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader
 from fleetmem.model import Detail
-from fleetmem.pattern import Pattern
+from fleetmem.pattern import Pattern, compiled
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.safe_text import redact_setting
 from fleetmem.shape.budget import reserved_series
@@ -91,7 +91,7 @@ def _split_all(value: object) -> object:
 
 def _check_pattern(text: str) -> str:
     try:
-        re.compile(text)
+        compiled(text)
     except (re.error, OverflowError, RecursionError) as error:  # the latter two: a{99999999999}, ten thousand brackets
         raise ValueError(f"not a regular expression: {error}") from error
     return text

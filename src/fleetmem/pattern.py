@@ -12,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,23 @@ _MAX_REMEMBERED = 10_000
 _LIMIT_FACTOR = 2.0  # of the limits in CPU, on the clock
 _GRACE_SECONDS = 5.0  # beyond the limits of all texts: for a process to start on a busy machine
 _READ_BYTES = 64 * 1024
+
+
+def compiled(text: str) -> re.Pattern[str]:
+    """Returns a regular expression that people wrote, without Python's warnings of what it may mean one day.
+
+    Raises:
+        re.error, OverflowError, RecursionError: it is none.
+    """
+    with _unwarned():
+        return re.compile(text)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Groups(NamedTuple):
@@ -55,8 +74,9 @@ class Pattern:
     """
 
     def __init__(self, text: str) -> None:
-        self._re = re.compile(text)
-        self.is_bounded = steps_of(self._re) <= MAX_STEPS
+        self._re = compiled(text)
+        with _unwarned():
+            self.is_bounded = steps_of(self._re) <= MAX_STEPS
         self._found: dict[tuple[str, str], _Groups | None] = {}
         self._is_late_logged = False
 

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import warnings
 from functools import lru_cache
 from types import FrameType
 
@@ -36,6 +37,7 @@ def _find(pattern: re.Pattern[str], method: str, text: str, limit_seconds: float
 
 def main() -> None:
     """Answers until its input ends."""
+    warnings.simplefilter("ignore")  # of what a pattern may mean one day
     signal.signal(signal.SIGVTALRM, _end_search)
     for number in (signal.SIGINT, signal.SIGHUP):  # they are for the process that asks
         signal.signal(number, signal.SIG_IGN)

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetmem import pattern
+from fleetmem.config import Shape
 from fleetmem.pattern import Pattern, PatternProcess, end_process
 from fleetmem.pattern_cost import MAX_STEPS, steps_of
 
@@ -168,3 +170,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         slow.look_up(f"{number}-{more}" for more in range(4))
     assert len(slow._found) <= 10
+
+
+@pytest.mark.parametrize("text", ["[0~~1]", "[[a]", "[a||b]", "[+--b]"])
+def test_what_python_warns_of_is_quiet(text: str) -> None:
+    """A pattern that may mean something else in a later Python is taken without a warning on the screen."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Pattern(text).search("name")
+        Shape(include_commands=(text,))
+    assert told == []
