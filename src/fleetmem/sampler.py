@@ -10,7 +10,7 @@ process, a thread or another machine can own it. Who owns it tells it what to sa
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from fleetmem.connect.keys import AskPassphrase
 from fleetmem.cycles import Cycles
 from fleetmem.errors import SinkError
 from fleetmem.failure_log import FailureLog
-from fleetmem.model import CollectorStats, Host, Outcome
+from fleetmem.model import CollectorStats, Outcome
 from fleetmem.reading import prepare_aside
 from fleetmem.report import Report, Totals
 from fleetmem.schedule import Grid, GridClock
@@ -107,7 +107,7 @@ class Sampler:
         self._generation = 0
         self._limit_seconds = fleet.longest_sample_seconds
         self._turns: Turns | None = None
-        self._flights: dict[Host, asyncio.Task[None]] = {}
+        self._flights: dict[Flight, asyncio.Task[None]] = {}  # by identity: a host's hash is of all that it has
         self._timer: asyncio.Handle | None = None
         self._services: dict[Service, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -165,11 +165,11 @@ class Sampler:
         if self._timer:
             self._timer.cancel()
         self._timer, self._turns = None, None
-        await self._cancel(set(self._flights))
+        await self._cancel(list(self._flights))
 
-    async def _cancel(self, hosts: Set[Host]) -> None:
-        """Ends the samples of hosts, and waits until they have ended."""
-        tasks = [self._flights.pop(host) for host in hosts if host in self._flights]
+    async def _cancel(self, flights: Iterable[Flight]) -> None:
+        """Ends samples, and waits until they have ended."""
+        tasks = [self._flights.pop(flight) for flight in flights]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -177,17 +177,16 @@ class Sampler:
 
     def _take_turns(self) -> None:
         """Begins what is due, and comes back when something is again."""
-        turns, group = self._turns, self._group
-        if turns is None or group is None:
+        turns, loop = self._turns, asyncio.get_running_loop()
+        if turns is None:
             return
         try:
             now = self._follow_clock(turns)
             for flight in turns.due(now):
-                self._flights[flight.host] = group.create_task(self._sample(flight))
+                self._flights[flight] = loop.create_task(self._sample(flight))
         except Exception as bug:  # noqa: BLE001 - a host may lose its slot, the fleet goes on
-            self._note_late(bug)
+            self._note("sampler", bug)
         seconds = min(turns.next_at - self._now(), self._grid.interval_seconds / 4, _LONGEST_SLEEP_SECONDS)
-        loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(seconds, _SHORTEST_SLEEP_SECONDS), self._take_turns)
 
     def _follow_clock(self, turns: Turns) -> float:
@@ -199,13 +198,13 @@ class Sampler:
             self._cycles.fold(self._grid.cycle_of(turns.clock.unix(now)))
         return now
 
-    def _note_late(self, bug: Exception) -> None:
-        """Notes a bug in a callback of the loop; where bugs surface, in a task."""
+    def _note(self, place: str, bug: Exception) -> None:
+        """Notes a bug outside the tasks of the group; where bugs surface, it ends them."""
         if self._group:
-            self._group.create_task(self._surface(bug))
+            self._group.create_task(self._surface(place, bug))
 
-    async def _surface(self, bug: Exception) -> None:
-        self._bugs.note("sampler", bug)
+    async def _surface(self, place: str, bug: Exception) -> None:
+        self._bugs.note(place, bug)
 
     async def _sample(self, flight: Flight) -> None:
         host, fleet = flight.host, self._fleet
@@ -213,12 +212,11 @@ class Sampler:
             outcome = await fleet.collector.sample(fleet.latest.get(host, host), flight.slot_unix_seconds)
             self._add(outcome, flight)
         except Exception as bug:  # noqa: BLE001 - one slot is lost
-            self._bugs.note(f"host {host.name}", bug)
+            self._note(f"host {host.name}", bug)
         finally:
             if self._turns:
                 self._turns.lose(flight, self._now())  # where there was no outcome
-            if self._flights.get(host) is asyncio.current_task():
-                del self._flights[host]
+            self._flights.pop(flight, None)
 
     def _add(self, outcome: Outcome, flight: Flight) -> None:
         """Counts an outcome. It is not kept: thousands of hosts sleep until their next one."""
@@ -274,8 +272,8 @@ class Sampler:
             old, self._fleet, self._limit_seconds = self._fleet, fleet, fleet.longest_sample_seconds
             self._move_to(grid)
             # What still logs in, by ways or for a probe that are no more, would leave a connection to nobody.
-            gone = self._flights.keys() - grid.phases.keys()
-            await self._cancel(gone | (self._flights.keys() & old.collector.connected_hosts))
+            stay = grid.phases.keys() - old.collector.connected_hosts
+            await self._cancel([flight for flight in self._flights if flight.host not in stay])
             await self._replace(old, fleet)
 
     def _move_to(self, grid: Grid) -> None:

@@ -9,7 +9,7 @@ outcomes and missed slots add up to all slots, whatever hangs.
 """
 
 import math
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -34,12 +34,14 @@ class Flight:
         slot_unix_seconds: its time.
         late_seconds: how long after it the host was asked.
         is_missed: whether it was settled as missed, as the limits of a sample were over.
+        turn: of the host.
     """
 
-    __slots__ = ("cycle", "host", "is_missed", "late_seconds", "slot_unix_seconds")
+    __slots__ = ("cycle", "host", "is_missed", "late_seconds", "slot_unix_seconds", "turn")
 
-    def __init__(self, host: Host, cycle: int, slot_unix_seconds: float, late_seconds: float) -> None:
-        self.host = host
+    def __init__(self, turn: "_Turn", cycle: int, slot_unix_seconds: float, late_seconds: float) -> None:
+        self.turn = turn
+        self.host = turn.host
         self.cycle = cycle
         self.slot_unix_seconds = slot_unix_seconds
         self.late_seconds = late_seconds
@@ -49,7 +51,7 @@ class Flight:
 class _Turn:
     """One host: the slot that comes next, the one that waits to be begun, the one that was."""
 
-    __slots__ = ("asked_at", "at", "cycle", "flight", "host", "pending", "pending_at", "phase")
+    __slots__ = ("asked_at", "at", "cycle", "flight", "host", "is_gone", "pending", "pending_at", "phase")
 
     def __init__(self, host: Host, phase: float, cycle: int, at: float) -> None:
         self.host = host
@@ -59,6 +61,7 @@ class _Turn:
         self.pending: int | None = None
         self.pending_at = 0.0
         self.flight: Flight | None = None
+        self.is_gone = False
         self.asked_at = _NEVER
 
 
@@ -120,7 +123,7 @@ class Turns:
         heap, until = self._heap, now_seconds + _EARLY_SECONDS
         while heap and heap[0][0] <= until:
             _at, _number, turn, cycle = heappop(heap)
-            if self._turns.get(turn.host) is not turn:
+            if turn.is_gone:
                 continue
             if cycle == turn.cycle:
                 self._advance(turn, now_seconds)
@@ -171,7 +174,7 @@ class Turns:
         if now_seconds > latest + _EARLY_SECONDS:
             return None
         slot = self._grid.slot(turn.phase, turn.pending)
-        turn.flight = flight = Flight(turn.host, turn.pending, slot, max(0.0, now_seconds - turn.pending_at))
+        turn.flight = flight = Flight(turn, turn.pending, slot, max(0.0, now_seconds - turn.pending_at))
         turn.pending, turn.asked_at = None, now_seconds
         return flight
 
@@ -181,8 +184,8 @@ class Turns:
         An outcome that comes after the limits of a sample counts in the slot that is there now: its own was missed. It
         counts in none where the host has left.
         """
-        turn = self._turns.get(flight.host)
-        if not turn or turn.flight is not flight:
+        turn = flight.turn
+        if turn.flight is not flight:
             return None
         turn.flight = None
         if not flight.is_missed:
@@ -200,8 +203,8 @@ class Turns:
 
     def lose(self, flight: Flight, now_seconds: float) -> None:
         """Settles a slot whose sample ended without an outcome as missed."""
-        turn = self._turns.get(flight.host)
-        if not turn or turn.flight is not flight:
+        turn = flight.turn
+        if turn.flight is not flight:
             return
         turn.flight = None
         if not flight.is_missed:
@@ -218,7 +221,8 @@ class Turns:
         has_moved = grid.interval_seconds != self._grid.interval_seconds
         self._limit_seconds = limit_seconds
         for host in self._turns.keys() - grid.phases.keys():
-            del self._turns[host]
+            turn = self._turns.pop(host)
+            turn.is_gone, turn.flight = True, None
         if has_moved:
             for turn in self._turns.values():
                 if turn.pending is not None:
@@ -275,11 +279,6 @@ class Turns:
 
     def _push(self, at: float, turn: _Turn, cycle: int) -> None:
         heappush(self._heap, (at, next(self._order), turn, cycle))
-
-    @property
-    def hosts_in_flight(self) -> Set[Host]:
-        """Hosts that are being sampled."""
-        return {host for host, turn in self._turns.items() if turn.flight}
 
 
 def limit_cycles(interval_seconds: float, limit_seconds: float) -> int:
