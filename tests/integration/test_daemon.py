@@ -247,8 +247,8 @@ def about_statsd(running: Running) -> list[str]:
 
 
 def check_nothing_missed(running: Running) -> None:
-    """Checks that no slot was skipped."""
-    assert not sum(cycle["missed"] for cycle in running.cycles())
+    """Checks that no slot was skipped after the logins: phases are hashes, and hosts that are close log in together."""
+    assert not sum(cycle["missed"] for cycle in running.cycles()[3:])
 
 
 # --- stopping --------------------------------------------------------------------------------------------------------

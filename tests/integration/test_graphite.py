@@ -115,4 +115,4 @@ def test_a_carbon_that_hangs_does_not_delay_statsd(fleet: Sshd, cli: Cli) -> Non
                 count += 1
             assert count >= 14 * 4
             assert all(outcome["ok"] for outcome in running.outcomes())
-            assert not sum(cycle["missed"] for cycle in running.cycles()[1:])
+            assert not sum(cycle["missed"] for cycle in running.cycles()[2:])  # the first is part of one
