@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import linear_regression
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datagram_counter import DatagramCounter, Received
 from fleet_run import MB, STOP_SECONDS, CollectorLog, Line, SimulatedFleet, folder_for, running, wait
@@ -128,8 +128,7 @@ class Run:
         counters = after_received.counters
         cores = [(end - begin) / seconds for begin, end in zip(before.cpu_seconds, after.cpu_seconds, strict=True)]
         cpu_ms = sum(cores) * load.interval_seconds / load.fleet.hosts * 1000
-        stopped = self._log.lines()[-1]
-        sent = stopped["statsd_datagrams_sent"]
+        sent = self._stopped()["statsd_datagrams_sent"]
         lines = [
             Line("from the start to the first complete cycle, s", start_seconds, _START_MOST_SECONDS),
             Line("cores", sum(cores), None if load.workers > 1 else _CORES_MOST),
@@ -159,6 +158,13 @@ class Run:
         if self.load.workers > 1:
             how += ["--workers", str(self.load.workers)]
         return ["run", "-c", config, "-g", f"127.0.0.1:{port}", *how]
+
+    def _stopped(self) -> dict[str, Any]:
+        """Returns what the collector says at its end: nothing else tells what was sent in all."""
+        last = self._log.lines()[-1]
+        if last["message"] != "stopped":
+            raise SystemExit(f"the collector did not stop in order; it said last: {last['message']}")
+        return last
 
     def _cycles(self) -> list[Cycle]:
         lines = [line for line in self._log.lines() if "missed" in line]

@@ -67,7 +67,7 @@ class Soak:
     """
 
     def __init__(self, options: Options, folder: Path) -> None:
-        self.checks = SoakChecks(options.fleet.plan, options.interval_seconds, options.workers)
+        self.checks = SoakChecks(options.fleet.plan, options.interval_seconds)
         self.grown: list[Grown] = []
         self.is_interrupted = False
         self._options = options
@@ -147,6 +147,8 @@ class Soak:
     def _stop(self, collector: Running) -> None:
         """Ends the collector as systemd would, and compares what it says to have sent with what has come."""
         if _is_alive(collector):
+            self._poll()
+            self.checks.begin_end()
             collector.process.send_signal(signal.SIGTERM)
         status = collector.process.wait(STOP_SECONDS)
         self.checks.findings.expect(Check.LOG, "collector", f"ended with status {status}", holds=status == 0)
@@ -168,7 +170,7 @@ class Soak:
         self._name_violations()
 
     def _poll(self) -> None:
-        """Checks what has come: the log first, which says from when on there is another grid of slots."""
+        """Checks what has come: the log first, which says when samples may have been given up for a reload."""
         records = list(self._records.lines())
         for line in self._log.lines():
             self.checks.take_log(line)

@@ -38,6 +38,7 @@ _KINDS: dict[Fault | None, frozenset[str]] = {
 _LONGEST_SECONDS = 6.0  # the limit of a sample is 5 s, and none of the faults makes a login slow
 _SAMPLE_SECONDS: dict[Fault | None, float] = {None: 0.0, Fault.SLOW: 2.0}  # others: the longest
 _SLACK_SECONDS = 0.5
+_EARLY_SECONDS = 0.001  # so long before its time a slot may be taken, and so long after it a sample be begun
 _MOST_NAMED = 20
 _SEARCHED_FRAMES = 200
 _LEAST_CYCLES = 16  # with fewer, a quarter says nothing
@@ -98,19 +99,19 @@ class Findings:
 
 @dataclass
 class Tally:
-    """The outcomes of one cycle, as the collector's counters should have them.
+    """The outcomes of one cycle by their slots, as the collector's counters should have them.
 
     Attributes:
         kinds: how many of each, `ok` among them.
         processes: in all samples.
         good: hosts without a fault that answered.
-        is_cut: whether a reload has cut it in two: the collector counts from there on.
+        cycles: how many these are: the collector may tell of several at once.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
     processes: int = 0
     good: set[str] = field(default_factory=set)
-    is_cut: bool = False
+    cycles: int = 1
 
     @property
     def outcomes(self) -> int:
@@ -137,7 +138,7 @@ class Added(NamedTuple):
 
 
 class HostCheck:
-    """One host: its place on the grid of slots, and what it should have said.
+    """One host: its slots, and what it should have said.
 
     Args:
         plan: of the fleet.
@@ -148,55 +149,53 @@ class HostCheck:
     Attributes:
         name: of the host.
         fault: what is wrong with it.
-        heard_unix_seconds: when its last outcome was taken.
-        last_cycle: in which that came.
     """
 
     def __init__(self, plan: Plan, number: int, interval_seconds: float, findings: Findings) -> None:
         self.name = address_of(number)
         self.fault = plan.fault_of(number)
-        self.heard_unix_seconds = 0.0
-        self.last_cycle = 0
-        self._interval_seconds = interval_seconds
         self._findings = findings
         self._host = SimulatedHost(plan, number)
-        self._anchor_unix_seconds: float | None = None
-        self._slot = 0
+        self._cycle: int | None = None  # of its last outcome
+        seconds = _SAMPLE_SECONDS.get(self.fault, _LONGEST_SECONDS) + _SLACK_SECONDS
+        self._most_missed = max(0, math.ceil(seconds / interval_seconds - 1.5))
+        self._is_cut_off = False
         self._frames_without_sample = _SEARCHED_FRAMES  # at most; nothing is known of the time before
         self._is_lost = False
         self._seen: set[str] = set()
 
-    @property
-    def longest_seconds(self) -> float:
-        """How long a sample of it may take."""
-        return _SAMPLE_SECONDS.get(self.fault, _LONGEST_SECONDS)
+    def cut_off(self) -> None:
+        """Takes note of a reload: it may give up the sample of a host that has to log in for each."""
+        if self.fault not in _SAMPLE_SECONDS:
+            self._is_cut_off = True
+            self._frames_without_sample += 1
 
-    def begin_grid(self) -> None:
-        """Takes the next outcome for the first slot of a grid. A sample may have been given up for it."""
-        self._anchor_unix_seconds = None
-        self._frames_without_sample += 1
+    def take(self, record: Mapping[str, Any], kind: str, cycle: int, *, is_settled: bool, is_cut_off: bool) -> None:
+        """Checks an outcome.
 
-    def take(self, record: Mapping[str, Any], kind: str, *, is_settled: bool) -> int:
-        """Checks an outcome; returns how many slots there were since the one before that had none."""
-        missed = 0
+        Args:
+            record: of it.
+            kind: of it.
+            cycle: of its slot.
+            is_settled: whether the start is over.
+            is_cut_off: whether it is of the time before the last reload, or its sample was given up there.
+        """
+        self._seen.add(kind)
         if is_settled:
-            self._seen.add(kind)
             self._expect(Check.KINDS, f"{self.fault or 'good'} host, outcome {kind}", holds=kind in _KINDS[self.fault])
-            missed = self._step_to(record["taken_unix_seconds"])
-        self.heard_unix_seconds = record["taken_unix_seconds"]
-        self.last_cycle = self._findings.cycle
+            self._step_to(cycle)
+        self._cycle = cycle
+        self._is_cut_off &= is_cut_off
         if kind == OK:
             self._check_sums(record)
             self._frames_without_sample = 0 if is_settled else _SEARCHED_FRAMES
         else:
             self._frames_without_sample += 1
-        return missed
 
-    def check_age(self, unix_seconds: float, intervals: float) -> None:
-        """Checks that the last outcome is not too long ago: that many intervals, its time and the next one's."""
-        age_seconds = unix_seconds - self.heard_unix_seconds
-        most_seconds = intervals * self._interval_seconds + 2 * self.longest_seconds + _SLACK_SECONDS
-        self._expect(Check.OUTCOMES, f"no outcome for {age_seconds:.1f} s", holds=age_seconds <= most_seconds)
+    def check_age(self, cycle: int) -> None:
+        """Checks that no more slots were missed since its last outcome than may be, in a cycle that is over."""
+        if self._cycle is not None:
+            self._expect_missed(cycle - self._cycle)
 
     def check_fault_was_seen(self) -> None:
         """Checks that a fault which makes a host fail did so: else the soak would show nothing."""
@@ -205,19 +204,18 @@ class HostCheck:
             Check.KINDS, f"{self.fault} host, never {', '.join(expected - self._seen)}", holds=expected <= self._seen
         )
 
-    def _step_to(self, taken_unix_seconds: float) -> int:
+    def _step_to(self, cycle: int) -> None:
         """Checks that the outcome is of a later slot than the one before, and of the next one if nothing took long."""
-        if self._anchor_unix_seconds is None:
-            self._anchor_unix_seconds, self._slot = taken_unix_seconds, 0
-            return 0
-        # Slots are absolute and taken late by less than half an interval, so that two of them never round to one.
-        slot = round((taken_unix_seconds - self._anchor_unix_seconds) / self._interval_seconds)
-        missed, self._slot = slot - self._slot - 1, slot
-        seconds = taken_unix_seconds - self.heard_unix_seconds
-        if self._expect(Check.OUTCOMES, f"two outcomes in one cycle, {seconds:.2f} s apart", holds=missed >= 0):
-            most = max(0, math.ceil((self.longest_seconds + _SLACK_SECONDS) / self._interval_seconds - 1.5))
-            self._expect(Check.OUTCOMES, f"no outcome in {missed} slots, {seconds:.2f} s", holds=missed <= most)
-        return missed
+        if self._cycle is None:
+            return
+        missed = cycle - self._cycle - 1
+        if self._expect(Check.OUTCOMES, "two outcomes of one slot, or out of their order", holds=missed >= 0):
+            self._expect_missed(missed)
+
+    def _expect_missed(self, missed: int) -> None:
+        # A sample may be given up just before it would have been over.
+        most = 2 * self._most_missed + 1 if self._is_cut_off else self._most_missed
+        self._expect(Check.OUTCOMES, f"no outcome in {missed} slots", holds=missed <= most)
 
     def _check_sums(self, record: Mapping[str, Any]) -> None:
         if self._is_lost:
@@ -256,22 +254,19 @@ class OutcomeChecks:
         findings: for what does not hold.
 
     Attributes:
-        tally: of the cycle that is going on.
-        missed: slots without an outcome, by the cycle of the outcome before them, which took too long.
-        cut_cycles: of which it is not known how many slots were missed, for a reload came after them.
         host_count: of the fleet.
         is_settled: whether the start is over.
     """
 
     def __init__(self, plan: Plan, interval_seconds: float, findings: Findings) -> None:
-        self.tally = Tally()
-        self.missed: Counter[int] = Counter()
-        self.cut_cycles: set[int] = set()
         self.is_settled = False
         self.host_count = plan.hosts
+        self._interval_seconds = interval_seconds
         self._findings = findings
-        self._ended_unix_seconds = self._reloaded_unix_seconds = 0.0
-        self._on_old_grid: set[str] = set()
+        self._tallies: dict[int, Tally] = {}  # of cycles that were not told yet
+        self._told: int | None = None  # the last cycle that was
+        self._first: int | None = None
+        self._reloaded_unix_seconds = 0.0
         checks = [HostCheck(plan, number, interval_seconds, findings) for number in range(plan.hosts)]
         self._hosts = {check.name: check for check in checks}
         self._good = {check.name for check in checks if check.fault is None}
@@ -282,42 +277,58 @@ class OutcomeChecks:
         return self._hosts.keys() - self._good
 
     def take(self, record: Mapping[str, Any]) -> None:
-        """Checks the outcome of a host."""
+        """Checks the outcome of a host, which counts in the cycle of its slot."""
+        cycle = self._enter(record["slot_unix_seconds"])
         kind = OK if record["ok"] else record["error"]["kind"]
-        self.tally.kinds[kind] += 1
-        self.tally.processes += record.get("process_count", 0)
+        # What comes for a cycle that was told counts in the next one.
+        counted = cycle if self._told is None else max(cycle, self._told + 1)
+        tally = self._tallies.setdefault(counted, Tally())
+        tally.kinds[kind] += 1
+        tally.processes += record.get("process_count", 0)
         host = self._hosts.get(record["host"])
         if not self._findings.expect(Check.OUTCOMES, record["host"], "no host of the fleet", holds=host is not None):
             return
         assert host
         if kind == OK and host.fault is None:
-            self.tally.good.add(host.name)
-        if host.name in self._on_old_grid and record["taken_unix_seconds"] >= self._reloaded_unix_seconds:
-            self._on_old_grid.remove(host.name)
-            self.cut_cycles.add(host.last_cycle)
-            host.begin_grid()
-        before = host.last_cycle
-        if missed := host.take(record, kind, is_settled=self.is_settled):
-            self.missed[before] += missed
+            tally.good.add(host.name)
+        is_cut_off = record["taken_unix_seconds"] < self._reloaded_unix_seconds
+        host.take(record, kind, cycle, is_settled=self.is_settled, is_cut_off=is_cut_off)
 
     def end_cycle(self, unix_seconds: float) -> Tally:
-        """Ends a cycle; returns what it came to. The start is over with the first in which all good hosts answered."""
-        tally, self.tally = self.tally, Tally()
-        tally.is_cut = self._ended_unix_seconds < self._reloaded_unix_seconds <= unix_seconds
-        self._ended_unix_seconds = unix_seconds
+        """Ends a cycle, and those before it; returns what they came to.
+
+        The start is over with the first in which all good hosts answered.
+
+        Args:
+            unix_seconds: when it began.
+        """
+        cycle = self._enter(unix_seconds)
+        tally = Tally(cycles=1 if self._told is None else cycle - self._told)
+        for number in [number for number in self._tallies if number <= cycle]:
+            each = self._tallies.pop(number)
+            tally.kinds += each.kinds
+            tally.processes += each.processes
+            tally.good |= each.good
+        self._told = cycle
         if self.is_settled:
             for host in self._hosts.values():
-                host.check_age(unix_seconds, 2.5 if tally.is_cut else 1.5)
+                host.check_age(cycle)
         elif tally.good == self._good:
             self.is_settled = True
-            for host in self._hosts.values():
-                host.heard_unix_seconds = unix_seconds
         return tally
 
+    def _enter(self, unix_seconds: float) -> int:
+        """Returns the cycle of a time; what is found from here on belongs to it."""
+        cycle = math.floor(unix_seconds / self._interval_seconds + 1e-6)
+        self._first = cycle if self._first is None else self._first
+        self._findings.cycle = cycle - self._first
+        return cycle
+
     def reload(self, unix_seconds: float) -> None:
-        """Begins another grid with the first outcome of each host that is taken after that."""
+        """Takes note of a reload: samples may have been given up."""
         self._reloaded_unix_seconds = unix_seconds
-        self._on_old_grid = set(self._hosts)
+        for host in self._hosts.values():
+            host.cut_off()
 
     def check_faults_were_seen(self) -> None:
         """Checks, at the end, that faulty hosts did fail."""
@@ -329,29 +340,19 @@ class CounterChecks:
     """The collector's own counters against its outcomes, cycle by cycle.
 
     Args:
-        outcomes: where outcomes are counted.
+        host_count: of the fleet.
         interval_seconds: between two cycles.
-        workers: processes that sample.
         findings: for what does not hold.
 
     Attributes:
         latest: counters of the last cycle.
     """
 
-    def __init__(self, outcomes: OutcomeChecks, interval_seconds: float, workers: int, findings: Findings) -> None:
+    def __init__(self, host_count: int, interval_seconds: float, findings: Findings) -> None:
         self.latest: dict[str, float] = {}
-        self._outcomes = outcomes
-        self._interval_seconds = interval_seconds
+        self._latest_late_seconds = interval_seconds / 2 + _EARLY_SECONDS
         self._findings = findings
-        self._told: dict[int, float] = {}  # slots missed, by cycle
-        # Workers tell one after the other what they came to: meanwhile there are outcomes of the next cycle.
-        self._most_ahead = 0 if workers == 1 else math.ceil(0.02 * outcomes.host_count)
-        self._ahead: dict[str, float] = {}
-        self._balance = 0.0
-        # So many cycles later no outcome of a cycle is the last one of its host.
-        self._lag = 2 + math.ceil(_LONGEST_SECONDS / interval_seconds)
-        self._most_off = len(outcomes.faulty) + 1 + math.ceil(0.01 * outcomes.host_count)
-        self._hosts = outcomes.host_count
+        self._hosts = host_count
 
     def take(self, counters: dict[str, float], tally: Tally, *, was_settled: bool) -> None:
         """Checks the counters of a cycle.
@@ -362,21 +363,17 @@ class CounterChecks:
             was_settled: whether the start was over before it.
         """
         before, self.latest = self.latest, counters
-        if tally.is_cut:
-            self._ahead.clear()
-        else:
-            self._compare(counters, tally)
+        self._compare(counters, tally)
         if not was_settled or not before:
             return
         grown = {name: value - before.get(name, 0) for name, value in counters.items()}
-        self._check_missed(grown["cycles_missed_total"])
-        self._check_balance(counters, tally, grown["cycles_missed_total"])
+        self._check_slots(grown["slots_total"], grown["cycles_missed_total"], tally)
         for name in grown:
             if "points_dropped" in name:
                 self._expect(f"{name} grew by {grown[name]:g}", holds=grown[name] == 0, check=Check.DATAGRAMS)
         late_seconds = counters["late_highest_seconds"]
         self._expect(
-            f"a sample was begun {late_seconds:.2f} s after its slot", holds=late_seconds < self._interval_seconds / 2
+            f"a sample was begun {late_seconds:.3f} s after its slot", holds=late_seconds <= self._latest_late_seconds
         )
         for name in ("inventory_stale", "processes_budget", "logins_withheld_total"):
             self._expect(f"{name} is {counters[name]:g}", holds=counters[name] == 0)
@@ -384,43 +381,32 @@ class CounterChecks:
             f"inventory_hosts is {counters['inventory_hosts']:g}", holds=counters["inventory_hosts"] == self._hosts
         )
 
+    def take_last(self, counters: Mapping[str, float], outcomes: int) -> None:
+        """Checks the counters at the end: over the whole run, slots are outcomes and missed slots.
+
+        Args:
+            counters: by name.
+            outcomes: of hosts, since the start.
+        """
+        slots, missed = counters["slots_total"], counters["cycles_missed_total"]
+        what = f"in the end {slots:g} slots, {missed:g} missed, {outcomes} outcomes"
+        self._expect(what, holds=slots - missed == outcomes, check=Check.OUTCOMES)
+
     def _compare(self, counters: Mapping[str, float], tally: Tally) -> None:
-        failed = tally.kinds.total() - tally.kinds[OK]
+        failed = tally.outcomes - tally.kinds[OK]
         expected = {"hosts_up": tally.kinds[OK], "hosts_failed": failed, "processes": tally.processes}
         expected |= {f"hosts_failed_{kind}": tally.kinds[kind] for kind in Kind}
-        processes = tally.processes / max(1, tally.kinds[OK])
         for name, value in expected.items():
-            most_ahead = self._most_ahead * (processes if name == "processes" else 1)
-            holds = self._agrees(name, counters[name] - value, most_ahead)
-            self._expect(f"{name} is {counters[name]:g}, there were {value}", holds=holds)
+            self._expect(f"{name} is {counters[name]:g}, there were {value}", holds=counters[name] == value)
 
-    def _agrees(self, name: str, off: float, most: float) -> bool:
-        """Whether a counter is what was counted here, over all cycles so far, but for what is ahead of its cycle."""
-        off += self._ahead.get(name, 0)
-        holds = abs(off) <= most
-        self._ahead[name] = off if holds else 0  # said once
-        return holds
-
-    def _check_missed(self, told: float) -> None:
-        self._told[self._findings.cycle] = told
-        cycle = self._findings.cycle - self._lag
-        if cycle in self._told and cycle not in self._outcomes.cut_cycles:
-            told, missed = self._told.pop(cycle), self._outcomes.missed.pop(cycle, 0)
-            what = f"cycles_missed_total grew by {told:g} in cycle {cycle}, {missed} slots had no outcome"
-            holds = self._agrees("missed", told - missed, self._most_ahead)
-            self._expect(what, holds=holds, check=Check.OUTCOMES)
-
-    def _check_balance(self, counters: Mapping[str, float], tally: Tally, missed: float) -> None:
-        """Checks that up, failed and missed are all hosts in each cycle, but for those that are at work at its ends."""
-        if tally.is_cut:
-            self._balance = 0.0
-            return
-        up, failed = counters["hosts_up"], counters["hosts_failed"]
-        self._balance += up + failed + missed - self._hosts
-        at_work_seconds = counters["late_p99_seconds"] + counters["host_p50_seconds"]  # of most hosts; more under load
-        most = self._most_off + self._hosts * min(1.0, at_work_seconds / self._interval_seconds)
-        what = f"{up:g} up, {failed:g} failed, {missed:g} missed of {self._hosts} hosts, {self._balance:+g} so far"
-        self._expect(what, holds=abs(self._balance) <= most, check=Check.OUTCOMES)
+    def _check_slots(self, slots: float, missed: float, tally: Tally) -> None:
+        """Checks that each host had one slot, and that those without an outcome were told as missed."""
+        expected = self._hosts * tally.cycles
+        what = f"slots_total grew by {slots:g}, {self._hosts} hosts had {tally.cycles} each"
+        self._expect(what, holds=slots == expected, check=Check.OUTCOMES)
+        without = expected - tally.outcomes
+        what = f"cycles_missed_total grew by {missed:g}, {without} slots had no outcome"
+        self._expect(what, holds=missed == without, check=Check.OUTCOMES)
 
     def _expect(self, what: str, *, holds: bool, check: Check = Check.COUNTERS) -> None:
         self._findings.expect(check, COLLECTOR, what, holds=holds)
@@ -518,21 +504,22 @@ class SoakChecks:
     Args:
         plan: of the fleet.
         interval_seconds: between two samples of a host.
-        workers: processes that sample.
 
     Attributes:
         findings: what was found.
         outcomes_total: of hosts, so far.
         failures_total: of these.
-        settled_cycle: the first after the start was over.
+        cycles: how many have ended since the start was over.
     """
 
-    def __init__(self, plan: Plan, interval_seconds: float, workers: int = 1) -> None:
+    def __init__(self, plan: Plan, interval_seconds: float) -> None:
         self.findings = Findings()
         self.outcomes_total = self.failures_total = 0
-        self.settled_cycle: int | None = None
+        self.cycles = 0
+        self._is_ending = False
+        self._last_counters: list[dict[str, Any]] = []
         self._outcomes = OutcomeChecks(plan, interval_seconds, self.findings)
-        self._counters = CounterChecks(self._outcomes, interval_seconds, workers, self.findings)
+        self._counters = CounterChecks(plan.hosts, interval_seconds, self.findings)
         self._log = LogChecks(self._outcomes.faulty, self.findings)
         faulty = len(self._outcomes.faulty)  # the connection of each may be there or not
         self._growth = Growth(
@@ -551,11 +538,6 @@ class SoakChecks:
     def is_settled(self) -> bool:
         """Whether the start is over."""
         return self._outcomes.is_settled
-
-    @property
-    def cycles(self) -> int:
-        """How many have ended since."""
-        return 0 if self.settled_cycle is None else self.findings.cycle - self.settled_cycle
 
     @property
     def counters(self) -> dict[str, float]:
@@ -579,14 +561,22 @@ class SoakChecks:
             self.failures_total += not record["ok"]
             self._outcomes.take(record)
             return
+        if self._is_ending:
+            self._last_counters.append(record)
+        else:
+            self._take_counters(record)
+
+    def _take_counters(self, record: dict[str, Any]) -> None:
         was_settled = self.is_settled
         tally = self._outcomes.end_cycle(record["taken_unix_seconds"])
         self._counters.take(record["counters"], tally, was_settled=was_settled)
         if was_settled:
             self._growth.take(record["counters"])
-        elif self.is_settled:
-            self.settled_cycle = self.findings.cycle + 1
-        self.findings.cycle += 1
+            self.cycles += 1
+
+    def begin_end(self) -> None:
+        """Takes note that the collector is told to end: its last counters are those of no cycle, but of the run."""
+        self._is_ending = True
 
     def take_log(self, line: bytes) -> None:
         """Takes a line of the collector's log."""
@@ -614,6 +604,10 @@ class SoakChecks:
         Args:
             is_whole: whether it was run to its end.
         """
+        for record in self._last_counters[:-1]:
+            self._take_counters(record)
+        for record in self._last_counters[-1:]:
+            self._counters.take_last(record["counters"], self.outcomes_total)
         if is_whole and self.cycles >= _LEAST_CYCLES_OF_FAULTS:
             self._outcomes.check_faults_were_seen()
         return self._growth.judge(self.findings)

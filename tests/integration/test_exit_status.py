@@ -48,13 +48,13 @@ def test_status_3_when_no_host_answered(fleet: Sshd, cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_status_4_when_statsd_is_away(fleet: Sshd, cli: Cli) -> None:
-    """Nothing listens where StatsD should: after 5 to 8 s a message that names the address, and 4; data is printed."""
+    """Nothing listens where StatsD should: 5 to 7 s later a message that names the address, and 4; data is printed."""
     address = f"127.0.0.1:{free_port()}"
-    result = cli(
-        *("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key, "-g", address, "--format", "jsonl")
-    )
+    arguments = ("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key, "--format", "jsonl")
+    without = cli(*arguments)
+    result = cli(*arguments, "-g", address)
     assert result.status == 4
-    assert 5 <= result.seconds <= 8
+    assert 5 <= result.seconds <= without.seconds + 7
     last = result.stderr.splitlines()[-1]
     assert last.startswith("fleetmem: ")
     assert address in last

@@ -87,12 +87,14 @@ def test_graphite_gets_the_json_output_line_by_line(fleet: Sshd, carbon: LineSer
 
 @pytest.mark.slow
 def test_graphite_that_takes_nothing_ends_with_status_4(fleet: Sshd, cli: Cli) -> None:
-    """Nothing listens at the plaintext port: 5 to 8 s later a message that names the address, and 4."""
+    """Nothing listens at the plaintext port: 5 to 7 s later a message that names the address, and 4."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    result = cli("collect", "-i", "127.0.1.1", "-p", fleet.port, "-k", fleet.key, "--graphite", address)
+    arguments = ("collect", "-i", "127.0.1.1", "-p", fleet.port, "-k", fleet.key)
+    without = cli(*arguments)
+    result = cli(*arguments, "--graphite", address)
     assert result.status == 4
-    assert 5 <= result.seconds <= 8
+    assert 5 <= result.seconds <= without.seconds + 7
     assert address in result.stderr.splitlines()[-1]
 
 
@@ -104,15 +106,15 @@ def test_a_carbon_that_hangs_does_not_delay_statsd(fleet: Sshd, cli: Cli) -> Non
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd,
     ):
         statsd.bind(("127.0.0.1", 0))
-        statsd.settimeout(1.0)
-        options = ("-i", "127.0.1.[1-4]", "-p", fleet.port, "-k", fleet.key, "--interval", 0.5, "-o", "-")
+        statsd.settimeout(2.0)
+        options = ("-i", "127.0.1.[1-4]", "-p", fleet.port, "-k", fleet.key, "--interval", 1, "-o", "-")
         sinks = ("-g", f"127.0.0.1:{statsd.getsockname()[1]}", "--graphite", f"127.0.0.1:{hung.getsockname()[1]}")
         with cli.run(*options, *sinks) as running:
             wait_for("a cycle is over", running.cycles)
             count = 0
             while len(running.cycles()) < 14:
-                statsd.recv(65536)  # a second without any fails the test
+                statsd.recv(65536)  # two intervals without any fail the test
                 count += 1
             assert count >= 14 * 4
             assert all(outcome["ok"] for outcome in running.outcomes())
-            assert not sum(cycle["missed"] for cycle in running.cycles()[2:])  # the first is part of one
+            assert not sum(cycle["missed"] for cycle in running.cycles()[3:])  # in the first ones hosts log in

@@ -37,7 +37,8 @@ def cycle(names: Sequence[str]) -> list[Sample]:
             process(100 + number, name, 4096 * (number + 1), 2**40 + number + place)
             for number, name in enumerate(names)
         ]
-        outcomes.append(replace(sample(*rows, host=host), taken_unix_seconds=time.time()))
+        now = time.time()
+        outcomes.append(replace(sample(*rows, host=host), taken_unix_seconds=now, slot_unix_seconds=now))
     return outcomes
 
 

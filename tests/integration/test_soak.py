@@ -34,7 +34,7 @@ def _said(folder: Path) -> str:
 
 def test_a_short_soak(tmp_path: Path) -> None:
     """All that can be checked in so short a time is checked, and holds."""
-    with _soak(tmp_path, 0.17) as soak:
+    with _soak(tmp_path, 0.12) as soak:
         assert soak.wait(60) == 0, _said(tmp_path)
     said = _said(tmp_path)
     assert said.endswith("all invariants hold\n")

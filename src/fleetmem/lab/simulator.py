@@ -237,6 +237,10 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             if line != self._first:  # the first request comes again
                 self._answer(line)
 
+    def eof_received(self) -> bool:
+        """The input has ended: the probe ends with it, but not one that hangs."""
+        return self._fault is Fault.SILENT
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel is closed."""
         self._channel = None

@@ -43,11 +43,10 @@ class SimulatedRun:
         checks: what it is given to.
     """
 
-    def __init__(self, workers: int = 1) -> None:
-        self.checks = SoakChecks(PLAN, INTERVAL_SECONDS, workers)
+    def __init__(self) -> None:
+        self.checks = SoakChecks(PLAN, INTERVAL_SECONDS)
         self.usage = USAGE
         self.statsd = SinkStats(series=1000)
-        self.begun_unix_seconds = BEGUN_UNIX_SECONDS
         self.cycle = 0
         self.hosts = [SimulatedHost(PLAN, number) for number in range(PLAN.hosts)]
         self._parsers = [SnapshotParser(ProbeKind.STATUS) for _ in self.hosts]
@@ -65,7 +64,7 @@ class SimulatedRun:
 
     def outcome(self, number: int) -> Outcome:
         """Returns what a host comes to in this cycle."""
-        at = self.begun_unix_seconds + (self.cycle + number / PLAN.hosts) * INTERVAL_SECONDS
+        at = BEGUN_UNIX_SECONDS + (self.cycle + number / PLAN.hosts) * INTERVAL_SECONDS
         if number == SILENT:
             return Failure(_host(number), at, 5.0, Stage.COMMAND, Kind.COMMAND_TIMEOUT, "silent", slot_unix_seconds=at)
         frame = self.hosts[number].frame(1)
@@ -86,7 +85,6 @@ class SimulatedRun:
         for outcome in outcomes:
             cycle.add(outcome, 0.01, 1.0)
         cycle.missed = missed
-        self.cycle += 1
         shipped = self._stats.add(
             cycle,
             [SinkState("statsd", "", None, self.statsd)],
@@ -100,11 +98,21 @@ class SimulatedRun:
             names_kept_apart=0,
             inventory=InventoryStats(PLAN.hosts, 0, 0),
             usage=self.usage,
-            unix_seconds=self.begun_unix_seconds + self.cycle * INTERVAL_SECONDS,
+            unix_seconds=BEGUN_UNIX_SECONDS + self.cycle * INTERVAL_SECONDS,
         )
+        self.cycle += 1
         record = json.loads(json_line(stats_to_json(shipped)))
         record["counters"] |= changed or {}
         self.checks.take_record(record)
+
+    def finish(self, missed: int = 0) -> None:
+        """Ends the run: the last counters come once more, with slots that were missed since."""
+        cycle = CycleStats()
+        cycle.missed = missed
+        shipped = self._stats.finish(cycle, BEGUN_UNIX_SECONDS + self.cycle * INTERVAL_SECONDS)
+        assert shipped
+        self.checks.take_record(json.loads(json_line(stats_to_json(shipped))))
+        self.checks.end(is_whole=True)
 
     def violations(self) -> list[str]:
         """Returns what was found so far."""
@@ -151,9 +159,10 @@ def test_an_outcome_twice() -> None:
     run.give(outcomes[SILENT])
     run.end(outcomes)
     assert run.violations() == [
-        f"{address_of(SILENT)}, cycle 5: two outcomes in one cycle, 0.00 s apart",
+        f"{address_of(SILENT)}, cycle 5: two outcomes of one slot, or out of their order",
         "collector, cycle 5: hosts_failed is 1, there were 2",
         "collector, cycle 5: hosts_failed_command_timeout is 1, there were 2",
+        "collector, cycle 5: cycles_missed_total grew by 0, -1 slots had no outcome",
     ]
 
 
@@ -167,55 +176,65 @@ def test_a_host_that_is_asked_twice() -> None:
 
 
 def test_no_outcome_in_one_cycle() -> None:
-    """The host is named when its next one comes, and the cycle when its slots are added up."""
+    """The cycle is named when it is told, and the host."""
     run = SimulatedRun()
     run.run(5)
     run.run(1, without=[GOOD[2]])
     run.run(8)
-    name = address_of(GOOD[2])
-    assert f"{name}, cycle 6: no outcome in 1 slots, 8.00 s" in run.violations()
-    assert "collector, cycle 8: cycles_missed_total grew by 0 in cycle 4, 1 slots had no outcome" in run.violations()
-
-
-def test_no_outcome_any_more() -> None:
-    """A host that is forgotten is named before long."""
-    run = SimulatedRun()
-    run.run(5)
-    run.run(1, without=[GOOD[1]])
-    name = address_of(GOOD[1])
-    assert [violation for violation in run.violations() if violation.startswith(name)] == [
-        f"{name}, cycle 5: no outcome for 7.6 s"
+    assert run.violations() == [
+        f"{address_of(GOOD[2])}, cycle 5: no outcome in 1 slots",
+        "collector, cycle 5: slots_total grew by 9, 10 hosts had 1 each",
+        "collector, cycle 5: cycles_missed_total grew by 0, 1 slots had no outcome",
+        f"{address_of(GOOD[2])}, cycle 6: no outcome in 1 slots",
     ]
 
 
+def test_no_outcome_any_more() -> None:
+    """A host that is forgotten is named as soon as more of its slots are missed than may be, told or not."""
+    run = SimulatedRun()
+    run.run(5)
+    run.run(2, missed=1, without=[SILENT])
+    name = address_of(SILENT)
+    assert run.violations() == [f"{name}, cycle 6: no outcome in 2 slots"]
+
+
 def test_slots_that_are_told_as_missed() -> None:
-    """A host that takes longer than an interval may miss slots, if that is counted; and only then."""
+    """A host that takes longer than an interval may miss slots, if that is counted in their cycle; and only then."""
     told = SimulatedRun()
-    told.run(5)
-    told.run(1, missed=1)
-    told.run(1, without=[SILENT])
+    told.run(6)
+    told.run(1, missed=1, without=[SILENT])
     told.run(8)
     assert told.violations() == []
     untold = SimulatedRun()
     untold.run(6)
     untold.run(1, without=[SILENT])
-    untold.run(8)
-    what = "cycles_missed_total grew by 0 in cycle 5, 1 slots had no outcome"
-    assert [violation for violation in untold.violations() if what in violation]
+    assert untold.violations() == [
+        "collector, cycle 6: slots_total grew by 9, 10 hosts had 1 each",
+        "collector, cycle 6: cycles_missed_total grew by 0, 1 slots had no outcome",
+    ]
     invented = SimulatedRun()
     invented.run(5)
     invented.run(1, missed=1)
-    invented.run(8)
-    what = "cycles_missed_total grew by 1 in cycle 5, 0 slots had no outcome"
-    assert [violation for violation in invented.violations() if what in violation]
+    assert invented.violations() == [
+        "collector, cycle 5: slots_total grew by 11, 10 hosts had 1 each",
+        "collector, cycle 5: cycles_missed_total grew by 1, 0 slots had no outcome",
+    ]
 
 
-def test_lost_outcomes_add_up() -> None:
-    """Of up, failed and missed a few may be at work at the end of a cycle; they cannot be fewer with each cycle."""
-    run = SimulatedRun()
-    run.run(5)
-    run.run(8, without=[SILENT])
-    assert any("0 missed of 10 hosts, -5 so far" in violation for violation in run.violations())
+def test_the_end() -> None:
+    """The last counters belong to no cycle: over the run, slots are outcomes and missed slots."""
+    right = SimulatedRun()
+    right.run(6)
+    right.checks.begin_end()
+    right.run(1)
+    right.finish(missed=1)
+    assert right.violations() == []
+    wrong = SimulatedRun()
+    wrong.run(6)
+    wrong.checks.begin_end()
+    wrong.give(wrong.outcome(GOOD[0]))
+    wrong.finish()
+    assert wrong.violations() == ["collector, cycle 6: in the end 60 slots, 0 missed, 61 outcomes"]
 
 
 def _less_memory(record: Record) -> None:
@@ -265,7 +284,7 @@ def test_wrong_failures() -> None:
     assert f"{address_of(SILENT)}, cycle 5: silent host, outcome disconnected" in _changed(fail, SILENT)
     run = SimulatedRun()
     run.run(3)
-    run.run(10, without=[DROPPING])
+    run.run(10, missed=1, without=[DROPPING])
     run.checks.end(is_whole=True)
     assert any("dropping host, never bad_frame" in violation for violation in run.violations())
 
@@ -276,7 +295,7 @@ def test_wrong_failures() -> None:
         ("hosts_up", 8, "hosts_up is 8, there were 9"),
         ("hosts_failed_unreachable", 1, "hosts_failed_unreachable is 1, there were 0"),
         ("processes", 179, "processes is 179, there were 180"),
-        ("late_highest_seconds", 5.5, "a sample was begun 5.50 s after its slot"),
+        ("late_highest_seconds", 2.01, "a sample was begun 2.010 s after its slot"),
         ("inventory_hosts", 9, "inventory_hosts is 9"),
         ("processes_budget", 1, "processes_budget is 1"),
         ("statsd.points_dropped_full_total", 7, "statsd.points_dropped_full_total grew by 7"),
@@ -365,57 +384,51 @@ def test_what_the_simulator_and_the_receiver_notice() -> None:
     ]
 
 
-def test_a_reload() -> None:
-    """Another grid of slots begins, and a host that was being sampled may be asked once more: nothing is wrong."""
+@pytest.mark.parametrize(("number", "is_right"), [(DROPPING, True), (GOOD[3], False)])
+def test_a_reload(number: int, is_right: bool) -> None:
+    """It may give up the sample of a host that logs in for it: a slot is missed, and it is asked once more."""
     run = SimulatedRun()
     run.run(5)
-    outcomes = [run.outcome(number) for number in range(PLAN.hosts)]
-    for outcome in outcomes[:4]:
-        run.give(outcome)
-    run.begun_unix_seconds += 2.4
-    at = "2023-11-14T22:13:42.000Z"  # 22 s after the begin; the new grid begins at 22.4 s
+    run.hosts[number].frame(1)
+    at = "2023-11-14T22:13:42.000Z"  # 22 s after the begin
     run.checks.take_log(json.dumps({"time": at, "level": "info", "message": "configuration taken: 10 hosts"}).encode())
-    run.run(10)
-    assert run.violations() == []
+    run.run(1, missed=1, without=[number])
+    run.run(9)
+    assert (run.violations() == []) == is_right
     assert run.checks.reloads == 1
 
 
-def _run_with_one_ahead(workers: int) -> SimulatedRun:
-    """Returns a run in which an outcome of the next cycle comes before the counters of this one."""
-    run = SimulatedRun(workers)
+def test_outcomes_count_in_the_cycle_of_their_slot() -> None:
+    """Counters come when all slots of a cycle are settled: there may be outcomes of later ones by then."""
+    run = SimulatedRun()
     run.run(5)
     this = [run.outcome(number) for number in range(PLAN.hosts)]
+    run.cycle += 1
+    following = [run.outcome(number) for number in range(PLAN.hosts)]
+    run.cycle -= 1
+    for outcome in [*this, *following[:7]]:
+        run.give(outcome)
+    run.end(this)
+    for outcome in following[7:]:
+        run.give(outcome)
+    run.end(following)
+    run.run(5)
+    assert run.violations() == []
+
+
+def test_an_outcome_of_a_cycle_that_was_told_counts_in_the_next_one() -> None:
+    """The collector waits only so long for a slot."""
+    run = SimulatedRun()
+    run.run(5)
+    this = [run.outcome(number) for number in range(PLAN.hosts)]
+    late = this.pop(SILENT)
     for outcome in this:
         run.give(outcome)
-    run.cycle += 1
-    first = run.outcome(0)
-    run.give(first)
-    run.cycle -= 1
-    run.end(this)
-    others = [run.outcome(number) for number in range(1, PLAN.hosts)]
-    for outcome in others:
-        run.give(outcome)
-    run.end([first, *others])
-    run.run(5)
-    return run
-
-
-def test_workers_tell_one_after_the_other() -> None:
-    """With several processes an outcome may be ahead of its cycle's counters; with one it may not."""
-    assert _run_with_one_ahead(2).violations() == []
-    assert any("hosts_up is" in violation for violation in _run_with_one_ahead(1).violations())
-
-
-def test_what_workers_lose_adds_up() -> None:
-    """One outcome may be ahead, but one in each cycle is lost."""
-    run = SimulatedRun(workers=2)
-    run.run(3)
-    for _ in range(3):
-        outcomes = [run.outcome(number) for number in range(PLAN.hosts)]
-        for outcome in outcomes:
-            run.give(outcome)
-        run.end(outcomes[1:])
-    assert "collector, cycle 4: hosts_up is 8, there were 9" in run.violations()
+    run.end(this, changed={"slots_total": 60, "cycles_missed_total": 1})
+    run.give(late)
+    run.run(1, without=[SILENT])
+    assert any("hosts_failed_command_timeout is 0, there were 1" in violation for violation in run.violations())
+    assert not any(violation.startswith(address_of(SILENT)) for violation in run.violations())
 
 
 def test_before_the_start_is_over() -> None:
