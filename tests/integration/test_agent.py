@@ -10,7 +10,7 @@ import pytest
 from unit.connect.scripted_agent import ScriptedAgent, scripted_agent
 
 from . import servers
-from .servers import Agent, Cli, Running, Sshd, environment, find_tool, make_key, wait_for
+from .servers import PATIENT, Agent, Cli, Running, Sshd, environment, find_tool, make_key, wait_for
 
 HOSTS = "127.0.1.[1-10]"
 
@@ -23,7 +23,7 @@ def scripted(fleet: Sshd, tmp_path: Path) -> Iterator[ScriptedAgent]:
 
 
 def _options(fleet: Sshd, hosts: str = HOSTS) -> tuple[object, ...]:
-    return ("-i", hosts, "-p", fleet.port, "-F", "none", "--host-keys", "insecure")
+    return ("-i", hosts, "-p", fleet.port, "-F", "none", "--host-keys", "insecure", *PATIENT)
 
 
 def _failures(result: servers.Result) -> set[tuple[str, str]]:
@@ -51,7 +51,7 @@ def test_a_named_key_needs_no_agent(fleet: Sshd, cli: Cli, scripted: ScriptedAge
     assert told.status == 0, told.stderr
     config = tmp_path / "config"
     config.write_text(f"IdentityFile {fleet.key}\nIdentitiesOnly yes\nStrictHostKeyChecking accept-new\n")
-    options = ("collect", "-i", HOSTS, "-p", fleet.port, "-F", config, "--format", "jsonl")
+    options = ("collect", "-i", HOSTS, "-p", fleet.port, "-F", config, *PATIENT, "--format", "jsonl")
     configured = cli(*options, SSH_AUTH_SOCK=str(scripted.path))
     assert configured.status == 0, configured.stderr
     assert scripted.asked == []
@@ -64,8 +64,8 @@ def test_a_key_of_a_file_beside_an_agent_that_hangs(
     scripted.does["list"] = "hang"
     config = tmp_path / "config"
     config.write_text(f"IdentityFile {fleet.key}\n")
-    options = ("collect", "-i", HOSTS, "-p", fleet.port, "-F", config, "--host-keys", "insecure", "--format", "jsonl")
-    result = cli(*options, SSH_AUTH_SOCK=str(scripted.path))
+    options = ("collect", "-i", HOSTS, "-p", fleet.port, "-F", config, "--host-keys", "insecure", *PATIENT)
+    result = cli(*options, "--format", "jsonl", SSH_AUTH_SOCK=str(scripted.path))
     assert result.status == 0, result.stderr
     assert result.seconds < 25
 

@@ -161,7 +161,7 @@ def test_reload_of_something_invalid_keeps_the_old(what: str, fleet: Sshd, cli: 
             config.write_text('[shape]\ndetial = "process"\n')
             named = "shape.detial"
         elif what == "hosts file":
-            hosts.write_text("127.0.1.1\nweb[1-\n")
+            hosts.write_text("# 127.0.1.1\nweb[1-\n")  # none is left
             named = "hosts.txt, line 2"
         else:
             hosts.unlink()

@@ -20,7 +20,7 @@ import pytest
 
 from . import servers
 from .receivers import CarbonCache, GraphiteWebServer
-from .servers import TOOLS, Cli, Result, Sshd, StatsD, find_tool, make_key, missing, started
+from .servers import PATIENT, TOOLS, Cli, Result, Sshd, StatsD, find_tool, make_key, missing, started
 
 HOST = "127.0.1.1"
 HEALTHY = {"deleteGauges": True, "gaugesMaxTTL": 3, "flushInterval": 1000}
@@ -88,7 +88,7 @@ def _remote_command(mend: str) -> str:
 
 
 def _for_hosts(cli: Cli, sshd: Sshd, *flags: object) -> Doctor:
-    return Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", sshd.key, *flags)
+    return Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", sshd.key, *PATIENT, *flags)
 
 
 def test_a_host_that_is_well(fleet: Sshd, cli: Cli) -> None:
@@ -109,7 +109,7 @@ def test_with_the_probe_as_forced_command(cli: Cli, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
     line = cli("probe", "--authorized-keys", f"{key}.pub").stdout
     with servers.sshd(tmp_path / "sshd", public_keys=[line]) as sshd:
-        diagnosis = Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", key)()
+        diagnosis = Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", key, *PATIENT)()
     diagnosis.assert_well()
     checks = {finding["check"] for finding in diagnosis.findings if finding["subject"] == HOST}
     assert checks >= {"host.kernel", "host.hidepid", "host.clock", "host.cost", "host.awk", "host.shell"}
@@ -120,7 +120,7 @@ def test_with_an_old_probe_as_forced_command(cli: Cli, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
     line = cli("probe", "--authorized-keys", f"{key}.pub").stdout.replace("facts.host.", "facts.none.")
     with servers.sshd(tmp_path / "sshd", public_keys=[line]) as sshd:
-        fault = Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", key)().fault("host.probe")
+        fault = Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", key, *PATIENT)().fault("host.probe")
     assert (fault["severity"], fault["what"]) == ("warning", "the probe there is an older one")
 
 
@@ -128,7 +128,7 @@ def test_a_wrong_key(cli: Cli, tmp_path: Path) -> None:
     """A key that the host does not let in; the mend names the key and the account."""
     key = make_key(tmp_path / "key")
     with servers.sshd(tmp_path / "sshd") as sshd:
-        doctor = Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", key)
+        doctor = Doctor(cli, "-i", HOST, "-p", sshd.port, "-k", key, *PATIENT)
         diagnosis = doctor()
         assert diagnosis.status == 3
         line, ssh = diagnosis.fault("host.login")["mend"].partition("   #")[0].split(" | ")
@@ -236,7 +236,7 @@ def test_our_own_clock_that_is_wrong(cli: Cli, tmp_path: Path) -> None:
     """Where all hosts agree against us, it is our own clock, and theirs are right."""
     faketime = next(iter((TOOLS / "root").glob("usr/lib/*/faketime/libfaketime.so.1")), None) or missing("libfaketime")
     with servers.sshd(tmp_path / "sshd", options=f"SetEnv LD_PRELOAD={faketime} FAKETIME=+1h") as sshd:
-        diagnosis = Doctor(cli, "-i", "127.0.1.[1-4]", "-p", sshd.port, "-k", sshd.key)()
+        diagnosis = Doctor(cli, "-i", "127.0.1.[1-4]", "-p", sshd.port, "-k", sshd.key, *PATIENT)()
     fault = diagnosis.fault("machine.clock")
     assert fault["what"] == "the clock is behind that of most hosts"
     assert fault["value"] == pytest.approx(3600, abs=2)
@@ -481,7 +481,7 @@ def test_a_graphite_web_that_is_not_there(stack: Stack, cli: Cli) -> None:
 
 def test_the_table_tells_equal_things_once(fleet: Sshd, cli: Cli) -> None:
     """Twenty hosts are one line for each thing that is well; numbers are told as a range."""
-    flags = ("-p", fleet.port, "-k", fleet.key, "--command-timeout", 30)  # one machine starts all these shells
+    flags = ("-p", fleet.port, "-k", fleet.key, *PATIENT)
     result = cli("doctor", "-i", "127.0.1.[1-20]", *flags)
     assert result.status == 0, result.stdout
     assert f"ok       20 hosts: logs in as {servers.USER}" in result.stdout

@@ -23,6 +23,7 @@ from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Plan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
+from fleetmem.sampler import Sampler
 from fleetmem.schedule import Grid
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import Sink, SinkStats
@@ -113,7 +114,7 @@ def test_a_reload_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtur
                     if number:
                         os.kill(os.getpid(), signal.SIGHUP)
                         _abort_a_connection(number - 1)
-                    while not _all_answered(outcomes, hosts):  # noqa: ASYNC110 - nothing tells
+                    while _is_sampling() or not _all_answered(outcomes, hosts):  # noqa: ASYNC110 - nothing tells
                         await asyncio.sleep(0.01)
                     left.append(_left())
                     outcomes.clear()
@@ -136,6 +137,12 @@ def _abort_a_connection(number: int) -> None:
     connection = links[number]._connection
     assert connection
     connection.abort()
+
+
+def _is_sampling() -> bool:
+    """Whether a sample is on its way at this moment: hosts have turns of their own."""
+    tasks = asyncio.all_tasks()
+    return any(getattr(task.get_coro(), "__qualname__", "") == Sampler._sample.__qualname__ for task in tasks)
 
 
 def _all_answered(outcomes: list[Outcome], hosts: int) -> bool:

@@ -19,7 +19,7 @@ def _now() -> Usage:
 
 
 _TAKES_AND_GIVES_BACK = """
-import asyncio, os, threading
+import asyncio, os, threading, time
 from fleetmem.usage import own_usage
 
 async def main():
@@ -36,6 +36,9 @@ async def main():
     thread.join()
     task.cancel()
     await asyncio.wait([task])
+    until = time.monotonic() + 30
+    while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < until:
+        time.sleep(0.001)  # joined, it still has to end
     after = own_usage()
     print(len(memory), *before, *taken, *after)
 

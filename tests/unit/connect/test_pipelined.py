@@ -1,6 +1,7 @@
 """What goes together in a login, against an SSH server in this process (round trips: integration)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -209,6 +210,17 @@ def test_decoys(cipher: bytes, sent_types: list[int]) -> None:
     assert connection.sent == sent_types
 
 
+async def _keep_talking(host: asyncssh.SSHServerConnection, times: int, less_than_seconds: float) -> bool:
+    """Returns whether no pause was longer than it may be, as one is where the machine is busy."""
+    longest_seconds = 0.0
+    for _ in range(times):
+        begun = time.monotonic()
+        host.send_debug("still here")
+        await asyncio.sleep(0.1)
+        longest_seconds = max(longest_seconds, time.monotonic() - begun)
+    return longest_seconds < 0.75 * less_than_seconds
+
+
 @pytest.mark.slow
 def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Path) -> None:
     """Not while it is heard of, though no timer is set anew for that."""
@@ -233,10 +245,11 @@ def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Pat
                     twice.set()
 
             host.__dict__["_process_keepalive_at_openssh_dot_com_global_request"] = note
-            for _ in range(8):
-                host.send_debug("still here")
-                await asyncio.sleep(0.1)
+            async with asyncio.timeout(30):
+                while not await _keep_talking(host, 8, less_than_seconds=0.2):
+                    asked.clear()
             assert not asked
+            twice.clear()
             async with asyncio.timeout(10):
                 await twice.wait()  # it is asked, and answers
                 cast("Any", host._transport).pause_reading()
