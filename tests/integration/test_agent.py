@@ -23,7 +23,7 @@ def scripted(fleet: Sshd, tmp_path: Path) -> Iterator[ScriptedAgent]:
 
 
 def _options(fleet: Sshd, hosts: str = HOSTS) -> tuple[object, ...]:
-    return ("-i", hosts, "-p", fleet.port, "-F", "none", "--host-keys", "insecure", *PATIENT)
+    return ("-i", hosts, "-p", fleet.port, "-F", "none", "--host-keys", "insecure")
 
 
 def _failures(result: servers.Result) -> set[tuple[str, str]]:
@@ -47,7 +47,8 @@ def test_an_agent_that_does_not_say_what_it_has(fleet: Sshd, cli: Cli, scripted:
 def test_a_named_key_needs_no_agent(fleet: Sshd, cli: Cli, scripted: ScriptedAgent, what: str, tmp_path: Path) -> None:
     """With -k, or IdentitiesOnly and a key of a file, the agent is not even asked."""
     scripted.does[what] = "hang"
-    told = cli("collect", *_options(fleet), "-k", fleet.key, "--format", "jsonl", SSH_AUTH_SOCK=str(scripted.path))
+    options = ("collect", *_options(fleet), *PATIENT, "-k", fleet.key, "--format", "jsonl")
+    told = cli(*options, SSH_AUTH_SOCK=str(scripted.path))
     assert told.status == 0, told.stderr
     config = tmp_path / "config"
     config.write_text(f"IdentityFile {fleet.key}\nIdentitiesOnly yes\nStrictHostKeyChecking accept-new\n")

@@ -26,6 +26,19 @@ from .test_ssh_config import as_ssh_says, ask_ssh, resolve
 CORPUS = Path(__file__).parents[1] / "corpus"
 _SSH_CASES = sorted(path.name for path in (CORPUS / "ssh").iterdir())
 _ANSIBLE_CASES = sorted(path.name for path in (CORPUS / "ansible").iterdir())
+_QUICK_ANSIBLE_CASES = {
+    "cfg-arguments",
+    "group-variables",
+    "odd-names",
+    "plain",
+    "port-as-option",
+    "proxy-command",
+    "stray-word",
+    "template-filter",
+    "yaml-types",
+}
+"""One of each sort: Ansible takes seconds for each, so the long run has the others."""
+
 _ENVIRONMENT = {"CORPUS_USER": "fromenv", "CORPUS_FOLDER": "/folder"}
 
 
@@ -197,7 +210,10 @@ def _make_keys(folder: Path, keys: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", _ANSIBLE_CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if case in _QUICK_ANSIBLE_CASES else [pytest.mark.long]) for case in _ANSIBLE_CASES],
+)
 def test_a_host_is_reached_as_ansible_reaches_it_or_is_left_out(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
