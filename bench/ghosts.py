@@ -265,12 +265,14 @@ def run(scenario: str, size: Size, seed: int, kept: Path | None = None) -> Verdi
 def main() -> None:
     """Prints a table; exit status 1 where there are more ghosts than may be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=list(SCENARIOS))
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="a thousand series instead of five thousand")
     parser.add_argument("--runs", type=int, default=3, help="of each scenario")
     parser.add_argument("--json", action="store_true", help="print each run as a line of JSON")
     parser.add_argument("--keep", type=Path, help="keep what is written, in this folder")
     given = parser.parse_args()
+    if unknown := set(given.scenarios) - SCENARIOS.keys():
+        parser.error(f"no scenario is called {', '.join(sorted(unknown))}: {', '.join(SCENARIOS)}")
     size = QUICK if given.quick else FULL
     is_good = True
     for scenario in given.scenarios or SCENARIOS:
