@@ -71,6 +71,7 @@ class Collector(Members):
         try:
             member, shaper = self._member(host)
             turn.check()
+            member.link.is_last_visit = is_last
             answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
             stage = Stage.PARSE
             await turn.begin(len(answer.frame))

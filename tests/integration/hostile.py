@@ -212,6 +212,15 @@ async def end_output_and_stay(process: Process) -> None:
     await asyncio.Event().wait()  # also when the other side has ended its own
 
 
+async def end_output_at_work(process: Process) -> None:
+    """A probe that ends its output as soon as it is asked, and works on for as long as the connection is there."""
+    async for _request_id in requests(process):
+        counts = count(process)
+        counts["most_in_flight"] = counts["in_flight"] = counts["in_flight"] + 1
+        process.stdout.write_eof()
+    await asyncio.Event().wait()
+
+
 async def flood(process: Process) -> None:
     """A command that prints without end."""
     await _print_without_end(process, b"y\n" * 16384)

@@ -132,6 +132,16 @@ def test_a_host_that_hangs_for_good_is_asked_once(hostile: HostileHosts, fleet: 
     assert warnings[0]["kind"] == "command_timeout"
 
 
+@pytest.mark.slow
+def test_a_host_that_ends_its_output_at_work_is_left_alone(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
+    """It may still be at work on the sample, and gets no other one a second later."""
+    host = hostile.start("end_output_at_work")
+    with cli.run(*("-i", host, "-k", fleet.key, "-o", "-", "--interval", 1)) as running:
+        wait_for("it failed 6 times", lambda: len(running.outcomes()) >= 6, 30)
+        counts = hostile.counts(host)
+    assert (counts["most_in_flight"], counts["requests"]) == (1, 1)
+
+
 def test_a_sample_starts_no_process_on_a_host(sshd: Sshd, statsd: StatsD, cli: Cli) -> None:
     """Cycle after cycle the same few processes do all the work."""
     options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-g", statsd.address, "--interval", 0.5)

@@ -39,6 +39,7 @@ def test_a_host_that_is_cut_off_in_silence(tmp_path: Path, cli: Cli) -> None:
             assert set(failed) <= {"command_timeout", "connect_timeout"}
             ip(far, "addr", "add", f"{ADDRESS}/24", "dev", "far")
             wait_for("it is back", lambda: kinds(running)[-1] == "ok", 60)
+            assert sshd.logins_total == 1, "it may have been at work on a sample: the connection stays"
 
 
 def test_a_host_that_hangs_gets_no_second_sample(tmp_path: Path, cli: Cli) -> None:

@@ -25,6 +25,9 @@ class FirstOutput:
 
     Args:
         request: the first request, as it was sent.
+
+    Attributes:
+        stdout_bytes: what came where only the probe is to write, all of it.
     """
 
     def __init__(self, request: bytes) -> None:
@@ -36,12 +39,14 @@ class FirstOutput:
         )
         self._stdout = b""
         self._stderr = b""
+        self.stdout_bytes = 0
 
     def add(self, data: bytes, *, is_stderr: bool) -> None:
         """Takes what the host printed."""
         if is_stderr:
             self._stderr = (self._stderr + data)[:_KEPT_BYTES]
         else:
+            self.stdout_bytes += len(data)
             self._stdout = (self._stdout + data)[:_KEPT_BYTES]
 
     @property

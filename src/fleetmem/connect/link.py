@@ -27,7 +27,8 @@ from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import Host
 
 _STDERR_KEPT_BYTES = 500
-_SILENT_SHARE = 0.75  # of the time limit, after which input ends for what has said nothing: a shell may read all first
+_SILENT_SHARE = 0.75  # of the time limit, after which input ends for what is silent, where nothing is asked afterwards
+_GREETING_MAX_BYTES = 1024 * 1024  # more than that before a frame is no greeting
 _OTHER_SECONDS = 1.0  # the probe may yet come, where something complained of the request
 _LAST_WORDS_SECONDS = 0.25  # likewise, once the input has ended
 _CLOSE_SECONDS = 1.0
@@ -88,6 +89,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         ended: why no more requests can be sent; None while they can.
         ended_at: since when (monotonic seconds).
         ended_busy_seconds: how long the host had been at work on a request then, 0 when it was idle.
+        is_left_at_work: whether it ended without the host's saying that it is through with the request.
         is_input_over: whether the input has ended: the probe answers what it was asked, and ends.
     """
 
@@ -106,7 +108,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._exit_signal = ""
         self._first_output: FirstOutput | None = FirstOutput(first.line)  # until the probe has answered
         self._concluding: asyncio.TimerHandle | None = None
+        self._is_output_over = False
         self.is_input_over = False
+        self.is_left_at_work = False
         self.ended: HostError | None = None
         self.ended_at = 0.0
         self.ended_busy_seconds = 0.0
@@ -115,6 +119,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
     def asked_at(self) -> float | None:
         """When the request was sent (monotonic seconds) that the host has not answered yet, None when it has."""
         return self._asked_at
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the probe has answered all that it was asked, and ends, as its input has ended."""
+        return self.is_input_over and self._first_output is None and self._asked_at is None
 
     async def ask(self, request: Request) -> Answer:
         """Returns the frame that answers a request, which is sent now unless it is the first one.
@@ -125,6 +134,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             TimeoutError: it was told to `give_up`.
         """
         if request is not self.first:
+            if self._is_output_over:
+                self._end_after_eof()
             if self.ended:
                 raise self.ended.bare()
             self._expect(request)
@@ -149,14 +160,22 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
                 self._channel.write(data)
 
     def end_silence(self) -> None:
-        """Ends the input where nothing has come: a shell that reads all of it before it runs anything has then to."""
-        if self._first_output and not self._first_output.has_stdout and not self.ended and self._channel:
+        """Ends the input where nothing has come: a shell that reads all of it before it runs anything has then to.
+
+        The probe finishes what it was asked for, and keeps the channel open for as long as that takes.
+        """
+        if self.is_input_over or self.ended or not self._channel:
+            return
+        if self._first_output and not self._first_output.has_stdout:
             self.is_input_over = True
             self._channel.write_eof()
 
     def overdue(self, seconds: float) -> HostError:
         """Returns what to say of a host that has not answered within its time."""
         if self._first_output and self._first_output.has_stdout and not self._reader.is_in_frame:
+            if self._first_output.stdout_bytes > _GREETING_MAX_BYTES:
+                message = f"sent {self._first_output.stdout_bytes} bytes without beginning a frame"
+                return HostError(Stage.COMMAND, Kind.BAD_FRAME, message)
             return self._first_output.error(f" within {seconds:g} s")
         said = one_line(self._stderr) if self._first_output else ""
         error = translate(TimeoutError(), Stage.COMMAND, seconds)
@@ -216,11 +235,13 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
 
     def eof_received(self) -> bool:
         """The host prints no more. Some hosts leave it at that: then the channel has ended all the same."""
+        self._is_output_over = True
         asyncio.get_running_loop().call_later(_EOF_SECONDS, self._end_after_eof)
-        return False
+        return True  # else asyncssh would close the channel at once, whether the host is at work or not
 
     def _end_after_eof(self) -> None:
         if not self.ended:
+            self.is_left_at_work = self._asked_at is not None
             self._end(self._why_ended(EOFError("the host ended the output of the probe and keeps the connection")))
 
     def _look_for_others(self) -> None:
@@ -264,6 +285,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
                 return self._first_output.error(f" and ended with status {self._exit_status}")
             message = f"the probe ended with status {self._exit_status}" + (f": {said}" if said else "")
             return HostError(Stage.COMMAND, kind, message)
+        if self.is_input_over and self._first_output and not said and (exc is None or isinstance(exc, EOFError)):
+            message = "no answer from the probe, which ended without a word once its input had ended"
+            return HostError(Stage.COMMAND, Kind.COMMAND_TIMEOUT, message)
         message = lost(exc.reason if isinstance(exc, asyncssh.DisconnectError) else str(exc or ""))
         if said and self._first_output:
             return HostError(Stage.COMMAND, Kind.DISCONNECTED, f"{message}; the host said: {said}", Cause.HOST_SAID)
@@ -348,6 +372,9 @@ class Link:
         target: how it is reached.
         reach: may be replaced by another one that has the same target for this host.
         connects_total: connections tried so far.
+        is_last_visit: whether no slot comes after it: then the input of what is silent ends before the time is up.
+            Where slots do come, it never does: hosts that hang up then may still be at work, and would get a second
+            sample over another connection.
     """
 
     def __init__(
@@ -364,6 +391,7 @@ class Link:
         self.target = reach.target(host)
         self.reach = reach
         self.connects_total = 0
+        self.is_last_visit = False
         self._command = command
         self._make_reader = make_reader
         self._first_input = first_input
@@ -377,6 +405,7 @@ class Link:
         self._not_before = 0.0
         self._keys_refused: frozenset[bytes] | None = None
         self._way_checked_at = -_WAY_SECONDS
+        self._way_error: HostError | None = None  # why it cannot be reached, while it is still at work
         self._is_slow = False  # whether the probe there needs most of its time for its first answer
 
     async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
@@ -393,9 +422,10 @@ class Link:
         timeout_seconds = self.target.access.command_timeout_seconds
         if channel.asked_at is not None and not channel.first:
             await self._outwait(channel, timeout_seconds)
+            channel = await self._open_channel(make_request)  # that one may have ended meanwhile
         loop = asyncio.get_running_loop()
         limits = [loop.call_later(timeout_seconds, channel.give_up)]
-        if not self._is_slow:
+        if self.is_last_visit and not self._is_slow:
             limits.append(loop.call_later(_SILENT_SHARE * timeout_seconds, channel.end_silence))
         try:
             answer = await self._ask_repeatedly(channel, make_request)
@@ -408,11 +438,15 @@ class Link:
         finally:
             for limit in limits:
                 limit.cancel()
-        self._failures = 0
-        if channel.is_input_over:  # it was the probe after all, which ends now: another one is started next time
-            self._is_slow = True
-            await self.close()
+        self._failures, self._way_error = 0, None
+        if channel.is_spent:
+            await self._leave_spent()
         return answer
+
+    async def _leave_spent(self) -> None:
+        """Hangs up on what was the probe after all: another one is started next time, and given the time it needs."""
+        self._is_slow = True
+        await self.close()
 
     async def _ask_repeatedly(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
         """Asks once more where the probe broke off, and a last time; never for a program that the host does not have.
@@ -460,21 +494,22 @@ class Link:
     async def _check_way(self) -> None:
         """Looks whether a host that does not answer can be reached: one that is cut off looks like one that hangs.
 
-        Nothing is started there: the connection is closed as soon as it is open.
+        Nothing is started there: the connection is closed as soon as it is open. The one that waits for an answer
+        stays: the host may be at work on it, and would get a second sample over another one.
 
         Raises:
-            HostError: it cannot; then the connection that there was is closed, too.
+            HostError: it cannot, or could not a moment ago.
         """
-        if time.monotonic() < self._way_checked_at + _WAY_SECONDS:
-            return
-        self._way_checked_at = time.monotonic()
-        try:
-            await self.reach.try_way(self.target)
-        except NotTriedError:
-            raise
-        except HostError as error:
-            await self._fail(error, _STUCK, time.monotonic())
-            raise
+        if time.monotonic() >= self._way_checked_at + _WAY_SECONDS:
+            self._way_checked_at, self._way_error = time.monotonic(), None
+            try:
+                await self.reach.try_way(self.target)
+            except NotTriedError:
+                raise
+            except HostError as error:
+                self._way_error = error.bare()
+        if self._way_error:
+            raise self._way_error.bare()
 
     async def _has_other_keys(self) -> bool:
         """Whether there are other keys to offer than those that the host refused: a person has done something."""
@@ -485,6 +520,8 @@ class Link:
 
     async def _open_channel(self, make_request: Callable[[int], bytes]) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
+        if self._channel and self._channel.is_spent:
+            await self._leave_spent()
         if self._channel:
             if not self._channel.ended:
                 return self._channel
@@ -528,8 +565,9 @@ class Link:
     async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:
         # A host that was stuck in a sample may be so still, without a connection: stay away longer, or it gets two.
         was_stuck = channel.ended_busy_seconds > self.target.access.command_timeout_seconds
-        backoff = _STUCK if was_stuck else backoff_for(error)
-        await self._fail(error, backoff, channel.ended_at)
+        backoff = _STUCK if was_stuck or channel.is_left_at_work else backoff_for(error)
+        way_error, self._way_error = self._way_error, None
+        await self._fail(way_error or error, backoff, channel.ended_at)
 
     async def _fail(self, error: HostError, backoff: Backoff, at: float) -> None:
         """Closes what is open and notes when to try again, counted from when it happened (monotonic seconds)."""

@@ -48,6 +48,7 @@ class Examiner:
     async def examine(self, host: Host) -> Examination:
         """Returns what a host answers. It is disconnected from afterwards."""
         link = self._make_link(host)
+        link.is_last_visit = True
         try:
             return await self._examine(Examination(self._access_of(host), self._kind), link)
         finally:
