@@ -285,7 +285,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
                 return self._first_output.error(f" and ended with status {self._exit_status}")
             message = f"the probe ended with status {self._exit_status}" + (f": {said}" if said else "")
             return HostError(Stage.COMMAND, kind, message)
-        if self.is_input_over and self._first_output and not said and (exc is None or isinstance(exc, EOFError)):
+        if self.is_input_over and self._first_output and not said:  # it may have hung up, too
             message = "no answer from the probe, which ended without a word once its input had ended"
             return HostError(Stage.COMMAND, Kind.COMMAND_TIMEOUT, message)
         message = lost(exc.reason if isinstance(exc, asyncssh.DisconnectError) else str(exc or ""))
