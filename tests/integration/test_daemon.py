@@ -206,19 +206,19 @@ def connections(server: Sshd) -> int:
 def test_statsd_that_goes_away_and_comes_back_is_logged_once_each(fleet: Sshd, statsd: StatsD, cli: Cli) -> None:
     """While StatsD is away hosts are sampled on; one line tells that it went, one that it is back, and values flow."""
     options = ("-i", "127.0.1.[1-5]", "-p", fleet.port, "-k", fleet.key, "-g", statsd.address, "-o", "-")
-    with cli.run(*options, "--interval", 0.5) as running:
+    with cli.run(*options, "--interval", 1) as running:
         wait_for("values", statsd.gauges)
         statsd.stop()
         wait_for("it is noticed", lambda: about_statsd(running))
         cycles = len(running.cycles())
-        wait_for("14 cycles without it", lambda: len(running.cycles()) >= cycles + 14)
+        wait_for("14 cycles without it", lambda: len(running.cycles()) >= cycles + 14, 30)
         assert len(about_statsd(running)) == 1, about_statsd(running)
         assert statsd.address in about_statsd(running)[0]
         statsd.start()
         wait_for("values again", lambda: all(statsd.gauges().get(up(number)) == 1 for number in range(1, 6)))
         wait_for("its return is logged", lambda: len(about_statsd(running)) >= 2)
         cycles = len(running.cycles())
-        wait_for("4 more cycles", lambda: len(running.cycles()) >= cycles + 4)
+        wait_for("4 more cycles", lambda: len(running.cycles()) >= cycles + 4, 20)
         assert len(about_statsd(running)) == 2, about_statsd(running)
         assert "answers again" in about_statsd(running)[1]
         assert not failures(running.outcomes())

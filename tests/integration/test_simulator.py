@@ -52,7 +52,7 @@ def test_each_fault(cli: Cli, simulator: Running, tmp_path: Path) -> None:
     assert all(kinds[host] == {"command_timeout"} for host in _hosts(Fault.SILENT))
     assert all(kinds[host] == {"disconnected"} for host in _hosts(Fault.REFUSING))
     assert all({"ok", "bad_frame"} <= kinds[host] for host in _hosts(Fault.DROPPING))
-    assert all(kinds[host] == {"bad_frame"} for host in _hosts(Fault.FLOODING))
+    assert all(kinds[host] == {"bad_frame"} for host in _hosts(Fault.FLOODING)), kinds
     reports = wait_for("it has told how it goes", lambda: re.findall(r"(\d+) requests while", simulator.stdout), 15)
     assert set(reports) == {"0"}
     simulator.signal(signal.SIGTERM)
