@@ -10,7 +10,9 @@ import pytest
 _SCRIPT = Path(__file__).parents[2] / "bench" / "ghosts.py"
 
 
-@pytest.mark.parametrize("scenario", ["loss", "stall", "restart"])
+@pytest.mark.parametrize(
+    "scenario", ["loss", *(pytest.param(each, marks=pytest.mark.long) for each in ("stall", "restart"))]
+)
 def test_ghosts_are_rare(scenario: str) -> None:
     """A thousand series end while datagrams are lost, a TCP receiver stalls, or fleetmem is restarted."""
     command = [sys.executable, str(_SCRIPT), scenario, "--quick", "--runs", "1", "--json"]
