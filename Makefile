@@ -71,9 +71,8 @@ format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 .PHONY: dashboards
-dashboards: $(INSTALLED) ## Write deploy/grafana anew, as `fleetmem dashboards` writes it by default
-	@$(BIN)/fleetmem dashboards --datasource graphite -o deploy/grafana/graphite
-	@$(BIN)/fleetmem dashboards --datasource prometheus -o deploy/grafana/prometheus
+dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: the templates in the package, and deploy/grafana
+	@PYTHONPATH=tools $(BIN)/python -m dashboards
 
 .PHONY: man
 man: $(INSTALLED) ## Write the man page: dist/fleetmem.1, for `man -l`

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.dashboards.catalogue import dashboards
-from fleetmem.dashboards.context import Context, Source
+from fleetmem.dashboards import DashboardSet, Source
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.state import State, read_state
 
@@ -97,13 +96,13 @@ def _has_enough(show: Show) -> bool:
 
 
 SETS = {
-    "as delivered": Context(Source.GRAPHITE, "fleetmem"),
-    "by command": Context(Source.GRAPHITE, "commands"),
-    "both levels": Context(Source.GRAPHITE, "both.levels"),
-    "without StatsD": Context(Source.GRAPHITE, "direct"),
-    "Prometheus": Context(Source.PROMETHEUS, "fleetmem"),
-    "Prometheus by command": Context(Source.PROMETHEUS, "commands"),
-    "Prometheus, both levels": Context(Source.PROMETHEUS, "both.levels"),
+    "as delivered": DashboardSet(Source.GRAPHITE, "fleetmem"),
+    "by command": DashboardSet(Source.GRAPHITE, "commands"),
+    "both levels": DashboardSet(Source.GRAPHITE, "both.levels"),
+    "without StatsD": DashboardSet(Source.GRAPHITE, "direct", ""),
+    "Prometheus": DashboardSet(Source.PROMETHEUS, "fleetmem"),
+    "Prometheus by command": DashboardSet(Source.PROMETHEUS, "commands"),
+    "Prometheus, both levels": DashboardSet(Source.PROMETHEUS, "both.levels"),
 }
 _BY_COMMAND = {"by command", "both levels", "Prometheus by command", "Prometheus, both levels"}
 
@@ -111,9 +110,7 @@ _BY_COMMAND = {"by command", "both levels", "Prometheus by command", "Prometheus
 def _dashboard(name: str, page: str) -> Json:
     if name == "as delivered":
         return read_set(REPOSITORY / "deploy" / "grafana" / "graphite")[f"{page}.json"]
-    context = SETS[name]
-    made = dashboards(context, "" if context.prefix == "direct" else "stats.gauges.")[f"{page}.json"]
-    dashboard: Json = json.loads(json.dumps(made))
+    dashboard: Json = json.loads(SETS[name].texts()[f"{page}.json"])
     return dashboard
 
 

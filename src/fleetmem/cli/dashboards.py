@@ -6,10 +6,7 @@ from typing import Annotated
 import typer
 
 from fleetmem.cli.output import print_data
-from fleetmem.dashboards.catalogue import dashboards as build_dashboards
-from fleetmem.dashboards.catalogue import text
-from fleetmem.dashboards.context import Context, Source
-from fleetmem.dashboards.graphite import STATSD_PREFIX, check_statsd_prefix
+from fleetmem.dashboards import STATSD_PREFIX, DashboardSet, Source, check_statsd_prefix
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.safe_text import printable
 from fleetmem.sinks.naming import check_prefix
@@ -47,11 +44,11 @@ def dashboards(
 
       fleetmem dashboards --datasource prometheus -o dashboards
     """
-    context = Context(datasource, _checked(prefix), datasource_uid)
     if statsd_prefix is not None and datasource is not Source.GRAPHITE:
         raise UsageError(f"--statsd-prefix: there is none in {datasource}; leave it out")
     behind = STATSD_PREFIX if statsd_prefix is None else check_statsd_prefix(statsd_prefix)
-    written = [folder / name for name in _write(folder, build_dashboards(context, behind))]
+    made = DashboardSet(datasource, _checked(prefix), behind, datasource_uid)
+    written = [folder / name for name in _write(folder, made.texts())]
     print_data("".join(f"{printable(str(path))}\n" for path in written))
 
 
@@ -62,11 +59,11 @@ def _checked(prefix: str) -> str:
         raise UsageError(f"--prefix: {error}") from error
 
 
-def _write(folder: Path, built: dict[str, dict[str, object]]) -> list[str]:
+def _write(folder: Path, built: dict[str, str]) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, dashboard in built.items():
-            (folder / name).write_text(text(dashboard), encoding="utf-8")
+        for name, text in built.items():
+            (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{folder}: {reason_of(error)}") from error
     return list(built)

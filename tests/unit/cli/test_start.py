@@ -13,7 +13,7 @@ from fleetmem.connect.libraries import loadable
 
 _UNUSED = {
     "boto3",
-    "fleetmem.dashboards",
+    "dashboards",
     "fleetmem.doctor",
     "fleetmem.inventory.ansible",
     "fleetmem.lab",

@@ -12,10 +12,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from fleetmem.dashboards.catalogue import dashboards, text
-from fleetmem.dashboards.context import Context, Page, Source
-from fleetmem.dashboards.graphite import Paths
-from fleetmem.dashboards.promql import Metrics
+from dashboards.catalogue import templates
+from dashboards.graphite import Paths
+from dashboards.promql import Metrics
+from fleetmem.dashboards import DashboardSet, Page, Source
 from fleetmem.model import (
     COLLECTOR_MEASURES,
     HOST_MEASURES,
@@ -33,7 +33,9 @@ from fleetmem.sinks.sink import SinkStats
 from integration.grafana import panels, read_set, variables
 from unit.builders import WEB, process, sample
 
-DELIVERED = Path(__file__).parents[3] / "deploy" / "grafana"
+REPOSITORY = Path(__file__).parents[3]
+DELIVERED = REPOSITORY / "deploy" / "grafana"
+CARRIED = REPOSITORY / "src" / "fleetmem" / "dashboards"
 Json = dict[str, Any]
 
 # Grafana's own: "Global variables", and what links may refer to.
@@ -42,16 +44,16 @@ BUILT_IN = {"__all", "__range", "__interval", "__rate_interval", "__url_time_ran
 _PATH_PART = r"(?:[\w$*]|\{[\w,]+\})+"
 
 SETS = {
-    "graphite": (Context(Source.GRAPHITE, "fleetmem"), "stats.gauges."),
-    "graphite without StatsD": (Context(Source.GRAPHITE, "prod.mem"), ""),
-    "prometheus": (Context(Source.PROMETHEUS, "fleetmem"), ""),
-    "prometheus, dotted": (Context(Source.PROMETHEUS, "prod.mem"), ""),
+    "graphite": DashboardSet(Source.GRAPHITE),
+    "graphite without StatsD": DashboardSet(Source.GRAPHITE, "prod.mem", ""),
+    "prometheus": DashboardSet(Source.PROMETHEUS),
+    "prometheus, dotted": DashboardSet(Source.PROMETHEUS, "prod.mem"),
 }
 
 
 @cache
 def _texts_of(name: str) -> dict[str, str]:
-    return {page: text(each) for page, each in dashboards(*SETS[name]).items()}
+    return SETS[name].texts()
 
 
 def build(name: str) -> dict[str, Json]:
@@ -105,13 +107,13 @@ def paths(target: str, head: str) -> list[str]:
 @pytest.mark.parametrize("name", ["graphite", "graphite without StatsD"])
 def test_every_path_is_one_that_a_sink_gives(name: str) -> None:
     """Each path in each query of Graphite, and each alternative in it, matches a name that is sent."""
-    context, statsd_prefix = SETS[name]
-    names = {f"{statsd_prefix}{each}" for each in emitted(context.prefix)}
+    made = SETS[name]
+    names = {f"{made.statsd_prefix}{each}" for each in emitted(made.prefix)}
     found = 0
     for dashboard in build(name).values():
         for panel in panels(dashboard):
             for target in panel["targets"]:
-                asked = paths(target["target"], f"{statsd_prefix}{context.prefix}")
+                asked = paths(target["target"], f"{made.statsd_prefix}{made.prefix}")
                 assert asked, target
                 found += len(asked)
                 for pattern in (pattern for path in asked for pattern in patterns(path)):
@@ -122,8 +124,8 @@ def test_every_path_is_one_that_a_sink_gives(name: str) -> None:
 @pytest.mark.parametrize("name", ["graphite", "graphite without StatsD"])
 def test_every_choice_is_a_part_of_a_name(name: str) -> None:
     """The paths that variables are filled from are the beginnings of names that are sent."""
-    context, statsd_prefix = SETS[name]
-    names = {f"{statsd_prefix}{each}" for each in emitted(context.prefix)}
+    made = SETS[name]
+    names = {f"{made.statsd_prefix}{each}" for each in emitted(made.prefix)}
     for dashboard in build(name).values():
         for variable in dashboard["templating"]["list"][1:]:
             for pattern in patterns(variable["query"]):
@@ -133,7 +135,7 @@ def test_every_choice_is_a_part_of_a_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["prometheus", "prometheus, dotted"])
 def test_every_metric_is_one_that_is_exposed(name: str) -> None:
     """Each name in each query of Prometheus is that of a family, or the beginning of those of a family of names."""
-    prefix = SETS[name][0].prefix
+    prefix = SETS[name].prefix
     own = {f"collector_{measure}" for measure in (*COLLECTOR_MEASURES, *SinkStats._fields)}
     names = {metric_name(prefix, family) for family in own | FAMILIES.keys()}
     for dashboard in build(name).values():
@@ -149,9 +151,9 @@ def test_every_metric_is_one_that_is_exposed(name: str) -> None:
 def test_an_unknown_measure_is_refused() -> None:
     """A measure that is called otherwise one day is no query without data, but an error here."""
     with pytest.raises(ValueError, match="rss"):
-        Paths("fleetmem").by(["host"], "rss", "*")
+        Paths().by(["host"], "rss", "*")
     with pytest.raises(ValueError, match="host_memory"):
-        Metrics("fleetmem").select("host_memory")
+        Metrics().select("host_memory")
 
 
 def test_every_measure_of_hosts_and_processes_is_shown() -> None:
@@ -203,7 +205,7 @@ def test_links_lead_to_dashboards_of_the_set(name: str, page: str) -> None:
 def test_the_data_source_is_the_one_that_is_chosen(name: str, page: str) -> None:
     """Panels, queries and variables refer to the variable, so that import and provisioning work without an edit."""
     dashboard = build(name)[page]
-    kind = SETS[name][0].source
+    kind = SETS[name].source
     chooser, *others = dashboard["templating"]["list"]
     assert (chooser["type"], chooser["query"], chooser["current"]) == ("datasource", kind, {})
     asking = [*panels(dashboard), *others]
@@ -214,8 +216,8 @@ def test_the_data_source_is_the_one_that_is_chosen(name: str, page: str) -> None
 
 def test_a_data_source_can_be_given() -> None:
     """Then it is the one that the dashboards show at first."""
-    built = dashboards(Context(Source.GRAPHITE, "fleetmem", datasource_uid="P1"))
-    assert all(each["templating"]["list"][0]["current"] == {"text": "P1", "value": "P1"} for each in built.values())
+    for each in map(json.loads, DashboardSet(Source.GRAPHITE, datasource_uid="P1").texts().values()):
+        assert each["templating"]["list"][0]["current"] == {"text": "P1", "value": "P1"}
 
 
 @every_dashboard
@@ -298,17 +300,24 @@ def test_a_key_that_the_schema_does_not_know_is_seen() -> None:
 def test_sets_live_in_one_grafana() -> None:
     """Sets with other prefixes or other data sources have other uids, of 40 characters at most, and other titles."""
     prefixes = ["fleetmem", "prod.mem", "prod_mem", "p" * 39 + "1", "p" * 39 + "2"]
-    contexts = [Context(source, prefix) for source in Source for prefix in prefixes]
-    uids = [context.uid(page) for context in contexts for page in Page]
+    sets = [DashboardSet(source, prefix) for source in Source for prefix in prefixes]
+    uids = [each.uid(page) for each in sets for page in Page]
     assert len({*uids}) == len(uids)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{8,40}", uid) for uid in uids)
-    titles = [context.title(page) for context in contexts for page in Page]
+    titles = [json.loads(text)["title"] for each in sets for text in each.texts().values()]
     assert len({*titles}) == len(titles)
 
 
 @pytest.mark.parametrize("source", Source)
-def test_what_is_delivered_is_what_the_command_writes(source: Source) -> None:
-    """deploy/grafana is up to date; `make dashboards` writes it."""
-    assert read_set(DELIVERED / source) == build(str(source))
-    for name, dashboard in build(str(source)).items():
-        assert (DELIVERED / source / name).read_text(encoding="utf-8") == text(dashboard)
+def test_what_is_delivered_is_what_the_generator_writes(source: Source) -> None:
+    """The templates in the package and deploy/grafana are up to date; `make dashboards` writes them."""
+    for name, text in templates(source).items():
+        assert (CARRIED / source / name).read_text(encoding="utf-8") == text
+        assert (DELIVERED / source / name).read_text(encoding="utf-8") == _texts_of(str(source))[name]
+    assert read_set(DELIVERED / source).keys() == build(str(source)).keys()
+
+
+@every_dashboard
+def test_no_mark_is_left(name: str, page: str) -> None:
+    """Each mark of the template has become a name or a number."""
+    assert not re.search(r"@\w+(:\w+)?@", _texts_of(name)[page])

@@ -4,24 +4,21 @@ Functions of graphite-web 1.1 (graphite.readthedocs.io, "Functions"). Through St
 0 for ever; without, it has no points any more. Neither is to be seen.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
-from fleetmem.errors import UsageError
 from fleetmem.model import COLLECTOR_MEASURES, COMMAND_MEASURES, HOST_MEASURES
 from fleetmem.sinks.formats import carbon_plain
-from fleetmem.sinks.naming import LABELS, check_prefix, place
+from fleetmem.sinks.naming import LABELS, place
 from fleetmem.sinks.sink import SinkStats
 
-STATSD_PREFIX = "stats.gauges."
-"""What StatsD puts before the names of gauges."""
+PATH_MARK = "@path@"
+"""Stands for what is before a family in a path: fleetmem's prefix, behind that of StatsD."""
 
 _LATE_STEPS = 3
 """Steps of the archive that a point may be late before its series counts as ended."""
 
 _PRESELECTED = 500
 
-_STATSD_PREFIX = re.compile(r"([A-Za-z0-9_-]+\.)*")
 _MEASURES = {
     "process": COMMAND_MEASURES,  # `other` has them all
     "command": COMMAND_MEASURES,
@@ -139,7 +136,7 @@ def named(series: Expression, name: str) -> Expression:
     return call("alias", series, name)
 
 
-def named_by(series: Expression, *nodes: int) -> Expression:
+def named_by(series: Expression, *nodes: Expression) -> Expression:
     """Returns series called by components of their path."""
     return call("aliasByNode", series, *nodes)
 
@@ -167,42 +164,25 @@ def grown(totals: Expression) -> Expression:
 # --- fleetmem's series ---
 
 
-def check_statsd_prefix(text: str) -> str:
-    """Returns what StatsD puts before names, with a dot at its end; empty where no StatsD is in between.
-
-    Raises:
-        UsageError: no path begins so.
-    """
-    prefix = f"{text.rstrip('.')}." if text else ""
-    if not _STATSD_PREFIX.fullmatch(prefix):
-        raise UsageError(f"StatsD prefix {text!r}: expected parts joined by dots, as in {STATSD_PREFIX}")
-    return prefix
-
-
 class Paths:
-    """The paths of fleetmem's series in Graphite.
-
-    Args:
-        prefix: fleetmem's.
-        statsd_prefix: what StatsD puts before it, with a dot at its end; empty where fleetmem sends to carbon itself.
-    """
-
-    def __init__(self, prefix: str, statsd_prefix: str = STATSD_PREFIX) -> None:
-        self._prefix = f"{statsd_prefix}{check_prefix(prefix)}"
-        self._family_node = self._prefix.count(".") + 1
+    """The paths of fleetmem's series in Graphite."""
 
     def path(self, family: str, *values: str) -> str:
         """Returns the path of a family, or of one of its members, without a measure and without a dot at the end."""
-        return carbon_plain(self._prefix, place(family, *values)).head.removesuffix(".")
+        return carbon_plain(PATH_MARK, place(family, *values)).head.removesuffix(".")
 
-    def node(self, label: str, family: str = "process") -> int:
-        """Returns which component of a path holds a label's value, counted from 0, as `aliasByNode` wants it."""
-        return self._family_node + 1 + LABELS[family].index(label)
+    def node(self, label: str, family: str = "process") -> Expression:
+        """Returns the mark of the component of a path that holds a label's value, as `aliasByNode` wants it."""
+        return Expression(f"@node:{1 + LABELS[family].index(label)}@")
+
+    def measure_node(self, owner: str) -> Expression:
+        """Returns the mark of the component that holds a measure of the collector, or of one of its sinks."""
+        return Expression(f"@node:{2 if owner == 'collector' else 3}@")
 
     def commands(self, host: str) -> str:
         """Returns the path of a host's commands, at whatever level of detail."""
         either = place("command", host, "*")._replace(family="{process,command}")
-        return carbon_plain(self._prefix, either).head.removesuffix(".")
+        return carbon_plain(PATH_MARK, either).head.removesuffix(".")
 
     def host(self, measure: str, host: str) -> Expression:
         """Returns the series of hosts."""

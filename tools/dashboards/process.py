@@ -1,14 +1,15 @@
 """One command on one host, one of its processes or all: what it takes, and whether it does so elsewhere, too."""
 
-from fleetmem.dashboards import graphite, promql
-from fleetmem.dashboards.biggest import biggest
-from fleetmem.dashboards.context import Link, Page, cell
-from fleetmem.dashboards.grafana import Dashboard, Row, Variable
-from fleetmem.dashboards.graphite import Paths
-from fleetmem.dashboards.host import host_variable
-from fleetmem.dashboards.notes import HIGHEST, SHARED_PAGES
-from fleetmem.dashboards.panels import FULL, Calc, Panel, PromQuery, Queries, Stat, TimeSeries, Unit
-from fleetmem.dashboards.promql import COMMAND, HOST, PID, Metrics
+from dashboards import graphite, promql
+from dashboards.biggest import biggest
+from dashboards.context import Link, cell
+from dashboards.grafana import Dashboard, Row, Variable
+from dashboards.graphite import Paths
+from dashboards.host import host_variable
+from dashboards.notes import HIGHEST, SHARED_PAGES
+from dashboards.panels import FULL, Calc, Panel, PromQuery, Queries, Stat, TimeSeries, Unit
+from dashboards.promql import COMMAND, HOST, PID, Metrics
+from fleetmem.dashboards import Page
 
 _HOST, _COMMAND, _PID = "$host", "$command", "$pid"  # in paths
 _HOSTS_SHOWN = _PIDS_SHOWN = 20

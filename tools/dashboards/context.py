@@ -2,45 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from fleetmem.sinks.naming import NameTable
-
-_MAX_UID_BYTES = 40
+from fleetmem.dashboards import Page, Source
 
 Json = dict[str, Any]
 
-
-class Source(StrEnum):
-    """Kinds of data sources, as Grafana calls them."""
-
-    GRAPHITE = "graphite"
-    PROMETHEUS = "prometheus"
-
-
-class Page(StrEnum):
-    """The dashboards."""
-
-    FLEET = "fleet"
-    HOST = "host"
-    PROCESS = "process"
-    COLLECTOR = "collector"
+PREFIX_MARK = "@prefix@"
+"""Stands for fleetmem's prefix of metric names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all dashboards of one set have in common.
+    """What all dashboards of one set have in common. Where a name depends on the prefix, a mark stands for it.
 
     Attributes:
         source: the kind of the data source.
-        prefix: of metric names; a part of titles and uids, so that sets with different ones live in one Grafana.
-        datasource_uid: the data source that is chosen first, empty for Grafana's default one of this kind.
     """
 
     source: Source
-    prefix: str
-    datasource_uid: str = ""
 
     @property
     def datasource(self) -> Json:
@@ -50,20 +30,16 @@ class Context:
     @property
     def tags(self) -> list[str]:
         """By these the dashboards of a set find each other."""
-        return [self.prefix, str(self.source)]
+        return [PREFIX_MARK, str(self.source)]
 
     def uid(self, page: Page) -> str:
-        """Returns a dashboard's identity, which links refer to: at most 40 characters."""
-        end = f"-{self.source}-{page}"
-        start = self.prefix.replace(".", "-")
-        if len(start + end) > _MAX_UID_BYTES:
-            start = NameTable(_MAX_UID_BYTES - len(end)).name(self.prefix)  # cut, with a hash
-        return start + end
+        """Returns the mark of a dashboard's identity, which links refer to."""
+        return f"@uid:{page}@"
 
     def title(self, page: Page) -> str:
         """Returns a title that no other set has."""
         kind = "" if self.source is Source.GRAPHITE else f" ({self.source.capitalize()})"
-        return f"{self.prefix}: {page.capitalize()}{kind}"
+        return f"{PREFIX_MARK}: {page.capitalize()}{kind}"
 
 
 @dataclass(frozen=True, slots=True)

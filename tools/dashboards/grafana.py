@@ -6,8 +6,9 @@ The classic model, which every Grafana reads and newer ones turn into theirs: gr
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fleetmem.dashboards.context import Context, Json, Page, Source
-from fleetmem.dashboards.panels import Panel
+from dashboards.context import PREFIX_MARK, Context, Json
+from dashboards.panels import Panel
+from fleetmem.dashboards import Page, Source
 
 SCHEMA_VERSION = 42
 COLUMNS = 24
@@ -124,13 +125,12 @@ class Dashboard:
 
 
 def _datasource(context: Context) -> Json:
-    uid = context.datasource_uid
     return {
         "type": "datasource",
         "name": "datasource",
         "label": "Data source",
         "query": str(context.source),
-        "current": {"text": uid, "value": uid} if uid else {},
+        "current": {},
         "options": [],
         "regex": "",
         "refresh": 1,
@@ -144,7 +144,7 @@ def _navigation(context: Context) -> Json:
     """Returns links to the other dashboards of the set, which keep time and choices."""
     return {
         "type": "dashboards",
-        "title": context.prefix,
+        "title": PREFIX_MARK,
         "tags": context.tags,
         "asDropdown": False,
         "icon": "external link",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
-from fleetmem.dashboards.context import Context, Json, Link, Source
+from dashboards.context import Context, Json, Link
+from fleetmem.dashboards import Source
 
 _JOIN_GAPS_UP_TO_MS = 60_000
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 
 from fleetmem.model import COLLECTOR_MEASURES, Detail
 from fleetmem.sinks.exposition import COLLECTOR_FAMILY, FAMILIES, metric_name
-from fleetmem.sinks.naming import check_prefix
 from fleetmem.sinks.sink import SinkStats
 
 _FAMILIES = {*FAMILIES, *(f"{COLLECTOR_FAMILY}{measure}" for measure in (*COLLECTOR_MEASURES, *SinkStats._fields))}
+
+METRIC_MARK = "@metric@"
+"""Stands for fleetmem's prefix, as it is in names of metrics."""
 
 HOST = 'host="$host"'
 HOSTS = 'host=~"$hosts"'
@@ -37,24 +39,17 @@ def growth_at_end(selector: str) -> str:
 
 
 class Metrics:
-    """The names of fleetmem's families in Prometheus.
-
-    Args:
-        prefix: fleetmem's.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = check_prefix(prefix)
+    """The names of fleetmem's families in Prometheus."""
 
     def select(self, family: str, *matchers: str) -> str:
         """Returns the samples of a family whose labels match."""
         if family not in _FAMILIES:
             raise ValueError(f"no family is called {family}")
-        return f"{metric_name(self._prefix, family)}{{{','.join(matchers)}}}"
+        return f"{metric_name(METRIC_MARK, family)}{{{','.join(matchers)}}}"
 
     def any_level(self, measure: str, *matchers: str) -> str:
         """Returns the samples of processes and those of commands."""
-        families = "|".join(metric_name(self._prefix, f"{level}_{measure}") for level in Detail)
+        families = "|".join(metric_name(METRIC_MARK, f"{level}_{measure}") for level in Detail)
         return "{" + ",".join([f'__name__=~"{families}"', *matchers]) + "}"
 
     def collector(self, measure: str) -> str:
@@ -63,7 +58,7 @@ class Metrics:
 
     def collector_names(self, start: str) -> str:
         """Returns a regular expression, with a group, for the names of the collector's measures that begin so."""
-        return f"{metric_name(self._prefix, COLLECTOR_FAMILY)}{start}(.+)"
+        return f"{metric_name(METRIC_MARK, COLLECTOR_FAMILY)}{start}(.+)"
 
     def by(self, labels: Sequence[str], measure: str, *matchers: str, view: View = samples) -> str:
         """Returns sums of a measure over processes, one per value of the labels.

@@ -1,10 +1,9 @@
 """The collector itself: does it reach its hosts in time, and do its sinks take what it sends."""
 
-from fleetmem.dashboards import graphite, promql
-from fleetmem.dashboards.context import Page
-from fleetmem.dashboards.grafana import Dashboard, Row, Variable
-from fleetmem.dashboards.graphite import Paths, fresh, named, named_by
-from fleetmem.dashboards.panels import (
+from dashboards import graphite, promql
+from dashboards.grafana import Dashboard, Row, Variable
+from dashboards.graphite import Paths, fresh, named, named_by
+from dashboards.panels import (
     ANY_IS_BAD,
     FAILING,
     Calc,
@@ -17,7 +16,8 @@ from fleetmem.dashboards.panels import (
     TimeSeries,
     Unit,
 )
-from fleetmem.dashboards.promql import Metrics
+from dashboards.promql import Metrics
+from fleetmem.dashboards import Page
 from fleetmem.model import LeftOut
 
 _FAILED = "hosts_failed_"
@@ -91,7 +91,7 @@ def _now(paths: Paths, metrics: Metrics) -> list[Panel]:
 def _cycles(paths: Paths, metrics: Metrics) -> list[Panel]:
     kinds = metrics.collector_names(_FAILED)
     by_kind = f'label_replace({{__name__=~"{kinds}", {promql.COLLECTOR}}}, "kind", "$1", "__name__", "{kinds}")'
-    measure_node = paths.node("collector", "collector") + 1
+    measure_node = paths.measure_node("collector")
     failed = graphite.Expression(f"{paths.path('collector', '$collector')}.{_FAILED}*")
     return [
         TimeSeries(
@@ -255,9 +255,9 @@ def _sink_rates(paths: Paths, metrics: Metrics, total: str) -> Queries:
     )
 
 
-def _sink_nodes(paths: Paths) -> list[int]:
+def _sink_nodes(paths: Paths) -> list[graphite.Expression]:
     return [paths.node("sink", "collector")]
 
 
-def _measure_nodes(paths: Paths) -> list[int]:
-    return [paths.node("sink", "collector") + 1]
+def _measure_nodes(paths: Paths) -> list[graphite.Expression]:
+    return [paths.measure_node("sink")]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fleetmem.dashboards import graphite, promql
-from fleetmem.dashboards.context import Link
-from fleetmem.dashboards.panels import Calc, Column, PromQuery, Queries, Table, Unit
+from dashboards import graphite, promql
+from dashboards.context import Link
+from dashboards.panels import Calc, Column, PromQuery, Queries, Table, Unit
 
 _COLUMNS = (Column("Memory", Calc.LAST), Column("Peak", Calc.MAX), Column("Change", Calc.CHANGE))
 

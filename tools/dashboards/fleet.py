@@ -1,12 +1,12 @@
 """The fleet: is something wrong, and on which host."""
 
-from fleetmem.dashboards import graphite, promql
-from fleetmem.dashboards.biggest import biggest
-from fleetmem.dashboards.context import SERIES_NAME, Link, Page, cell
-from fleetmem.dashboards.grafana import Dashboard, Row, Variable
-from fleetmem.dashboards.graphite import Paths
-from fleetmem.dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES
-from fleetmem.dashboards.panels import (
+from dashboards import graphite, promql
+from dashboards.biggest import biggest
+from dashboards.context import SERIES_NAME, Link, cell
+from dashboards.grafana import Dashboard, Row, Variable
+from dashboards.graphite import Paths
+from dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES
+from dashboards.panels import (
     ANY_IS_BAD,
     FULL,
     UP,
@@ -21,7 +21,8 @@ from fleetmem.dashboards.panels import (
     TimeSeries,
     Unit,
 )
-from fleetmem.dashboards.promql import AT_END, HOSTS, Metrics
+from dashboards.promql import AT_END, HOSTS, Metrics
+from fleetmem.dashboards import Page
 
 _HOSTS = "$hosts"  # in paths
 _TOP = 10

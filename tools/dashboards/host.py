@@ -1,13 +1,14 @@
 """One host: what takes its memory."""
 
-from fleetmem.dashboards import graphite, promql
-from fleetmem.dashboards.biggest import biggest
-from fleetmem.dashboards.context import Link, Page, cell
-from fleetmem.dashboards.grafana import Dashboard, Row, Variable
-from fleetmem.dashboards.graphite import Paths, fresh, named
-from fleetmem.dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES
-from fleetmem.dashboards.panels import FULL, UP, Panel, PromQuery, Queries, Stat, TimeSeries, Unit
-from fleetmem.dashboards.promql import HOST, Metrics
+from dashboards import graphite, promql
+from dashboards.biggest import biggest
+from dashboards.context import Link, cell
+from dashboards.grafana import Dashboard, Row, Variable
+from dashboards.graphite import Paths, fresh, named
+from dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES
+from dashboards.panels import FULL, UP, Panel, PromQuery, Queries, Stat, TimeSeries, Unit
+from dashboards.promql import HOST, Metrics
+from fleetmem.dashboards import Page
 
 _HOST = "$host"  # in paths
 _LAYERS = 12
