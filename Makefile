@@ -18,10 +18,11 @@ export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fleetmem needs Python 3.11 or later; set PYTHON=python3.12, say" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: setup
@@ -82,6 +83,14 @@ man: $(INSTALLED) ## Write the man page: dist/fleetmem.1, for `man -l`
 .PHONY: dist
 dist: $(INSTALLED) ## Make what is released: sdist, wheel, man page, release notes
 	@PYTHON=$(CURDIR)/$(BIN)/python scripts/dist dist
+
+.PHONY: lock
+lock: tools ## Write requirements/ and constraints.txt after a change of pyproject.toml (LOCK=--upgrade: the newest versions)
+	@PATH="$(BIN):$$PATH" scripts/lock $(TOOLS)/python-tools/bin/uv $(LOCK)
+
+.PHONY: base-digest
+base-digest: ## Write the base image's digest into deploy/Dockerfile, where its registry can be reached
+	@scripts/base-digest
 
 .PHONY: bench
 bench: $(INSTALLED) tools ## Measure against paramiko + multiprocessing + ps, as ratios in one run

@@ -16,6 +16,7 @@ import pytest
 
 from .servers import REPOSITORY, TOOLS, Sshd, find_tool
 
+IMAGE = REPOSITORY / "deploy" / "Dockerfile"
 IMAGE_IGNORE = REPOSITORY / "deploy" / "Dockerfile.dockerignore"
 
 
@@ -150,6 +151,17 @@ def test_man_page(dist: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_it_is_made_of(dist: Path) -> None:
+    """The list of a release's parts has each locked package with its version and its hashes."""
+    parts = json.loads((dist / "fleetmem.cdx.json").read_text())
+    assert parts["bomFormat"] == "CycloneDX"
+    told = {f"{part['name']}=={part['version']}" for part in parts["components"]}
+    locked = re.findall(r"^[\w.-]+==[^\s;]+", (REPOSITORY / "requirements" / "run.txt").read_text(), re.MULTILINE)
+    assert told == {*locked}
+    assert all(part["externalReferences"][0]["hashes"] for part in parts["components"])
+
+
+@pytest.mark.slow
 def test_release_notes(dist: Path) -> None:
     """They are the newest section of the changelog."""
     notes = (dist / "release-notes.md").read_text()
@@ -192,10 +204,11 @@ def test_the_image_is_built_from_what_docker_is_given(tmp_path: Path) -> None:
         else:
             target.parent.mkdir(exist_ok=True)
             shutil.copy(source, target)
-    options = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path)
-    constraint = ("--constraint", tmp_path / "src" / "constraints.txt")
     run(
-        *(sys.executable, "-m", "pip", "wheel", *options, *constraint, tmp_path / "src"),
+        *(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, tmp_path / "src"),
         SETUPTOOLS_SCM_PRETEND_VERSION="3.2.1",
     )
+    for name in ("build", "run"):
+        assert f"/src/requirements/{name}.txt" in IMAGE.read_text()
+        assert (tmp_path / "src" / "requirements" / f"{name}.txt").is_file()
     assert version_of(one(tmp_path, "*.whl")) == "3.2.1"
