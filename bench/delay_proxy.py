@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, cast
 
-from fleetmem.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.event_loop import raise_file_limit, run_async
 
 _MOST_CONNECTIONS = 10_000
 _BACKLOG = 4096

@@ -7,9 +7,9 @@ from pathlib import Path
 import paramiko
 
 from fleetmem import config
-from fleetmem.build import build_fleet
-from fleetmem.event_loop import run_async
 from fleetmem.model import Sample
+from fleetmem.runtime.event_loop import run_async
+from fleetmem.wiring.fleet import build_fleet
 from measured_host import MeasuredHost
 
 

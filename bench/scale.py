@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from datagram_counter import DatagramCounter, Received
 from fleet_run import MB, STOP_SECONDS, CollectorLog, Line, SimulatedFleet, folder_for, running, wait
-from fleetmem.usage import usage_of
+from fleetmem.runtime.usage import usage_of
 
 _START_MOST_SECONDS = 120
 _SETTLE_CYCLES = 2  # after the first complete one: the start's backlog is gone

@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from fleetmem.model import Detail, Host, HostMemory, ProcessMemory, Sample, Shaped
-from fleetmem.sinks.prometheus import PrometheusSink
+from fleetmem.sinks.pages.metrics_page import PrometheusSink
 
 _PROCESSES_PER_HOST = 150
 _SCRAPES = 10

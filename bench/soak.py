@@ -24,7 +24,7 @@ from typing import Any
 
 from datagram_counter import DatagramCounter
 from fleet_run import MB, STOP_SECONDS, GrowingFile, Running, SimulatedFleet, folder_for, running
-from fleetmem.usage import usage_of
+from fleetmem.runtime.usage import usage_of
 from soak_checks import Check, Grown, SoakChecks
 
 Processes = Mapping[str, subprocess.Popen[Any]]

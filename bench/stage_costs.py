@@ -20,7 +20,7 @@ from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire, SeriesEncoding
-from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
+from fleetmem.sinks.transports.udp import MAX_DATAGRAM_BYTES
 
 _FRAMES = 300
 _PACKET_BYTES = 32_768  # the largest SSH packet; what a session is given at once

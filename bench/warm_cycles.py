@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fleetmem import config
-from fleetmem.build import Fleet, build_fleet
 from fleetmem.connect.link import Link
-from fleetmem.event_loop import run_async
 from fleetmem.model import Host, Outcome, ProcessMemory, Sample
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
+from fleetmem.runtime.event_loop import run_async
 from fleetmem.sinks.sink import Sink
+from fleetmem.wiring.fleet import Fleet, build_fleet
 from stage_costs import stage_ms
 
 _WARM_UP_CYCLES = 3

@@ -12,15 +12,15 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from fleetmem.bugs import Bugs
+from fleetmem.collecting.members import Members
+from fleetmem.collecting.work_share import Turn
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.members import Members
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
-from fleetmem.work_share import Turn
+from fleetmem.telemetry.bugs import Bugs
 
 
 class Collector(Members):

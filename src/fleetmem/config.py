@@ -25,21 +25,21 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from fleetmem import bounded_file
 from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings, parse_jumps
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.inventory.inventory import Shard
 from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader
 from fleetmem.model import Detail
-from fleetmem.pattern import Pattern, compiled
 from fleetmem.probe.script import ProbeKind, Processes
+from fleetmem.runtime import bounded_file
+from fleetmem.runtime.pattern import Pattern, compiled
 from fleetmem.safe_text import redact_setting
 from fleetmem.shape.budget import reserved_series
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
-from fleetmem.sinks.archive import Compression
+from fleetmem.sinks.files.archive import Compression
 from fleetmem.sinks.formats import Dialect
 from fleetmem.sinks.naming import check_prefix, check_tags
-from fleetmem.sinks.pace import STEADY_DATAGRAMS_PER_SECOND
+from fleetmem.sinks.queue.pace import STEADY_DATAGRAMS_PER_SECOND
 from fleetmem.sinks.records import RecordFormat
 from fleetmem.sinks.series import Retire
 from fleetmem.units import parse_size
@@ -511,7 +511,9 @@ class Doctor(_Section):
     @classmethod
     def _check_graphite_url(cls, value: str | None) -> str | None:
         if value is not None:
-            from fleetmem.graphite_web import GraphiteWeb  # here: Python's HTTP is a good part of a start without it
+            from fleetmem.sinks.graphite_web import (
+                GraphiteWeb,  # here: Python's HTTP is a good part of a start without it
+            )
 
             GraphiteWeb(value)
         return value

@@ -19,22 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from fleetmem.build import Fleet, Prepared, assemble, fleet_spec, read_inventory
-from fleetmem.channel import Orders
 from fleetmem.config import Settings
+from fleetmem.engine.channel import Orders
+from fleetmem.engine.worker_process import WorkerProcess
 from fleetmem.errors import SinkError, UsageError
-from fleetmem.huge_pages import keep_in_huge_pages
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
-from fleetmem.reading import READ_SECONDS, prepare_aside, read_aside
-from fleetmem.report import add_up
-from fleetmem.sampler import Listener, Sampler, SamplerSpec, elapsed_seconds
-from fleetmem.schedule import Grid, GridClock
-from fleetmem.selfstats import SelfStats
-from fleetmem.stop_watch import StopWatch
-from fleetmem.systemd import ServiceManager
-from fleetmem.turns import limit_cycles
-from fleetmem.worker_process import WorkerProcess
+from fleetmem.runtime.huge_pages import keep_in_huge_pages
+from fleetmem.runtime.stop_watch import StopWatch
+from fleetmem.runtime.systemd import ServiceManager
+from fleetmem.sampling.sampler import Listener, Sampler, SamplerSpec, elapsed_seconds
+from fleetmem.sampling.schedule import Grid, GridClock
+from fleetmem.sampling.turns import limit_cycles
+from fleetmem.telemetry.report import add_up
+from fleetmem.telemetry.selfstats import SelfStats
+from fleetmem.wiring.fleet import Fleet, Prepared, assemble, fleet_spec, read_inventory
+from fleetmem.wiring.reading import READ_SECONDS, prepare_aside, read_aside
 
 log = logging.getLogger("fleetmem.daemon")
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
+from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.settings import LoginLimits, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
-from fleetmem.connect.targets import Targets
 from fleetmem.errors import UsageError
 from fleetmem.inventory.ansible import source
 from fleetmem.inventory.listing import AnsibleReader, Listing, Means

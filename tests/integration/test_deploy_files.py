@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from fleetmem import config
-from fleetmem.health import Health
-from fleetmem.sinks.http_server import Site
+from fleetmem.sinks.pages.http_server import Site
+from fleetmem.telemetry.health import Health
 
 from .servers import REPOSITORY, find_tool
 

@@ -18,10 +18,10 @@ import pytest
 from fleetmem.model import Host, ProcessMemory, Sample
 from fleetmem.sinks.formats import cut_lines, statsd_plain
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.runner import QueuedSink
+from fleetmem.sinks.queue.runner import QueuedSink
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import SinkStats
-from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES, UdpTransport
+from fleetmem.sinks.transports.udp import MAX_DATAGRAM_BYTES, UdpTransport
 from unit.builders import MEMORY, process, sample
 
 from .servers import StatsD, sockets, wait_for

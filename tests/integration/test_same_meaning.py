@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fleetmem.model import Host, ProcessMemory, Sample
-from fleetmem.sinks import formats, tcp
-from fleetmem.sinks.exposition import command_label
+from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.prometheus import PrometheusSink
-from fleetmem.sinks.runner import Options, QueuedSink
+from fleetmem.sinks.pages.exposition import command_label
+from fleetmem.sinks.pages.metrics_page import PrometheusSink
+from fleetmem.sinks.queue.runner import Options, QueuedSink
 from fleetmem.sinks.series import Retire, SeriesEncoding
-from fleetmem.sinks.udp import UdpTransport
+from fleetmem.sinks.transports import tcp
+from fleetmem.sinks.transports.udp import UdpTransport
 from fleetmem.units import format_number
 from unit.builders import command_names, process, sample
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.build import build_fleet
 from fleetmem.config import load
 from fleetmem.connect.link import Answer
 from fleetmem.lab.graphite import RETENTION, lab_rules
-from fleetmem.sampler import Sampler
-from fleetmem.schedule import Grid
+from fleetmem.sampling.sampler import Sampler
+from fleetmem.sampling.schedule import Grid
+from fleetmem.wiring.fleet import build_fleet
 
 from .receivers import CarbonCache
 from .servers import started, wait_for
@@ -88,8 +88,8 @@ def lines_of_run(interval_seconds: int, patch: pytest.MonkeyPatch) -> bytes:
     dice = random.Random(14)  # noqa: S311 - delays
     kept = Keeping()
     clock = VirtualClock(time.time() - (CYCLES + 10) * interval_seconds, DRIFT)
-    patch.setattr("fleetmem.build._make_link", lambda *_, **__: Answering(dice, DELAYS / 2 * interval_seconds))
-    patch.setattr("fleetmem.build_sinks.graphite_transport", lambda *_: kept)
+    patch.setattr("fleetmem.wiring.fleet._make_link", lambda *_, **__: Answering(dice, DELAYS / 2 * interval_seconds))
+    patch.setattr("fleetmem.wiring.outputs.graphite_transport", lambda *_: kept)
     settings = load(
         None,
         {

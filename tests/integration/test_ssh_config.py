@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.settings import LoginLimits, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
-from fleetmem.connect.targets import Targets
 from fleetmem.model import Host
 
 from . import servers

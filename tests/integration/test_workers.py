@@ -68,7 +68,7 @@ def run(cli: Cli, config: Path, workers: int, *arguments: object) -> Iterator[Ru
 def workers_of(pid: int) -> list[int]:
     """Returns the worker processes of a collector."""
     children = [child for child, parent in parents().items() if parent == pid and is_alive(child)]
-    return [child for child in children if b"fleetmem.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"fleetmem.engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def hosts_in_the_log(running: Running) -> list[int]:

@@ -6,16 +6,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fleetmem.build import FleetSpec
-from fleetmem.channel import Orders
 from fleetmem.config import load
+from fleetmem.engine.channel import Orders
 from fleetmem.errors import Kind, Stage
 from fleetmem.model import CommandMemory, Detail, Failure, Host, HostMemory, ProcessMemory, Sample, Shaped, Snapshot
-from fleetmem.sampler import SamplerSpec
-from fleetmem.schedule import Grid
+from fleetmem.sampling.sampler import SamplerSpec
+from fleetmem.sampling.schedule import Grid
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.units import percent_of
+from fleetmem.wiring.fleet import FleetSpec
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 """Runs a coroutine to its end."""

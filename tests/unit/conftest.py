@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from fleetmem import config
-from fleetmem.connect import targets
+from fleetmem.connect.openssh import targets
 
 # Time per example depends on the machine; a slow one must not turn a right answer red.
 settings.register_profile("fleetmem", deadline=None, max_examples=60)

@@ -9,10 +9,10 @@ from fleetmem.collector import Collector
 from fleetmem.connect.link import Answer, Link
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample, Shaped, Snapshot
-from fleetmem.pattern import Pattern, end_process
 from fleetmem.probe import script
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
+from fleetmem.runtime.pattern import Pattern, end_process
 from fleetmem.shape.limits import Group, Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink

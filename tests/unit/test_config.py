@@ -16,7 +16,7 @@ from fleetmem.config import Server, Settings, find_path, load, split_address, sp
 from fleetmem.connect.settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
-from fleetmem.pattern import Pattern
+from fleetmem.runtime.pattern import Pattern
 from fleetmem.shape.limits import Filter, Group, Limits, TopBy
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire

@@ -11,32 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.bugs import Bugs
-from fleetmem.build import FleetSpec
-from fleetmem.channel import Channel, Orders
 from fleetmem.config import load
 from fleetmem.connect.breaker import Breakers
+from fleetmem.engine.channel import Channel, Orders
+from fleetmem.engine.worker import Forwarder
+from fleetmem.engine.worker_process import WorkerProcess
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.sources import Source
 from fleetmem.model import PROCESS_MEASURES, Host
-from fleetmem.sampler import SamplerSpec
-from fleetmem.schedule import Grid
-from fleetmem.selfstats import CycleStats, SelfStats
+from fleetmem.runtime.usage import Usage, own_usage
+from fleetmem.sampling.sampler import SamplerSpec
+from fleetmem.sampling.schedule import Grid
 from fleetmem.shape.budget import HostBudget, SeriesPool
 from fleetmem.shape.limits import Filter, Limits
 from fleetmem.shape.shaper import Shaper
-from fleetmem.sinks import formats, tcp
-from fleetmem.sinks.backlog import Bounds
+from fleetmem.sinks import formats
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.runner import Options, QueuedSink, Transport
+from fleetmem.sinks.queue.backlog import Bounds
+from fleetmem.sinks.queue.runner import Options, QueuedSink, Transport
+from fleetmem.sinks.queue.spool import Spool
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import SinkState, SinkStats
-from fleetmem.sinks.spool import Spool
-from fleetmem.sinks.udp import UdpTransport
-from fleetmem.usage import Usage, own_usage
-from fleetmem.worker import Forwarder
-from fleetmem.worker_process import WorkerProcess
+from fleetmem.sinks.transports import tcp
+from fleetmem.sinks.transports.udp import UdpTransport
+from fleetmem.telemetry.bugs import Bugs
+from fleetmem.telemetry.selfstats import CycleStats, SelfStats
+from fleetmem.wiring.fleet import FleetSpec
 from unit.builders import WEB, failure, process, sample, snapshot
 from unit.connect.targets import resolve
 from unit.test_collector import Fleet

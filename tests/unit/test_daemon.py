@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.build import build_fleet
 from fleetmem.collector import Collector
 from fleetmem.config import load
 from fleetmem.daemon import Daemon, _on_one_line
 from fleetmem.errors import ConfigError, Kind, Stage
-from fleetmem.failure_log import FailureLog
 from fleetmem.model import Host, Outcome
-from fleetmem.systemd import ServiceManager
+from fleetmem.runtime.systemd import ServiceManager
+from fleetmem.sampling.failure_log import FailureLog
+from fleetmem.wiring.fleet import build_fleet
 from unit.builders import WEB, failure, sample
 
 _DB = Host("db1", "10.0.0.2")

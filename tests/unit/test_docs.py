@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from fleetmem import config, model
 from fleetmem.cli import make_app
-from fleetmem.connect import directives, guard
+from fleetmem.connect import guard
+from fleetmem.connect.openssh import directives
 from fleetmem.doctor.findings import Check
 from fleetmem.inventory.ansible import connection
 from fleetmem.inventory.ansible import settings as ansible_settings
@@ -23,10 +24,11 @@ from fleetmem.inventory.patterns import select
 from fleetmem.inventory.sources import KINDS
 from fleetmem.model import CollectorStats, Counter
 from fleetmem.probe import frame, parse, script
-from fleetmem.selfstats import CycleStats, SelfStats
-from fleetmem.sinks import exposition, records
+from fleetmem.runtime.usage import Usage
+from fleetmem.sinks import records
+from fleetmem.sinks.pages import exposition
 from fleetmem.sinks.sink import SinkStats
-from fleetmem.usage import Usage
+from fleetmem.telemetry.selfstats import CycleStats, SelfStats
 
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")

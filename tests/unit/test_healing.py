@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetmem import event_loop, side_thread
 from fleetmem.errors import SinkError
-from fleetmem.event_loop import run_async
-from fleetmem.side_thread import SideThread, call_aside
-from fleetmem.sinks.backlog import Backlog, Bounds, Item
-from fleetmem.sinks.disk import DiskQueue
-from fleetmem.sinks.spool import Spool
+from fleetmem.runtime import event_loop, side_thread
+from fleetmem.runtime.event_loop import run_async
+from fleetmem.runtime.side_thread import SideThread, call_aside
+from fleetmem.sinks.queue.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.queue.disk import DiskQueue
+from fleetmem.sinks.queue.spool import Spool
 
 _LIMIT_SECONDS = 0.01
 _PATIENT_SECONDS = 20.0

@@ -11,8 +11,6 @@ from typing import cast
 
 import pytest
 
-from fleetmem import sampler
-from fleetmem.build import Fleet, build_fleet
 from fleetmem.config import Settings, load
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.key_ring import Experience, Offer
@@ -23,10 +21,12 @@ from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Plan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
-from fleetmem.sampler import Sampler
-from fleetmem.schedule import Grid
+from fleetmem.sampling import sampler
+from fleetmem.sampling.sampler import Sampler
+from fleetmem.sampling.schedule import Grid
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import Sink, SinkStats
+from fleetmem.wiring.fleet import Fleet, build_fleet
 
 
 class _Stuck:

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from fleetmem.build import FleetSpec
-from fleetmem.channel import Orders, Progress
 from fleetmem.config import load
+from fleetmem.engine.channel import Orders, Progress
+from fleetmem.engine.worker_process import WorkerProcess
 from fleetmem.model import Host
-from fleetmem.report import Report
-from fleetmem.sampler import SamplerSpec
-from fleetmem.schedule import Grid
-from fleetmem.selfstats import CycleStats
-from fleetmem.worker_process import WorkerProcess
+from fleetmem.sampling.sampler import SamplerSpec
+from fleetmem.sampling.schedule import Grid
+from fleetmem.telemetry.report import Report
+from fleetmem.telemetry.selfstats import CycleStats
+from fleetmem.wiring.fleet import FleetSpec
 from unit.builders import sample
 
 _HOSTS = tuple(Host(f"web{number}", "x") for number in range(10))

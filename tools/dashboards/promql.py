@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from fleetmem.model import COLLECTOR_MEASURES, Detail
-from fleetmem.sinks.exposition import COLLECTOR_FAMILY, FAMILIES, metric_name
+from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, FAMILIES, metric_name
 from fleetmem.sinks.sink import SinkStats
 
 _FAMILIES = {*FAMILIES, *(f"{COLLECTOR_FAMILY}{measure}" for measure in (*COLLECTOR_MEASURES, *SinkStats._fields))}

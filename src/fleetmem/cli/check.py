@@ -13,15 +13,15 @@ from typing import Annotated
 import typer
 
 from fleetmem import config
-from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import ask_passphrase
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError
-from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.lab.readback import RecordingTransport, Verdict, record, verify
 from fleetmem.lab.render import Graphite
 from fleetmem.model import Failure, Outcome, Sample
+from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.wiring.fleet import Fleet, build_fleet
 
 EXIT_FAILED = 1
 

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.bugs import Bugs
-from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.hints import hint_for
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
@@ -20,12 +18,14 @@ from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.cli.progress import progress_bars
 from fleetmem.errors import SinkError, UsageError
-from fleetmem.event_loop import raise_file_limit, run_async
 from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.runtime.event_loop import raise_file_limit, run_async
 from fleetmem.safe_text import printable
 from fleetmem.shape.limits import TopBy
 from fleetmem.sinks.sink import Sink
+from fleetmem.telemetry.bugs import Bugs
 from fleetmem.units import format_size
+from fleetmem.wiring.fleet import Fleet, build_fleet
 
 EXIT_SOME_FAILED = 1
 EXIT_NONE_ANSWERED = 3

@@ -12,14 +12,14 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from fleetmem.build import build_fleet
-from fleetmem.build_state import identity_of, state_folder
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import print_data
 from fleetmem.config import Settings, Shape
 from fleetmem.errors import reason_of
-from fleetmem.pattern import TEXT_LIMIT_SECONDS, Pattern
+from fleetmem.runtime.pattern import TEXT_LIMIT_SECONDS, Pattern
 from fleetmem.safe_text import printable, redact_setting
+from fleetmem.wiring.fleet import build_fleet
+from fleetmem.wiring.state_files import identity_of, state_folder
 
 _ASIDE = "may take long on some names, so it runs in a process of its own"
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetmem.build import Fleet
-from fleetmem.build_sinks import spool_file
 from fleetmem.cli.progress import progress_bars
 from fleetmem.config import Settings
 from fleetmem.connect.target import Access
@@ -19,9 +17,11 @@ from fleetmem.doctor.hosts import Examination, Limits, judge_hosts
 from fleetmem.doctor.machine import Machine, judge_machine, look_at
 from fleetmem.doctor.pipeline import Pipeline
 from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
-from fleetmem.event_loop import FILES_FOR_OURSELVES, file_limit
-from fleetmem.graphite_web import GraphiteWeb
 from fleetmem.model import PROCESS_MEASURES, Detail, Host
+from fleetmem.runtime.event_loop import FILES_FOR_OURSELVES, file_limit
+from fleetmem.sinks.graphite_web import GraphiteWeb
+from fleetmem.wiring.fleet import Fleet
+from fleetmem.wiring.outputs import spool_file
 
 _WEB_SECONDS = 5.0
 

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.build import build_fleet
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import DOCTOR_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import OutputFormat, open_output
 from fleetmem.errors import UsageError
-from fleetmem.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.wiring.fleet import build_fleet
 
 EXIT_INTERRUPTED = 130
 

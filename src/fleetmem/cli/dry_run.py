@@ -10,15 +10,15 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
-from fleetmem.build import Fleet
 from fleetmem.cli.tables import plain
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.shape.budget import REMEMBER_SECONDS
 from fleetmem.sinks.formats import cut_lines, statsd_plain
 from fleetmem.sinks.series import HostSeries, Retire, SeriesEncoding
-from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
+from fleetmem.sinks.transports.udp import MAX_DATAGRAM_BYTES
 from fleetmem.sinks.whisper import Retention
 from fleetmem.units import format_size
+from fleetmem.wiring.fleet import Fleet
 
 _DAY_SECONDS = 86_400
 _HOSTS_SHOWN = 20

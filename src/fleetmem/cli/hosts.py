@@ -5,7 +5,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from fleetmem.build import Fleet, build_fleet
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import OutputFormat, print_data
@@ -13,6 +12,7 @@ from fleetmem.connect.target import Target
 from fleetmem.model import Host
 from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain
+from fleetmem.wiring.fleet import Fleet, build_fleet
 
 
 class _Row(NamedTuple):

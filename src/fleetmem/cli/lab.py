@@ -23,7 +23,6 @@ from fleetmem.cli.messages import print_message
 from fleetmem.cli.tables import NO_NAME, plain
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError, UsageError
-from fleetmem.event_loop import run_async
 from fleetmem.lab.addresses import MAX_HOSTS
 from fleetmem.lab.demo import Row, Watch, build_recording_fleet, fetch_histories
 from fleetmem.lab.directory import DEFAULT_DIRECTORY, Directory
@@ -33,6 +32,7 @@ from fleetmem.lab.readback import GRAPHITE_PREFIX, Verdict, verify
 from fleetmem.lab.render import Graphite
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
+from fleetmem.runtime.event_loop import run_async
 from fleetmem.units import format_share, format_size
 
 EXIT_FAILED = 1

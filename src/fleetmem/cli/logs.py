@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import TextIO
 
+from fleetmem.runtime.side_thread import start_thread
 from fleetmem.safe_text import printable, redact
-from fleetmem.side_thread import start_thread
 
 _MAX_WAITING_CHARACTERS = 1024**2
 _FLUSH_SECONDS = 0.5

@@ -9,12 +9,12 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from fleetmem.bugs import Bugs
 from fleetmem.cli.surroundings import forget_stdout
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
-from fleetmem.side_thread import start_thread
+from fleetmem.runtime.side_thread import start_thread
 from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
+from fleetmem.telemetry.bugs import Bugs
 
 
 class OutputFormat(StrEnum):

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from fleetmem import bounded_file
 from fleetmem.cli.output import print_data
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.probe import script
+from fleetmem.runtime import bounded_file
 
 
 def probe(

@@ -7,22 +7,22 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.build import build_fleet
-from fleetmem.build_state import identity_of
 from fleetmem.cli.collect import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
 from fleetmem.config import AUTO
-from fleetmem.cpus import worker_count
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
-from fleetmem.event_loop import raise_file_limit, run_async
-from fleetmem.garbage import keep_collections_short
 from fleetmem.model import Outcome
+from fleetmem.runtime.cpus import worker_count
+from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.garbage import keep_collections_short
+from fleetmem.runtime.stop_watch import StopWatch
+from fleetmem.runtime.systemd import ServiceManager
 from fleetmem.sinks.whisper import parse_retention
-from fleetmem.stop_watch import StopWatch
-from fleetmem.systemd import ServiceManager
+from fleetmem.wiring.fleet import build_fleet
+from fleetmem.wiring.state_files import identity_of
 
 log = logging.getLogger("fleetmem.run")
 

@@ -11,11 +11,11 @@ import typer
 
 from fleetmem.cli.lab import MaxHours, app, told_clearly
 from fleetmem.errors import UsageError
-from fleetmem.event_loop import raise_file_limit, run_async
-from fleetmem.garbage import keep_collections_short
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Fault, Plan
 from fleetmem.lab.simulator import MAX_HOSTS, Simulator
+from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.garbage import keep_collections_short
 
 DEFAULT_DIRECTORY = Path("~/.cache/fleetmem/simulated")
 

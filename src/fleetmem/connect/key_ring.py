@@ -13,10 +13,10 @@ import asyncssh
 from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
 
 from fleetmem.connect.agent import Agent, AgentError, AgentKey, Signing, public_keys
-from fleetmem.connect.algorithms import rsa_bits
 from fleetmem.connect.backoff import NotTriedError, OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.keys import AskPassphrase, BrokenKey, CertificateFile, KeyFile, beside, open_mode
+from fleetmem.connect.openssh.algorithms import rsa_bits
 from fleetmem.connect.target import Identities, KeyOrigin, Target
 from fleetmem.errors import Cause, HostError, Kind, Stage, UsageError
 

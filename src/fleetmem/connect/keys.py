@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import asyncssh
 
-from fleetmem.bounded_file import read_bytes
 from fleetmem.connect.refresh import Refresh
 from fleetmem.errors import UsageError, reason_of
+from fleetmem.runtime.bounded_file import read_bytes
 
 log = logging.getLogger("fleetmem.connect")
 

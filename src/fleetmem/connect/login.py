@@ -9,15 +9,15 @@ from typing import Any
 
 import asyncssh
 
-from fleetmem.connect.algorithms import Algorithms
+from fleetmem.connect.asyncssh_private.pipelined import PipelinedConnection
 from fleetmem.connect.breaker import Attempt
 from fleetmem.connect.guard import ALLOWANCE_SECONDS, run_guarded
 from fleetmem.connect.host_keys import HostKeys, Known
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import KeyRing, Offer
-from fleetmem.connect.pipelined import PipelinedConnection
+from fleetmem.connect.openssh.algorithms import Algorithms
+from fleetmem.connect.openssh.config_file import local_user
 from fleetmem.connect.settings import HostKeyPolicy
-from fleetmem.connect.ssh_config import local_user
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way

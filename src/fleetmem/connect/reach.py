@@ -16,9 +16,9 @@ from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login, OnBegun
+from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.settings import HostKeyPolicy, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
-from fleetmem.connect.targets import Targets
 from fleetmem.connect.way import Way, open_way
 from fleetmem.model import Host
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from fleetmem.side_thread import call_aside
+from fleetmem.runtime.side_thread import call_aside
 
 log = logging.getLogger("fleetmem.connect")
 

@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from fleetmem.connect.agent import ANSWER_SECONDS
-from fleetmem.connect.algorithms import Algorithms
+from fleetmem.connect.openssh.algorithms import Algorithms
 from fleetmem.connect.settings import HostKeyPolicy
 
 _SSH_PORT = 22

@@ -9,10 +9,10 @@ import time
 from contextlib import suppress
 from typing import Any, cast
 
-from fleetmem import children
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.runtime import children
 
 _KEPT_BYTES = 500
 _LAST_WORDS_SECONDS = 0.5

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from fleetmem.connect.link import Answer, Link
+from fleetmem.connect.openssh.targets import USUAL_KEY_PATHS, USUAL_KNOWN_HOSTS_PATHS
 from fleetmem.connect.reach import Reach
-from fleetmem.connect.targets import USUAL_KEY_PATHS, USUAL_KNOWN_HOSTS_PATHS
 from fleetmem.doctor.hosts import Access, ClockReading, Examination
 from fleetmem.errors import HostError, Kind
 from fleetmem.model import Host

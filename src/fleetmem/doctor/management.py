@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fleetmem.errors import SinkError, reason_of
-from fleetmem.sinks.addresses import host_port
+from fleetmem.sinks.transports.endpoints import host_port
 
 _LIMIT_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 2**20

@@ -15,16 +15,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from fleetmem.build_sinks import graphite_transport, statsd_transport
 from fleetmem.config import Server, Settings
 from fleetmem.doctor.management import Management, StatsdConfig
 from fleetmem.doctor.verdicts import CarbonAnswer, Creations, PipelineAnswers, Sighting, StatsdAnswer
 from fleetmem.errors import GraphiteError, SinkError
-from fleetmem.graphite_web import Datapoint, GraphiteWeb
-from fleetmem.selfstats import collector_id
 from fleetmem.sinks import formats
+from fleetmem.sinks.graphite_web import Datapoint, GraphiteWeb
 from fleetmem.sinks.naming import Place
-from fleetmem.sinks.runner import Transport
+from fleetmem.sinks.queue.runner import Transport
+from fleetmem.telemetry.selfstats import collector_id
+from fleetmem.wiring.outputs import graphite_transport, statsd_transport
 
 _FEED_SECONDS = 0.1
 _POLL_SECONDS = 0.5

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fleetmem import bounded_file
 from fleetmem.errors import InventoryError, reason_of
+from fleetmem.runtime import bounded_file
 
 
 def path_of(text: str) -> Path:

@@ -16,8 +16,8 @@ from fleetmem.inventory.side_by_side import Call
 from fleetmem.inventory.sources import Source
 from fleetmem.inventory.union import shared_addresses, unite
 from fleetmem.model import Host
-from fleetmem.pattern import Pattern
 from fleetmem.rendezvous import shard_of
+from fleetmem.runtime.pattern import Pattern
 
 log = logging.getLogger("fleetmem.inventory")
 

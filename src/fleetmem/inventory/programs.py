@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
-from fleetmem import children
 from fleetmem.errors import InventoryError, reason_of
+from fleetmem.runtime import children
 from fleetmem.safe_text import printable
 
 MAX_OUTPUT_BYTES = 64 * 1024**2

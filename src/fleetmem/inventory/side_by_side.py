@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from fleetmem.side_thread import start_thread
+from fleetmem.runtime.side_thread import start_thread
 
 _T = TypeVar("_T")
 

@@ -8,12 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fleetmem import bounded_file
 from fleetmem.errors import InventoryError, reason_of
 from fleetmem.inventory.documents import parse_file, path_of
 from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.spec import parse_spec, split_specs
 from fleetmem.inventory.union import BY_HAND
+from fleetmem.runtime import bounded_file
 
 KINDS = {
     "hosts": "fleetmem.inventory.hosts_file:read",

@@ -7,7 +7,6 @@ from heapq import nlargest
 from pathlib import Path
 
 from fleetmem import config
-from fleetmem.build import Fleet, build_fleet
 from fleetmem.lab.access import settings
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.readback import GRAPHITE_PREFIX, RecordingTransport, record
@@ -15,6 +14,7 @@ from fleetmem.lab.render import Graphite
 from fleetmem.lab.state import State
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample
 from fleetmem.sinks.formats import statsd_plain
+from fleetmem.wiring.fleet import Fleet, build_fleet
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fleetmem.build import Fleet
 from fleetmem.errors import UsageError
 from fleetmem.lab.render import Series
 from fleetmem.sinks.formats import statsd_plain
-from fleetmem.sinks.runner import QueuedSink
+from fleetmem.sinks.queue.runner import QueuedSink
 from fleetmem.sinks.series import SeriesEncoding
-from fleetmem.sinks.udp import UdpTransport
+from fleetmem.sinks.transports.udp import UdpTransport
+from fleetmem.wiring.fleet import Fleet
 
 GRAPHITE_PREFIX = "stats.gauges."
 """What StatsD puts before the names of gauges."""

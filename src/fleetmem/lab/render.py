@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from fleetmem.errors import GraphiteError, LabError, UsageError
-from fleetmem.graphite_web import GraphiteWeb
+from fleetmem.sinks.graphite_web import GraphiteWeb
 
 Series = list["Datapoint"]
 """In the order of time, without gaps."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import asyncssh
 
-from fleetmem.connect.pipelined import send_no_decoys
+from fleetmem.connect.asyncssh_private.pipelined import send_no_decoys
 from fleetmem.errors import LabError
 from fleetmem.lab.access import host_key_line, make_keys
 from fleetmem.lab.directory import Directory, write_private

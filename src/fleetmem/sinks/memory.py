@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fleetmem.errors import reason_of
-from fleetmem.side_thread import SideThread, start_thread
+from fleetmem.runtime.side_thread import SideThread, start_thread
 from fleetmem.sinks.formats import statsd_zeros
 from fleetmem.state.folder import HeldError, StateFolder
 from fleetmem.state.journal import DamagedError, Format, Journal, pack, read_packed, set_aside, unpack

@@ -13,12 +13,12 @@ from fleetmem.lab.simulator import address_of
 from fleetmem.model import Detail, Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind
-from fleetmem.selfstats import CycleStats, SelfStats
+from fleetmem.runtime.usage import Usage
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.records import json_line, stats_to_json, to_json
 from fleetmem.sinks.sink import SinkState, SinkStats
-from fleetmem.usage import Usage
+from fleetmem.telemetry.selfstats import CycleStats, SelfStats
 from soak_checks import Check, SoakChecks
 
 pytestmark = pytest.mark.slow

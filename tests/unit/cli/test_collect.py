@@ -5,8 +5,6 @@ from typing import cast
 import pytest
 from typer.testing import CliRunner
 
-from fleetmem.bugs import Bugs
-from fleetmem.build import Fleet
 from fleetmem.cli import main, make_app
 from fleetmem.cli.collect import Tally, _deliver, _drain, _run
 from fleetmem.cli.hints import HINTS
@@ -14,6 +12,8 @@ from fleetmem.connect.link import Link
 from fleetmem.errors import Cause, Kind, SinkError
 from fleetmem.model import Host
 from fleetmem.sinks.sink import Sink, SinkStats
+from fleetmem.telemetry.bugs import Bugs
+from fleetmem.wiring.fleet import Fleet
 from unit.builders import failure, process, sample
 
 
@@ -171,7 +171,7 @@ def test_status_70_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def make_link(_host: Host, **_: object) -> Link:
         raise KeyError("link")
 
-    monkeypatch.setattr("fleetmem.build._make_link", make_link)
+    monkeypatch.setattr("fleetmem.wiring.fleet._make_link", make_link)
     result = CliRunner().invoke(make_app(["collect", "hosts"]), ["collect", "-i", "127.0.0.1:1"])
     assert result.exit_code == 70
     assert "internal: a bug in fleetmem: KeyError" in result.stderr

@@ -459,7 +459,7 @@ def test_run_keeps_its_collections_short(run: Run, monkeypatch: pytest.MonkeyPat
     callbacks: list[object] = []
     monkeypatch.setattr(gc, "callbacks", callbacks)
     assert run("run", "-i", "a").status == 2
-    assert [type(callback).__module__ for callback in callbacks] == ["fleetmem.garbage"]
+    assert [type(callback).__module__ for callback in callbacks] == ["fleetmem.runtime.garbage"]
 
 
 @pytest.mark.parametrize("output", [(), ("-o", "-")])

@@ -17,7 +17,7 @@ _UNUSED = {
     "fleetmem.doctor",
     "fleetmem.inventory.ansible",
     "fleetmem.lab",
-    "fleetmem.sinks.http_server",
+    "fleetmem.sinks.pages.http_server",
     "http.client",
     "markdown_it",
     "prometheus_client",

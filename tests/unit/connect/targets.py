@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
-from fleetmem.connect.targets import Targets
 from fleetmem.model import Host
 
 _NOTHING = SshSettings()

@@ -9,7 +9,6 @@ import asyncssh
 import pytest
 
 from fleetmem import config
-from fleetmem.build import build_fleet
 from fleetmem.connect.backoff import NotTriedError
 from fleetmem.connect.breaker import WithheldError
 from fleetmem.connect.guard import Guard
@@ -20,6 +19,7 @@ from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Fault, Plan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import Failure
+from fleetmem.wiring.fleet import build_fleet
 
 pytestmark = pytest.mark.slow
 

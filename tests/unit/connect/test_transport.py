@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem import children
 from fleetmem.connect.target import Target
 from fleetmem.connect.transport import ProxyCommand, open_socket
 from fleetmem.errors import HostError, Kind, Stage
+from fleetmem.runtime import children
 from unit.builders import is_running
 from unit.connect.targets import resolve
 

@@ -25,9 +25,9 @@ from fleetmem.model import (
     Detail,
 )
 from fleetmem.shape.limits import Limits
-from fleetmem.sinks.exposition import FAMILIES, metric_name
 from fleetmem.sinks.formats import carbon_plain
 from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.pages.exposition import FAMILIES, metric_name
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import SinkStats
 from integration.grafana import panels, read_set, variables

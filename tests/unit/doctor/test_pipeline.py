@@ -6,8 +6,8 @@ import pytest
 
 from fleetmem.doctor.management import StatsdConfig
 from fleetmem.doctor.pipeline import Canary, _bursts, _shortest_seconds
-from fleetmem.selfstats import collector_id
 from fleetmem.sinks import formats
+from fleetmem.telemetry.selfstats import collector_id
 
 CONFIG = StatsdConfig(10.0, True, 3, "x.g.", ".eu", "")
 

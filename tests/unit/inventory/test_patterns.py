@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.patterns import select
 from fleetmem.model import Host
-from fleetmem.pattern import Pattern
+from fleetmem.runtime.pattern import Pattern
 
 
 def _host(name: str, *groups: str, **labels: str) -> Host:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import pytest
 
 from fleetmem import config
-from fleetmem.build import build_fleet
 from fleetmem.errors import UsageError
 from fleetmem.lab.readback import GRAPHITE_PREFIX, Fetch, Mismatch, Sent, Verdict, parse_gauges, record, verify
 from fleetmem.lab.render import Datapoint, Series
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import HostNames
+from fleetmem.wiring.fleet import build_fleet
 
 SENT_AT = 100.0
 

@@ -20,7 +20,7 @@ from fleetmem.sinks.formats import (
 )
 from fleetmem.sinks.naming import MAX_TAGS, FleetNames, check_tags, make_tags
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES, HostSeries, Retire, SeriesEncoding, Text
-from fleetmem.sinks.udp import MAX_DATAGRAM_BYTES
+from fleetmem.sinks.transports.udp import MAX_DATAGRAM_BYTES
 from fleetmem.units import format_number
 from unit.builders import MEMORY, WEB, all_limits, command_names, failure, process, sample
 

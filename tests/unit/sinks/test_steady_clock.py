@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.sinks.archive import Rotation
-from fleetmem.sinks.backlog import Backlog, Bounds, Item
-from fleetmem.sinks.disk import DiskQueue
-from fleetmem.sinks.record_file import RecordFile
-from fleetmem.sinks.spool import Spool
+from fleetmem.sinks.files.archive import Rotation
+from fleetmem.sinks.files.record_file import RecordFile
+from fleetmem.sinks.queue.backlog import Backlog, Bounds, Item
+from fleetmem.sinks.queue.disk import DiskQueue
+from fleetmem.sinks.queue.spool import Spool
 from fleetmem.sinks.steady_clock import SteadyClock
 
 _NOW = 1_704_110_400.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fleetmem.bounded_file import read_text
 from fleetmem.errors import InventoryError, reason_of
+from fleetmem.runtime.bounded_file import read_text
 
 _FILE = "ansible.cfg"
 _LIMIT_BYTES = 4 << 20

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fleetmem.bounded_file import read_head
 from fleetmem.errors import InventoryError
 from fleetmem.inventory.ansible.connection import TAKEN, Defaults, Leavings, Reached, host_of
 from fleetmem.inventory.ansible.evaluation import Evaluate, evaluated
@@ -30,6 +29,7 @@ from fleetmem.inventory.listing import AnsibleReader, Listing, Means
 from fleetmem.inventory.programs import last_line
 from fleetmem.inventory.spec import MAX_EXPANSION
 from fleetmem.model import Host
+from fleetmem.runtime.bounded_file import read_head
 from fleetmem.safe_text import printable
 
 _PROGRAM = "ansible-inventory"

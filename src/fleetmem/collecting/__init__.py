@@ -1,0 +1,1 @@
+"""What the collector has of each host, and the limits of the work that a host makes."""

@@ -1,0 +1,115 @@
+"""What the collector has of each host: a link, a parser and a shaper."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Set
+from typing import NamedTuple
+
+from fleetmem.collecting.long_work import LongWork
+from fleetmem.collecting.work_share import WorkShare
+from fleetmem.connect.link import Link
+from fleetmem.errors import Stage
+from fleetmem.model import Host
+from fleetmem.probe.parse import SnapshotParser
+from fleetmem.shape.shaper import Shaper
+from fleetmem.telemetry.bugs import Bugs
+
+
+class Member(NamedTuple):
+    """A host that has been sampled."""
+
+    link: Link
+    parser: SnapshotParser
+
+
+class Members:
+    """Keeps what there is of each host.
+
+    Args:
+        make_link: makes the connection to a host; nothing is connected before its first sample.
+        make_parser: makes the parser of a host's frames.
+        make_shaper: makes what a host's snapshots are shaped by.
+        bugs: counts what goes wrong by a fault of ours.
+
+    Attributes:
+        bugs: see above.
+        work: what hosts cost.
+        long_work: what is not done on the event loop.
+    """
+
+    def __init__(
+        self,
+        make_link: Callable[[Host], Link],
+        make_parser: Callable[[Host], SnapshotParser],
+        make_shaper: Callable[[Host], Shaper],
+        bugs: Bugs,
+    ) -> None:
+        self.bugs = bugs
+        self.work = WorkShare()
+        self.long_work = LongWork()
+        self._make_link = make_link
+        self._make_parser = make_parser
+        self._make_shaper = make_shaper
+        self._members: dict[Host, Member] = {}
+        self._shapers: dict[Host, Shaper] = {}
+        self._gone_handshakes = self._gone_reconnects = 0
+
+    def _member(self, host: Host) -> tuple[Member, Shaper]:
+        """Returns what there is of a host, made where it is missing."""
+        if not (member := self._members.get(host)):
+            member = self._members[host] = Member(self._make_link(host), self._make_parser(host))
+        return member, self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
+
+    async def _make_anew(self, host: Host, stage: Stage) -> None:
+        """Lets go of what a bug may have left half changed."""
+        if stage is Stage.COMMAND or not (member := self._members.get(host)):
+            await self.forget(host)
+            return
+        # The answer is there: the link is as it should be, and a login for each bug would harm the host.
+        self._members[host] = member._replace(parser=self._make_parser(host))
+        if shaper := self._shapers.pop(host, None):
+            shaper.close()
+
+    @property
+    def connected_hosts(self) -> Set[Host]:
+        """Hosts that have been sampled: each has a connection here, or is about to have one."""
+        return self._members.keys()
+
+    @property
+    def handshakes_total(self) -> int:
+        """Connections tried so far."""
+        return self._gone_handshakes + sum(member.link.connects_total for member in self._members.values())
+
+    @property
+    def reconnects_total(self) -> int:
+        """Connections tried so far to hosts that had been tried before."""
+        return self._gone_reconnects + sum(max(0, member.link.connects_total - 1) for member in self._members.values())
+
+    def adopt(self, other: "Members", hosts: Iterable[Host]) -> list[Link]:
+        """Takes over, and returns, the connections of another collector to these hosts; the other keeps the rest."""
+        adopted = {host: other._members.pop(host) for host in hosts if host in other._members}
+        self._members |= adopted
+        self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total  # of the rest
+        return [link for link, _parser in adopted.values()]
+
+    def adopt_shapers(self, other: "Members", hosts: Iterable[Host]) -> None:
+        """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
+        self._shapers |= {host: other._shapers.pop(host) for host in hosts if host in other._shapers}
+
+    async def forget(self, host: Host) -> None:
+        """Disconnects from a host; its probe ends."""
+        self.work.forget(host)
+        if shaper := self._shapers.pop(host, None):
+            shaper.close()
+        if member := self._members.pop(host, None):
+            self._gone_handshakes += member.link.connects_total
+            self._gone_reconnects += max(0, member.link.connects_total - 1)
+            await member.link.close()
+
+    async def close(self) -> None:
+        """Disconnects from all hosts."""
+        await asyncio.gather(*map(self._forget_safely, {*self._members, *self._shapers}))
+        self.long_work.end()
+
+    async def _forget_safely(self, host: Host) -> None:
+        with self.bugs.caught(f"host {host.name}"):
+            await self.forget(host)

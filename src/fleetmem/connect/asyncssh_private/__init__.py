@@ -1,0 +1,1 @@
+"""Every private name of asyncssh that is used: nobody else may."""

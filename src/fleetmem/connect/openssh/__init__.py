@@ -1,0 +1,1 @@
+"""What ssh_config and known_hosts say, as OpenSSH reads them."""

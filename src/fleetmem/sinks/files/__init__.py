@@ -1,0 +1,1 @@
+"""Outcomes in files: written, rotated, compressed."""

@@ -1,0 +1,1 @@
+"""Ways to a receiver: UDP, TCP, Unix sockets."""

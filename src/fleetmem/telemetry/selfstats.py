@@ -1,0 +1,193 @@
+"""The collector's own counters. Their names and units are in docs/metrics.md."""
+
+import socket
+from array import array
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import median
+
+from fleetmem.errors import Kind
+from fleetmem.inventory.inventory import InventoryStats
+from fleetmem.model import CollectorStats, Counter, LeftOut, Outcome, Sample
+from fleetmem.runtime.usage import Usage
+from fleetmem.sinks.naming import NameTable
+from fleetmem.sinks.sink import SinkState
+from fleetmem.units import format_size
+
+_ID_BYTES = 24  # leaves room for prefix, sink and measure
+
+
+def collector_id() -> str:
+    """Returns what this machine is called in metric names."""
+    return NameTable(_ID_BYTES).name(socket.gethostname())
+
+
+class CycleStats:
+    """What happened in one cycle, by the slots of hosts.
+
+    Attributes:
+        missed: slots without an outcome.
+        seconds: from the begin of the cycle to its last outcome.
+    """
+
+    def __init__(self) -> None:
+        self.missed = 0
+        self.seconds = 0.0
+        self.samples = 0
+        self.failures: Tally[Kind] = Tally()
+        self.processes = 0
+        self.left_out: Tally[LeftOut] = Tally()
+        self.received_bytes = 0
+        self.late_seconds = array("d")
+        self.host_seconds = array("d")
+
+    def add(self, outcome: Outcome, late_seconds: float, cycle_seconds: float) -> None:
+        """Counts an outcome.
+
+        Args:
+            outcome: of a host.
+            late_seconds: how long after its slot it was begun.
+            cycle_seconds: how long after the begin of the cycle it came.
+        """
+        self.late_seconds.append(max(0.0, late_seconds))
+        self.host_seconds.append(outcome.collect_seconds)
+        self.seconds = max(self.seconds, cycle_seconds)
+        if isinstance(outcome, Sample):
+            self.samples += 1
+            self.processes += outcome.shaped.process_count
+            self.received_bytes += outcome.received_bytes
+            self.left_out.update(outcome.shaped.left_out)
+        else:
+            self.failures[outcome.kind] += 1
+
+    def merge(self, other: "CycleStats") -> None:
+        """Adds what happened to other hosts in the same interval."""
+        self.missed += other.missed
+        self.seconds = max(self.seconds, other.seconds)
+        self.samples += other.samples
+        self.failures += other.failures
+        self.processes += other.processes
+        self.left_out += other.left_out
+        self.received_bytes += other.received_bytes
+        self.late_seconds += other.late_seconds
+        self.host_seconds += other.host_seconds
+
+    @property
+    def outcomes(self) -> int:
+        """Slots that had their outcome."""
+        return self.samples + self.failures.total()
+
+    @property
+    def slots(self) -> int:
+        """Slots that are settled."""
+        return self.outcomes + self.missed
+
+    def line(self) -> str:
+        """Returns one line for people."""
+        failed = sum(self.failures.values())
+        return (
+            f"{self.samples} hosts ok, {failed} failed, {self.processes} processes, {format_size(self.received_bytes)}"
+        )
+
+    def facts(self) -> dict[str, object]:
+        """Returns the rest of it, for logs."""
+        late_p50_seconds = median(self.late_seconds) if self.late_seconds else 0.0
+        facts: dict[str, object] = {"late_p50_ms": round(late_p50_seconds * 1000, 1), "missed": self.missed}
+        return facts | {str(kind): count for kind, count in self.failures.items()}
+
+
+class SelfStats:
+    """The counters as they are shipped, through every sink.
+
+    Attributes:
+        collector: what this collector is called in them.
+    """
+
+    def __init__(self) -> None:
+        self.collector = collector_id()
+        self._missed_total = 0
+        self._slots_total = 0
+        self._shipped: CollectorStats | None = None
+
+    def add(
+        self,
+        stats: CycleStats,
+        sinks: Sequence[SinkState],
+        *,
+        handshakes_total: int,
+        reconnects_total: int,
+        logins_withheld_total: int,
+        outcomes_dropped_total: int,
+        bugs_total: int,
+        names_kept_apart: int,
+        inventory: InventoryStats,
+        usage: Usage | None,
+        workers: int,
+        workers_restarted_total: int,
+        unix_seconds: float,
+    ) -> CollectorStats:
+        """Takes an interval's counters, and the state of everything else that is counted; returns what to ship."""
+        self._missed_total += stats.missed
+        self._slots_total += stats.slots
+        values: dict[str, float] = {
+            "hosts_up": stats.samples,
+            "hosts_failed": sum(stats.failures.values()),
+            **{f"hosts_failed_{kind}": stats.failures[kind] for kind in Kind},
+            "processes": stats.processes,
+            **{f"processes_{reason}": stats.left_out[reason] for reason in LeftOut},
+            "received_bytes": stats.received_bytes,
+            "cycle_seconds": stats.seconds,
+            **_spread("host", stats.host_seconds),
+            **_spread("late", stats.late_seconds),
+            "slots_total": self._slots_total,
+            "cycles_missed_total": self._missed_total,
+            "handshakes_total": handshakes_total,
+            "reconnects_total": reconnects_total,
+            "logins_withheld_total": logins_withheld_total,
+            "outcomes_dropped_total": outcomes_dropped_total,
+            "bugs_total": bugs_total,
+            "workers": workers,
+            "workers_restarted_total": workers_restarted_total,
+            "names_kept_apart": names_kept_apart,
+            **inventory._asdict(),
+            **(usage._asdict() if usage else {}),
+        }
+        counters = [Counter("", measure, value) for measure, value in values.items()]
+        for sink in sinks:
+            counters += [Counter(sink.name, measure, value) for measure, value in sink.counters._asdict().items()]
+        self._shipped = CollectorStats(self.collector, unix_seconds, tuple(counters))
+        return self._shipped
+
+    def finish(self, stats: CycleStats, unix_seconds: float) -> CollectorStats | None:
+        """Returns the last counters once more, with the slots of a cycle that the end of the run has cut short.
+
+        So slots, outcomes and missed slots add up over the whole run, and no gauge shows a part of a fleet.
+
+        Args:
+            stats: of that cycle.
+            unix_seconds: the time of the counters.
+
+        Returns:
+            None where none have been shipped.
+        """
+        if self._shipped is None:
+            return None
+        self._missed_total += stats.missed
+        self._slots_total += stats.slots
+        totals = {"slots_total": self._slots_total, "cycles_missed_total": self._missed_total}
+        counters = tuple(
+            counter._replace(value=totals.get(counter.measure, counter.value)) if not counter.sink else counter
+            for counter in self._shipped.counters
+        )
+        return replace(self._shipped, taken_unix_seconds=unix_seconds, counters=counters)
+
+
+def _spread(name: str, seconds: Iterable[float]) -> dict[str, float]:
+    """Returns median, 99th percentile (nearest rank) and the highest of durations, 0 where there are none."""
+    ordered = sorted(seconds) or [0.0]
+    return {
+        f"{name}_p50_seconds": median(ordered),
+        f"{name}_p99_seconds": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        f"{name}_highest_seconds": ordered[-1],
+    }

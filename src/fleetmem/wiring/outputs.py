@@ -1,0 +1,237 @@
+"""The composition root's other half: from configuration to sinks, and to the site of the health pages."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd, split_server
+from fleetmem.rendezvous import owner
+from fleetmem.sinks import formats
+from fleetmem.sinks.files.archive import Rotation
+from fleetmem.sinks.files.transport import FileTransport
+from fleetmem.sinks.memory import SeriesMemory, SinkMemory
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.sinks.queue.runner import FormerSink, Options, QueuedSink, Transport
+from fleetmem.sinks.queue.spool import Spool
+from fleetmem.sinks.records import RecordEncoding
+from fleetmem.sinks.series import Retire, SeriesEncoding
+from fleetmem.sinks.sink import Sink, take_all
+from fleetmem.sinks.transports import tcp
+from fleetmem.sinks.transports.endpoints import host_port
+from fleetmem.sinks.transports.udp import UdpTransport
+from fleetmem.sinks.transports.unix import UnixTransport
+from fleetmem.state.folder import default_base
+
+if TYPE_CHECKING:
+    from fleetmem.sinks.pages.http_server import Page, Site
+
+_ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - what others may have asked for
+
+Pages = Mapping[str, "Page"]
+Spec = tuple[object, ...]
+"""What a sink is made from; equal ones make the same sink."""
+
+STATSD = "statsd"
+"""First in the spec of what sends to StatsD."""
+
+
+def build_sinks(
+    settings: Settings,
+    names: FleetNames,
+    current: dict[Spec, Sink],
+    pages: Pages,
+    ports_in_use: set[object],
+    undo: ExitStack,
+    senders: int = 1,
+) -> dict[Spec, Sink]:
+    """Returns the sinks that a configuration names, each with what it is made from.
+
+    Args:
+        settings: the configuration.
+        names: of the fleet.
+        current: sinks that are there already; those that are made from the same stay.
+        pages: what Prometheus's address shows beside the metrics.
+        ports_in_use: see `ports_of`.
+        undo: is given what closes each file and port that is opened here.
+        senders: processes that send to the same StatsD servers.
+
+    Raises:
+        UsageError: a port cannot be listened on, a package is missing.
+        SinkError: the spool cannot be used.
+    """
+    wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}
+    for server in settings.statsd.servers():
+        wanted[STATSD, server, settings.statsd.model_copy(update={"server": ()})] = partial(
+            _statsd, settings.statsd, server, names, senders, settings.run.interval_seconds
+        )
+    if settings.graphite.server:
+        spool = spool_file(settings.graphite)
+        has_spool = any(spec[:2] == ("graphite", spool) for spec in current)
+        wanted["graphite", spool, settings.graphite] = partial(
+            _graphite, settings.graphite, spool, names, has_spool=has_spool
+        )
+    listen = settings.prometheus.address()
+    if listen:
+        tags, http_names = settings.inventory.tags, settings.run.http_names
+        wanted["prometheus", *listen, settings.prefix, tags, http_names] = partial(
+            _prometheus, *listen, settings.prefix, tags, pages, http_names, has_port=listen[1] in ports_in_use
+        )
+    if settings.file.path:
+        wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
+    return {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
+
+
+def build_sites(
+    settings: Settings, current: dict[Spec, "Site"], pages: Pages, ports_in_use: set[object], undo: ExitStack
+) -> dict[Spec, "Site"]:
+    """Returns the site of the health pages, where they are to have one of their own; made and kept as sinks are.
+
+    Raises:
+        UsageError: the port cannot be listened on.
+    """
+    listen, other = settings.run.health_address(), settings.prometheus.address()
+    if listen is None or (other and other[1] == listen[1] and other[0] in (listen[0], *_ALL_ADDRESSES)):
+        return {}
+    spec: Spec = ("health", *listen, settings.run.http_names)
+    if spec in current:
+        return {spec: current[spec]}
+    # Imported here: a start without pages does without.
+    from fleetmem.sinks.pages.http_server import Site
+
+    site = Site("run.health_listen", *listen, pages, names=settings.run.http_names)
+    _listen(site, undo, has_port=listen[1] in ports_in_use)
+    return {spec: site}
+
+
+def ports_of(specs: Iterable[Spec]) -> set[object]:
+    """Returns the ports that pages are served at, whatever the address: 0.0.0.0 is all of them."""
+    return {spec[2] for spec in specs if spec[0] in ("prometheus", "health")}
+
+
+def share_out_servers(settings: Settings, made: Mapping[Spec, Sink]) -> None:
+    """Gives each StatsD server its hosts: always the same ones, whatever the order of the servers."""
+    addresses = [str(server) for server in settings.statsd.servers()]
+    sinks = [sink for spec, sink in made.items() if spec[0] == STATSD]
+    for number, (address, sink) in enumerate(zip(addresses, sinks, strict=True), 1):
+        sink.name = "statsd" if number == 1 else f"statsd_{number}"
+        sink.takes = partial(_is_owner, address, addresses) if len(addresses) > 1 else take_all
+
+
+def _is_owner(address: str, addresses: Sequence[str], key: str) -> bool:
+    return owner(key, addresses) == address
+
+
+def remember(settings: Statsd, sinks: Mapping[Spec, Sink], memory: SeriesMemory | None) -> None:
+    """Lets the sinks to StatsD keep the names of their series, where they end them."""
+    for spec, sink in sinks.items():
+        if spec[0] == STATSD and isinstance(sink, QueuedSink):
+            is_wanted = memory is not None and settings.retire is Retire.ZERO
+            sink.remember(SinkMemory(memory, sink_key(spec[1])) if memory and is_wanted else None)
+
+
+def former_sinks(settings: Settings, memory: SeriesMemory, names: FleetNames) -> list[FormerSink]:
+    """Returns what ends the series in StatsD servers that were configured before the start, and are no more."""
+    present = {sink_key(server) for server in settings.statsd.servers()}
+    found = []
+    for key in sorted(memory.remembered() - present):
+        try:
+            server = split_server(key)
+        except ValueError:
+            memory.forget(key)
+            continue
+        encoding = SeriesEncoding(formats.statsd_plain, Retire.ZERO)
+        options = Options(cycle_seconds=settings.run.interval_seconds)
+        sink = FormerSink("former", encoding, statsd_transport(settings.statsd, server), names, options)
+        sink.remember(SinkMemory(memory, key))
+        found.append(sink)
+    return found
+
+
+def sink_key(server: object) -> str:
+    """Returns what a server is called in the memory: `split_server` reads it again."""
+    if not isinstance(server, Server):
+        raise TypeError(server)
+    address = server.host if server.scheme == "unix" else host_port(server.host, server.port)
+    return f"{server.scheme}://{address}"
+
+
+def statsd_transport(settings: Statsd, server: Server, senders: int = 1) -> Transport:
+    """Returns what sends to a StatsD server."""
+    if server.scheme == "unix":
+        return UnixTransport(Path(server.host))
+    if server.scheme == "tcp":
+        return tcp.TcpTransport(tcp.STATSD, server.host, server.port)
+    return UdpTransport(server.host, server.port, settings.datagrams_per_second, senders=senders)
+
+
+def graphite_transport(settings: Graphite) -> Transport:
+    """Returns what sends to carbon, which is configured."""
+    host, port = settings.address() or ("", 0)
+    receiver = tcp.CARBON_PICKLE if settings.protocol is CarbonProtocol.PICKLE else tcp.CARBON_LINES
+    return tcp.TcpTransport(receiver, host, port)
+
+
+def _statsd(
+    settings: Statsd, server: Server, names: FleetNames, senders: int, cycle_seconds: float, _undo: ExitStack
+) -> Sink:
+    encoding = SeriesEncoding(formats.STATSD[settings.dialect], settings.retire)
+    options = Options(cycle_seconds=cycle_seconds)
+    return QueuedSink("statsd", encoding, statsd_transport(settings, server, senders), names, options)
+
+
+def _graphite(
+    settings: Graphite, spool_path: Path | None, names: FleetNames, undo: ExitStack, *, has_spool: bool
+) -> Sink:
+    format_ = formats.carbon_tagged if settings.tags else formats.carbon_plain
+    # Each point has its own time there, and an absent point is a gap: nothing has to be ended, nothing is too late.
+    encoding = SeriesEncoding(format_, Retire.NONE, formats.with_time)
+    spool = None
+    if spool_path:
+        # Where it is our own until the sink before has ended, it is opened with its first use.
+        spool = Spool(spool_path, settings.spool_max_size, settings.spool_max_age_seconds, opens_later=has_spool)
+        undo.callback(spool.close)
+    transport = graphite_transport(settings)
+    return QueuedSink("graphite", encoding, transport, names, Options(max_late_seconds=None), spool)
+
+
+def spool_file(settings: Graphite) -> Path | None:
+    """Returns the file in which points wait for carbon, None where none do."""
+    host, port = settings.address() or ("", 0)
+    if not settings.spool:
+        return None
+    return (settings.spool_dir or default_base()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
+
+
+def _prometheus(
+    host: str,
+    port: int,
+    prefix: str,
+    tags: Sequence[str],
+    pages: Pages,
+    http_names: Sequence[str],
+    undo: ExitStack,
+    *,
+    has_port: bool,
+) -> Sink:
+    # Imported here: with prometheus_client it is a twentieth of a start that does without.
+    from fleetmem.sinks.pages.metrics_page import PrometheusSink
+
+    sink = PrometheusSink(host, port, prefix, tags, pages, http_names)
+    _listen(sink, undo, has_port=has_port)
+    return sink
+
+
+def _listen(site: "Site", undo: ExitStack, *, has_port: bool) -> None:
+    if not has_port:  # else it is our own until the site before has ended, and `run` takes it then
+        site.listen()
+        undo.callback(site.stop_listening)
+
+
+def _file(settings: File, path: Path, names: FleetNames, _undo: ExitStack) -> Sink:
+    encoding = RecordEncoding(settings.format)
+    rotation = Rotation(settings.rotate_size or None, settings.rotate_seconds or None, settings.keep, settings.compress)
+    # A record has its own time, so it is never too late.
+    options = Options(max_late_seconds=None)
+    return QueuedSink("file", encoding, FileTransport(path, encoding.header, rotation), names, options)
