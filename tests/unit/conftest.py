@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from fleetmem import config
+from fleetmem.config import ssh_section
 from fleetmem.connect.openssh import targets
 
 # Time per example depends on the machine; a slow one must not turn a right answer red.
@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("FLEETMEM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(targets, "_SYSTEM_KNOWN_HOSTS", (tmp_path / "no_system_known_hosts",))
-    monkeypatch.setattr(config, "_SSH_CONFIGS", (Path("~/.ssh/config"),))
+    monkeypatch.setattr(ssh_section, "_SSH_CONFIGS", (Path("~/.ssh/config"),))
     return folder
 
 

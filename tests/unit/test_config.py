@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fleetmem import config
 from fleetmem.cli.config import sample_toml, to_toml
-from fleetmem.config import Server, Settings, find_path, load, split_address, split_server
+from fleetmem.config import Server, Settings, find_path, load, loading, split_address, split_server
 from fleetmem.connect.settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
@@ -224,7 +224,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_find_path(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The user's file comes before the system's; without both there is none."""
     system = tmp_path / "system.toml"
-    monkeypatch.setattr(config, "DEFAULT_PATHS", (Path("~/.config/fleetmem/config.toml"), system))
+    monkeypatch.setattr(loading, "DEFAULT_PATHS", (Path("~/.config/fleetmem/config.toml"), system))
     assert find_path() is None
     system.write_text("")
     assert find_path() == system

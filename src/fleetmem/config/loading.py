@@ -1,0 +1,78 @@
+"""Configuration from flags, environment and a file: read, checked, explained."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    ValidationError,
+)
+from pydantic_settings import SettingsError
+
+from fleetmem.config.settings import ENV_PREFIX, Settings, file_values
+from fleetmem.errors import ConfigError, reason_of
+from fleetmem.runtime import bounded_file
+from fleetmem.safe_text import redact_setting
+
+DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/config.toml"))
+
+
+def find_path() -> Path | None:
+    """Returns the first of the usual configuration files that exists."""
+    return next((path for path in map(Path.expanduser, DEFAULT_PATHS) if path.is_file()), None)
+
+
+def load(path: Path | None, flags: dict[str, Any]) -> Settings:
+    """Returns the configuration.
+
+    Args:
+        path: TOML file, None for none.
+        flags: values given on the command line, nested as the sections are.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a wrong value; the message names the key.
+    """
+    token = file_values.set(_read_toml(path) if path else {})
+    try:
+        return _under_flags(Settings(**flags), flags)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error} ({error.__cause__})") from error
+    finally:
+        file_values.reset(token)
+
+
+def _under_flags(settings: Settings, flags: dict[str, Any]) -> Settings:
+    """Returns a configuration whose overrides say nothing that a flag says: what is typed now is meant now."""
+    keys = {*flags.get("ssh", {}), *flags.get("probe", {})}
+    if not keys or not settings.overrides:
+        return settings
+    return settings.model_copy(update={"overrides": tuple(override.without(keys) for override in settings.overrides)})
+
+
+_LIMIT_BYTES = 4 << 20
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(bounded_file.read_text(path.expanduser(), _LIMIT_BYTES))
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
+        raise ConfigError(f"configuration {path}: {reason_of(error)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: {error}") from error
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
+        else:
+            message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+            given = f" (given: {redact_setting(repr(problem['input']))})" if key else ""
+            # What several keys have to do with has no key of its own: it begins with the one that it is about.
+            lines.append(f"{key or message.split()[0]}: {message[0].lower()}{message[1:]}{given}")
+    source = f"flags, {ENV_PREFIX}* variables or {path}" if path else f"flags or {ENV_PREFIX}* variables"
+    return f"configuration ({source}):\n  " + "\n  ".join(lines)

@@ -1,0 +1,15 @@
+"""`[probe]`: what runs on the hosts."""
+
+from fleetmem.config.fields import Section
+from fleetmem.probe.script import ProbeKind, Processes
+
+
+class Probe(Section):
+    """What runs on the hosts."""
+
+    kind: ProbeKind = ProbeKind.STATUS
+    """status reads /proc, ps runs ps (for hosts without a readable /proc)"""
+    sudo: bool = False
+    """run it as root by sudo -n, where hosts hide processes (hidepid); see `fleetmem probe --sudoers USER`"""
+    processes: Processes = Processes.USER
+    """user leaves out kernel threads and zombies, which own no memory; all keeps them"""
