@@ -36,7 +36,7 @@ from fleetmem.telemetry.selfstats import SelfStats
 from fleetmem.wiring.fleet import Fleet, Prepared, assemble, fleet_spec, read_inventory
 from fleetmem.wiring.reading import READ_SECONDS, prepare_aside, read_aside
 
-log = logging.getLogger("fleetmem.daemon")
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 

@@ -24,7 +24,7 @@ from fleetmem.sinks.whisper import parse_retention
 from fleetmem.wiring.fleet import build_fleet
 from fleetmem.wiring.state_files import identity_of
 
-log = logging.getLogger("fleetmem.run")
+log = logging.getLogger(__name__)
 
 EXIT_STALLED = 4
 _MAX_WAITING = 10_000

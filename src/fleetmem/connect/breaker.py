@@ -18,7 +18,7 @@ from fleetmem.connect.backoff import Backoff, NotTriedError, OwnError
 from fleetmem.connect.target import Identities, Target
 from fleetmem.errors import HostError, Kind, Stage
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _NO_REFUSALS = (NotTriedError, OwnError)
 _PROBING = Backoff(first_seconds=60, longest_seconds=600)

@@ -17,7 +17,7 @@ from fleetmem.connect.target import Target, Trust, entry_name
 from fleetmem.errors import ConfigError, HostError, Kind, Stage, reason_of
 from fleetmem.runtime.bounded_file import read_bytes
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _LIMIT_SECONDS = 30.0
 """For all that it takes to decide about a key: reading, searching and recording."""

@@ -22,7 +22,7 @@ from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way, open_way
 from fleetmem.errors import HostError, Kind, Stage
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _UNUSED_SECONDS = 60.0
 """So long a connection is kept that nobody uses: the next host may be on its way."""

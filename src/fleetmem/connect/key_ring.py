@@ -20,7 +20,7 @@ from fleetmem.connect.openssh.algorithms import rsa_bits
 from fleetmem.connect.target import Identities, KeyOrigin, Target
 from fleetmem.errors import Cause, HostError, Kind, Stage, UsageError
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _ENDED_MEANWHILE = (Kind.LOGIN_TIMEOUT, Kind.DISCONNECTED)
 _NAMED = (KeyOrigin.TOLD, KeyOrigin.INVENTORY)

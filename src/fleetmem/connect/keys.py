@@ -14,7 +14,7 @@ from fleetmem.connect.refresh import Refresh
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.runtime.bounded_file import read_bytes
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 AskPassphrase = Callable[[Path], str | None]
 """Asks the user for the passphrase of a key; None when nobody can be asked."""

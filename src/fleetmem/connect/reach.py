@@ -22,7 +22,7 @@ from fleetmem.connect.target import Target
 from fleetmem.connect.way import Way, open_way
 from fleetmem.model import Host
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _NAMED = 5
 

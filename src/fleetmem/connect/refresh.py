@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from fleetmem.runtime.side_thread import call_aside
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 1.0
 """A login waits so long for a look at a file; then it goes on with what was read before."""

@@ -30,7 +30,7 @@ from fleetmem.sampling.sampler import Begin, Sampler
 from fleetmem.wiring.fleet import Fleet
 from fleetmem.wiring.reading import PREPARING
 
-log = logging.getLogger("fleetmem.engine.worker")
+log = logging.getLogger("fleetmem.engine.worker")  # run as a program, it is called __main__
 
 _EXIT_UNUSABLE = 2
 _PR_SET_PDEATHSIG = 1

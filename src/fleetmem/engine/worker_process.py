@@ -25,7 +25,7 @@ from fleetmem.telemetry.cycles import Cycles
 from fleetmem.telemetry.health import WorkerState
 from fleetmem.telemetry.report import Report, add_up
 
-log = logging.getLogger("fleetmem.daemon")
+log = logging.getLogger(__name__)
 
 _SETTLED_SECONDS = 60.0  # who has lived so long is started again at once
 _LONGEST_WAIT_SECONDS = 30.0

@@ -19,7 +19,7 @@ from fleetmem.model import Host
 from fleetmem.rendezvous import shard_of
 from fleetmem.runtime.pattern import Pattern
 
-log = logging.getLogger("fleetmem.inventory")
+log = logging.getLogger(__name__)
 
 LEAST_SHARE = 0.1
 """An inventory that has less than this of its hosts left, with one reading, is taken for broken."""

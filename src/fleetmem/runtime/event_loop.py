@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fleetmem.runtime.side_thread import start_thread
 
-log = logging.getLogger("fleetmem.runtime.event_loop")
+log = logging.getLogger(__name__)
 
 _LOOKUPS_AT_ONCE = 512
 _MOST_ABANDONED = 512  # look-ups that hang while nobody waits for them; each keeps a thread

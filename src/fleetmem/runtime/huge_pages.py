@@ -16,7 +16,7 @@ from pathlib import Path
 from fleetmem.errors import reason_of
 from fleetmem.runtime.usage import usage_of
 
-log = logging.getLogger("fleetmem.memory")
+log = logging.getLogger(__name__)
 
 _LEAST_BYTES = 128 * 1024 * 1024  # with less there is nothing to gain
 _SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")

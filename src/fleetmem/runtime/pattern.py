@@ -21,7 +21,7 @@ from typing import NamedTuple
 from fleetmem.runtime import children, pattern_process
 from fleetmem.runtime.pattern_cost import MAX_STEPS, TEXT_CHARACTERS, steps_of
 
-log = logging.getLogger("fleetmem.patterns")
+log = logging.getLogger(__name__)
 
 TEXT_LIMIT_SECONDS = 0.05
 """CPU for one text: an ordinary one takes a thousandth of it."""

@@ -25,7 +25,7 @@ from types import FrameType
 from fleetmem.runtime import children
 from fleetmem.runtime.side_thread import start_thread
 
-log = logging.getLogger("fleetmem.daemon")
+log = logging.getLogger(__name__)
 
 STOP_SECONDS = 4.9
 """From SIGTERM to the last resort. An orderly stop takes less."""

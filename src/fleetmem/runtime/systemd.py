@@ -12,7 +12,7 @@ from collections.abc import Callable, MutableMapping
 
 from fleetmem.errors import reason_of
 
-log = logging.getLogger("fleetmem.runtime.systemd")
+log = logging.getLogger(__name__)
 
 _MICROSECONDS = 1_000_000
 

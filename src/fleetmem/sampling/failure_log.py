@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fleetmem.errors import Kind, Stage
 from fleetmem.model import Failure, Host, Outcome
 
-log = logging.getLogger("fleetmem.daemon")
+log = logging.getLogger(__name__)
 
 
 class FailureLog:

@@ -29,7 +29,7 @@ from fleetmem.telemetry.report import Report, Totals
 from fleetmem.wiring.fleet import Fleet, FleetSpec, assemble, build
 from fleetmem.wiring.reading import prepare_aside
 
-log = logging.getLogger("fleetmem.daemon")
+log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
 _DISCONNECT_SECONDS = 4.0

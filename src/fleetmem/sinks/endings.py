@@ -7,7 +7,7 @@ import logging
 from collections.abc import Container
 from typing import NamedTuple
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 CYCLES = 3
 """With one datagram of twenty lost, one series of 8,000 misses all three of its zeros."""

@@ -25,7 +25,7 @@ from fleetmem.sinks.formats import statsd_zeros
 from fleetmem.state.folder import HeldError, StateFolder
 from fleetmem.state.journal import DamagedError, Format, Journal, pack, read_packed, set_aside, unpack
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 FORMAT = Format("series", 1)
 OWN = ""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-log = logging.getLogger("fleetmem.state")
+log = logging.getLogger(__name__)
 
 MAX_BLOCK_BYTES = 64 * 1024 * 1024
 """Of a block, compressed or not: a damaged length must not fill the memory."""

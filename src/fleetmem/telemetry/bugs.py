@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-log = logging.getLogger("fleetmem.telemetry.bugs")
+log = logging.getLogger(__name__)
 
 MOST_TRACEBACKS = 1000
 _MESSAGE_CHARACTERS = 1000  # a host may have its say in it

@@ -11,7 +11,7 @@ from fleetmem.inventory.patterns import select
 from fleetmem.model import Host
 from fleetmem.runtime.pattern import Pattern
 
-log = logging.getLogger("fleetmem.wiring.fleet")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from fleetmem.errors import FleetmemError, UsageError, reason_of
 from fleetmem.runtime.side_thread import call_aside
 from fleetmem.wiring.fleet import Fleet, FleetSpec, Prepared, prepare
 
-log = logging.getLogger("fleetmem.wiring.reading")
+log = logging.getLogger(__name__)
 
 READ_SECONDS = 30.0
 """Limit of one reading. Each file has a limit of its own, which is shorter and names the file."""

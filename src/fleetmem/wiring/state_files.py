@@ -10,7 +10,7 @@ from fleetmem.sinks.memory import MemorySpec, SeriesMemory, next_run
 from fleetmem.state.folder import HeldError, StateFolder, default_base
 from fleetmem.telemetry.selfstats import collector_id
 
-log = logging.getLogger("fleetmem.state")
+log = logging.getLogger(__name__)
 
 _FORGETS = "series that end while fleetmem is restarted may stay in StatsD"
 

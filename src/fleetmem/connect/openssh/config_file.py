@@ -25,7 +25,7 @@ from fleetmem.errors import ConfigError, reason_of
 from fleetmem.runtime import children
 from fleetmem.runtime.bounded_file import read_text
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _DEEPEST_INCLUDE = 16  # as ssh's
 _MOST_BYTES = 16 << 20  # of a file and all that it includes

@@ -28,7 +28,7 @@ from fleetmem.errors import reason_of
 from fleetmem.runtime.bounded_file import LIMIT_BYTES, read_bytes
 from fleetmem.runtime.side_thread import call_aside
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 CERT_AUTHORITY = "@cert-authority"
 REVOKED = "@revoked"

@@ -25,7 +25,7 @@ from fleetmem.connect.target import Access, Identities, KeyOrigin, Target, Trust
 from fleetmem.errors import ConfigError, UsageError
 from fleetmem.model import Host
 
-log = logging.getLogger("fleetmem.connect")
+log = logging.getLogger(__name__)
 
 _KEEPALIVE_COUNT = 3
 _SSH_FOLDER = Path("~/.ssh")

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol, cast
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.runtime.side_thread import start_thread
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1024 * 1024
 _STOP_SECONDS = 1.0

@@ -12,7 +12,7 @@ from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks.files.archive import Archive, Rotation
 from fleetmem.sinks.steady_clock import SteadyClock
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 64 * 1024
 _BELIEVED_SECONDS = 7200.0  # of a jump of the clock: one file more costs little

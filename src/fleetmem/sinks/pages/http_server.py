@@ -26,7 +26,7 @@ from fleetmem.runtime.side_thread import start_thread
 from fleetmem.sinks.pages.http_request import BadRequestError, Request, is_served, parse_request
 from fleetmem.sinks.transports.endpoints import host_port
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 _MAX_ANSWERS = 16  # in threads
 _MAX_CLIENTS = 64  # that have not sent their request yet; the oldest goes first

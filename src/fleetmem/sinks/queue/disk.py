@@ -11,7 +11,7 @@ from fleetmem.runtime.side_thread import SideThread
 from fleetmem.sinks.queue.backlog import BATCH_BYTES, Backlog, Item
 from fleetmem.sinks.steady_clock import SteadyClock
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 

@@ -23,7 +23,7 @@ from fleetmem.sinks.queue.disk import DiskQueue, Spool
 from fleetmem.sinks.series import Text
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 GIVE_UP_SECONDS = 5.0
 """Gauges without a time of their own are false when they come later; a command that ends waits no longer, either."""

@@ -18,7 +18,7 @@ from fleetmem.errors import SinkError, reason_of
 from fleetmem.sinks.queue.backlog import Item
 from fleetmem.units import format_size
 
-log = logging.getLogger("fleetmem.sinks")
+log = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x666C6D73  # "flms"
 _FORMAT_VERSION = 1
