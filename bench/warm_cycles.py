@@ -20,7 +20,7 @@ from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
 from fleetmem.runtime.event_loop import run_async
 from fleetmem.sinks.sink import Sink
-from fleetmem.wiring.fleet import Fleet, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build_fleet
 from stage_costs import stage_ms
 
 _WARM_UP_CYCLES = 3
@@ -95,7 +95,7 @@ async def measure(task: Task) -> Result:
     )
 
 
-async def _cycles(fleet: Fleet, cycles: int, at_once: int) -> None:
+async def _cycles(fleet: FleetParts, cycles: int, at_once: int) -> None:
     for _ in range(cycles):
         await _cycle(fleet, at_once)
     await _drain(fleet.collector.sinks)
@@ -106,7 +106,7 @@ async def _drain(sinks: list[Sink]) -> None:
         await sink.drain()
 
 
-async def _cycle(fleet: Fleet, at_once: int) -> list[Sample]:
+async def _cycle(fleet: FleetParts, at_once: int) -> list[Sample]:
     outcomes: list[Outcome] = []
     hosts = iter(fleet.hosts)
 
@@ -128,7 +128,7 @@ def _changed_share(before: list[Sample], after: list[Sample]) -> float:
     return sum(row not in known for row, known in rows) / len(rows)
 
 
-async def _frame(fleet: Fleet, host: Host) -> bytes:
+async def _frame(fleet: FleetParts, host: Host) -> bytes:
     """Returns one frame of a host as it is, for the stages to be measured with."""
     probe = fleet.settings.probe
     link = Link(host, fleet.reach, script.command(), FrameReader)

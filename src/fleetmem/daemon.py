@@ -33,7 +33,7 @@ from fleetmem.sampling.schedule import Grid, GridClock
 from fleetmem.sampling.turns import limit_cycles
 from fleetmem.telemetry.report import add_up
 from fleetmem.telemetry.selfstats import SelfStats
-from fleetmem.wiring.fleet import Fleet, Prepared, assemble, fleet_spec, read_inventory
+from fleetmem.wiring.fleet import FleetParts, Prepared, assemble, fleet_spec, read_inventory
 from fleetmem.wiring.reading import READ_SECONDS, prepare_aside, read_aside
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,11 @@ def _on_one_line(error: Exception) -> str:
     return " ".join([first, "; ".join(problems)]).rstrip()
 
 
-def _plan(fleet: Fleet) -> str:
+def _plan(fleet: FleetParts) -> str:
     return f"{len(fleet.hosts)} hosts every {fleet.settings.run.interval_seconds:g} s"
 
 
-def _destinations(fleet: Fleet) -> str:
+def _destinations(fleet: FleetParts) -> str:
     sinks = ", ".join(f"{sink.name} {sink.address}" for sink in fleet.collector.sinks)
     sites = "".join(f"; health: {site.address}" for site in fleet.sites.values())
     return (f", to {sinks}" if sinks else "") + sites
@@ -102,7 +102,7 @@ class Daemon:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: FleetParts,
         load_settings: Callable[[], Settings],
         on_outcome: Listener | None = None,
         manager: ServiceManager | None = None,
@@ -135,7 +135,7 @@ class Daemon:
         self._replacing = asyncio.Lock()
 
     @property
-    def _fleet(self) -> Fleet:
+    def _fleet(self) -> FleetParts:
         return self._sampler.fleet
 
     async def run(self) -> None:
@@ -368,7 +368,7 @@ class Daemon:
         log.error("configuration not taken, the old one stays: %s", _on_one_line(error))
         self._manager.started("configuration not taken, the old one stays; the log says why")
 
-    async def _take(self, new: Fleet, grid: Grid) -> None:
+    async def _take(self, new: FleetParts, grid: Grid) -> None:
         if grid.interval_seconds != self._grid.interval_seconds:
             self._cycle = None
         self._grid, self._sample_seconds = grid, new.longest_sample_seconds
@@ -383,7 +383,7 @@ class Daemon:
         """The slots that are this process's own: none where there are workers."""
         return self._grid.share(()) if self._workers else self._grid
 
-    def _share_out(self, fleet: Fleet, workers: int) -> list[Orders]:
+    def _share_out(self, fleet: FleetParts, workers: int) -> list[Orders]:
         levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}
         forwards = bool(fleet.single_sinks) or self._on_outcome is not None
         if fleet.memory:
@@ -426,5 +426,5 @@ class Daemon:
         log.info("stopped", extra=points | datagrams)
 
 
-def _grid_of(fleet: Fleet) -> Grid:
+def _grid_of(fleet: FleetParts) -> Grid:
     return Grid.of(fleet.settings.run.interval_seconds, fleet.hosts)

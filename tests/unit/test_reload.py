@@ -26,7 +26,7 @@ from fleetmem.sampling.sampler import Sampler
 from fleetmem.sampling.schedule import Grid
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import Sink, SinkStats
-from fleetmem.wiring.fleet import Fleet, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build_fleet
 
 
 class _Stuck:
@@ -86,7 +86,7 @@ def test_stuck_sinks_hold_up_a_reload_together(
     asyncio.run(main())
 
 
-_KINDS = (asyncio.Task, asyncio.Timeout, TracebackType, Fleet, Grid, Settings, Reach, HostKeys, Experience, Offer)
+_KINDS = (asyncio.Task, asyncio.Timeout, TracebackType, FleetParts, Grid, Settings, Reach, HostKeys, Experience, Offer)
 
 
 def _left() -> Counter[str]:

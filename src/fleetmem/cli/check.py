@@ -21,7 +21,7 @@ from fleetmem.lab.readback import RecordingTransport, Verdict, record, verify
 from fleetmem.lab.render import Graphite
 from fleetmem.model import Failure, Outcome, Sample
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
-from fleetmem.wiring.fleet import Fleet, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build_fleet
 
 EXIT_FAILED = 1
 
@@ -96,7 +96,7 @@ def _collect(config_file: Path) -> list[str]:
     return [f"fleetmem collect ended with status {done.returncode}"] if done.returncode else []
 
 
-def _run(fleet: Fleet, cycles: int) -> list[str]:
+def _run(fleet: FleetParts, cycles: int) -> list[str]:
     """Runs the daemon of `fleetmem run` until each host was sampled so often; returns what is wrong."""
     interval = fleet.settings.run.interval_seconds
     _report(f"fleetmem run, {cycles} cycles of {len(fleet.hosts)} hosts, {interval:g} s each")
@@ -147,7 +147,7 @@ class _Cycles:
         return [*failed, *slow, *([f"{silent} hosts gave no outcome at all"] if silent else [])]
 
 
-def _read_back(fleet: Fleet, transport: RecordingTransport, graphite: Graphite) -> Verdict:
+def _read_back(fleet: FleetParts, transport: RecordingTransport, graphite: Graphite) -> Verdict:
     interval = fleet.settings.run.interval_seconds
     _report("waiting for StatsD's next flush, then reading every series back from Graphite")
     ahead_seconds = graphite.clock_ahead_seconds()

@@ -1,11 +1,9 @@
 """`fleetmem collect`: one cycle over all hosts."""
 
-import asyncio
 import os
 import re
 import time
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +19,10 @@ from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
 from fleetmem.safe_text import printable
+from fleetmem.sampling.once import sample_once
 from fleetmem.shape.limits import TopBy
-from fleetmem.sinks.sink import Sink
-from fleetmem.telemetry.bugs import Bugs
 from fleetmem.units import format_size
-from fleetmem.wiring.fleet import Fleet, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build_fleet
 
 EXIT_SOME_FAILED = 1
 EXIT_NONE_ANSWERED = 3
@@ -36,7 +33,6 @@ _HOSTS_NAMED = 5
 _NUMBER_AND_UNIT = re.compile(r"\b\d+(?:\.\d+)? ?(?:s|ms|bytes)\b")
 """What differs from host to host and from second to second in what is the same failure."""
 
-_DISCONNECT_SECONDS = 1.0
 _WRITE_SECONDS = 0.2
 
 
@@ -139,7 +135,7 @@ class Tally:
             print_message(f"      {first.kind}: {printable(first.message)}")
             print_message(f"      try: {hint_for(first.kind, first.cause)}")
 
-    def summary(self, fleet: Fleet) -> str:
+    def summary(self, fleet: FleetParts) -> str:
         """Returns one line: hosts, processes, bytes, points, datagrams, seconds."""
         parts = [
             f"{self.samples} of {self.hosts} hosts",
@@ -155,9 +151,8 @@ class Tally:
         return ", ".join(parts)
 
 
-async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> list[SinkError]:
+async def _collect(fleet: FleetParts, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> list[SinkError]:
     """Runs the cycle; returns what went wrong with the sinks."""
-    bugs = fleet.collector.bugs
     with progress_bars(is_quiet=is_quiet) as progress:
         task = progress.add_task("hosts", total=tally.hosts, text="")
 
@@ -174,49 +169,4 @@ async def _collect(fleet: Fleet, at_once: int, tally: Tally, writer: Writer, *, 
             writer.write(outcome)
             show()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                running = {sink: group.create_task(_run(sink, bugs)) for sink in fleet.collector.sinks}
-                await fleet.collector.collect(fleet.hosts, at_once, on_start, on_outcome)
-                # Side by side: each may take its time to give up.
-                draining = [group.create_task(_deliver(sink, task, bugs)) for sink, task in running.items()]
-                problems = [await task for task in draining]
-                for sink_task in running.values():
-                    sink_task.cancel()
-        finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_DISCONNECT_SECONDS):
-                    await fleet.collector.close()
-            for sink in fleet.collector.sinks:
-                with bugs.caught(f"sink {sink.name}"):
-                    await sink.close()
-            await fleet.reach.close()
-    return [problem for problem in problems if problem]
-
-
-async def _run(sink: Sink, bugs: Bugs) -> bool:
-    """Lets a sink work; returns whether a bug ended that."""
-    with bugs.caught(f"sink {sink.name}"):
-        await sink.run()
-        return False
-    return True
-
-
-async def _deliver(sink: Sink, running: asyncio.Task[bool], bugs: Bugs) -> SinkError | None:
-    """Waits until a sink has delivered all, or a bug keeps it from that; returns what is wrong."""
-    draining = asyncio.create_task(_drain(sink))
-    await asyncio.wait([draining, running], return_when=asyncio.FIRST_COMPLETED)
-    with bugs.caught(f"sink {sink.name}"):
-        if not (running.done() and running.result()):
-            return await draining
-    draining.cancel()
-    return SinkError(f"{sink.address}: a bug in fleetmem ended the delivery")
-
-
-async def _drain(sink: Sink) -> SinkError | None:
-    try:
-        await sink.drain()
-    except SinkError as error:
-        return error
-    dropped = sink.stats().points_dropped_total  # by a backend that works again, or for want of room
-    return SinkError(f"{sink.address}: {dropped} points were not delivered") if dropped else None
+        return await sample_once(fleet, at_once, on_start, on_outcome)

@@ -20,7 +20,7 @@ from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
 from fleetmem.model import PROCESS_MEASURES, Detail, Host
 from fleetmem.runtime.event_loop import FILES_FOR_OURSELVES, file_limit
 from fleetmem.sinks.graphite_web import GraphiteWeb
-from fleetmem.wiring.fleet import Fleet
+from fleetmem.wiring.fleet import FleetParts
 from fleetmem.wiring.outputs import spool_file
 
 _WEB_SECONDS = 5.0
@@ -39,7 +39,7 @@ class Diagnosis:
         return exit_status(self.findings, has_answer=self.answered > 0)
 
 
-async def diagnose(fleet: Fleet, settings: Settings, at_once: int, *, is_quiet: bool) -> Diagnosis:
+async def diagnose(fleet: FleetParts, settings: Settings, at_once: int, *, is_quiet: bool) -> Diagnosis:
     """Asks hosts and pipeline side by side, shows how far that is, and judges the answers.
 
     Args:
@@ -56,7 +56,7 @@ async def diagnose(fleet: Fleet, settings: Settings, at_once: int, *, is_quiet: 
 
 
 async def _ask(
-    fleet: Fleet, settings: Settings, at_once: int, *, is_quiet: bool
+    fleet: FleetParts, settings: Settings, at_once: int, *, is_quiet: bool
 ) -> tuple[list[Examination], PipelineAnswers]:
     with progress_bars(is_quiet=is_quiet) as progress:
         hosts = progress.add_task("hosts", total=len(fleet.hosts), text="")
@@ -72,7 +72,7 @@ async def _ask(
     return asking.result(), answering.result()
 
 
-async def _examine(fleet: Fleet, at_once: int, on_done: Callable[[], None]) -> list[Examination]:
+async def _examine(fleet: FleetParts, at_once: int, on_done: Callable[[], None]) -> list[Examination]:
     """Examines all hosts, so many at once."""
     slots = asyncio.Semaphore(at_once)
 
@@ -98,18 +98,18 @@ def _web(settings: Settings) -> GraphiteWeb | None:
     return GraphiteWeb(settings.doctor.graphite_url, _WEB_SECONDS) if settings.doctor.graphite_url else None
 
 
-def _limits(fleet: Fleet) -> Limits:
+def _limits(fleet: FleetParts) -> Limits:
     access = _usual_access(fleet)
     interval_seconds = fleet.settings.run.interval_seconds
     return Limits(interval_seconds, access.command_timeout_seconds, access.login_timeout_seconds)
 
 
-def _usual_access(fleet: Fleet) -> Access:
+def _usual_access(fleet: FleetParts) -> Access:
     """Returns how most hosts are logged in to."""
     return Counter(target.access for target in fleet.targets.values()).most_common(1)[0][0]
 
 
-def _machine(fleet: Fleet, settings: Settings) -> Machine:
+def _machine(fleet: FleetParts, settings: Settings) -> Machine:
     spool = spool_file(settings.graphite) if settings.graphite.server else None
     trust = _usual_access(fleet).trust
     others = settings.graphite.server, settings.prometheus.listen, settings.file.path

@@ -18,7 +18,7 @@ from fleetmem.sinks.series import HostSeries, Retire, SeriesEncoding
 from fleetmem.sinks.transports.udp import MAX_DATAGRAM_BYTES
 from fleetmem.sinks.whisper import Retention
 from fleetmem.units import format_size
-from fleetmem.wiring.fleet import Fleet
+from fleetmem.wiring.fleet import FleetParts
 
 _DAY_SECONDS = 86_400
 _HOSTS_SHOWN = 20
@@ -52,7 +52,7 @@ class DryRun:
         retention: what storage would keep.
     """
 
-    fleet: Fleet
+    fleet: FleetParts
     retention: Retention
     failures: list[Failure] = field(default_factory=list)
     _hosts: dict[Host, _HostTally] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from fleetmem.connect.target import Target
 from fleetmem.model import Host
 from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain
-from fleetmem.wiring.fleet import Fleet, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build_fleet
 
 
 class _Row(NamedTuple):
@@ -50,7 +50,7 @@ def hosts(
     print_data("".join(f"{line}\n" for line in lines))
 
 
-def _stem(fleet: Fleet, host: Host) -> str:
+def _stem(fleet: FleetParts, host: Host) -> str:
     return statsd_plain(fleet.names.prefix, fleet.names.host(host.name).host).head
 
 

@@ -27,7 +27,7 @@ from fleetmem.runtime.event_loop import first_error, raise_file_limit, run_async
 from fleetmem.runtime.garbage import keep_collections_short
 from fleetmem.runtime.huge_pages import keep_in_huge_pages
 from fleetmem.sampling.sampler import Begin, Sampler
-from fleetmem.wiring.fleet import Fleet
+from fleetmem.wiring.fleet import FleetParts
 from fleetmem.wiring.reading import PREPARING
 
 log = logging.getLogger("fleetmem.engine.worker")  # run as a program, it is called __main__
@@ -134,7 +134,7 @@ class _Worker:
             self._allow_files(fleet)
             await self._sampler.take(fleet, orders.spec.grid)
 
-    def _allow_files(self, fleet: Fleet) -> None:
+    def _allow_files(self, fleet: FleetParts) -> None:
         raise_file_limit(len(fleet.hosts), fleet.files, "only {fits} hosts can be connected, the others will fail")
 
     def _report(self, until: int | None = None) -> None:

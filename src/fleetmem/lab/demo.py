@@ -14,7 +14,7 @@ from fleetmem.lab.render import Graphite
 from fleetmem.lab.state import State
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample
 from fleetmem.sinks.formats import statsd_plain
-from fleetmem.wiring.fleet import Fleet, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build_fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Watch:
         fleet: what is sampled.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: FleetParts) -> None:
         self._fleet = fleet
         self._names = {host: fleet.names.host(host.name) for host in fleet.hosts}
         self._outcomes: dict[Host, Outcome] = {}
@@ -66,7 +66,7 @@ class Watch:
             yield Row(sample.host.name, process, f"{GRAPHITE_PREFIX}{wrap.head}rss_bytes")
 
 
-def build_recording_fleet(directory: Directory, state: State) -> tuple[Fleet, RecordingTransport]:
+def build_recording_fleet(directory: Directory, state: State) -> tuple[FleetParts, RecordingTransport]:
     """Returns the fleet of a lab and the transport, in place of the usual one, that remembers what it sends.
 
     Raises:

@@ -15,7 +15,7 @@ from fleetmem.sinks.formats import statsd_plain
 from fleetmem.sinks.queue.runner import QueuedSink
 from fleetmem.sinks.series import SeriesEncoding
 from fleetmem.sinks.transports.udp import UdpTransport
-from fleetmem.wiring.fleet import Fleet
+from fleetmem.wiring.fleet import FleetParts
 
 GRAPHITE_PREFIX = "stats.gauges."
 """What StatsD puts before the names of gauges."""
@@ -53,7 +53,7 @@ def parse_gauges(text: bytes) -> dict[str, str]:
     return dict(line.removesuffix("|g").split(":") for line in text.decode("ascii").splitlines())
 
 
-def record(fleet: Fleet) -> RecordingTransport:
+def record(fleet: FleetParts) -> RecordingTransport:
     """Gives a fleet, in place of the usual one, a transport that remembers what it sends, and returns that.
 
     Raises:

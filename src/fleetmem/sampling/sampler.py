@@ -26,7 +26,7 @@ from fleetmem.sinks.sink import Service, Sink, SinkState, SinkStats
 from fleetmem.telemetry.bugs import Bugs
 from fleetmem.telemetry.cycles import Cycles
 from fleetmem.telemetry.report import Report, Totals
-from fleetmem.wiring.fleet import Fleet, FleetSpec, assemble, build
+from fleetmem.wiring.fleet import FleetParts, FleetSpec, assemble, build
 from fleetmem.wiring.reading import prepare_aside
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Sampler:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: FleetParts,
         grid: Grid,
         on_outcome: Listener | None = None,
         now: Callable[[], float] = elapsed_seconds,
@@ -127,7 +127,7 @@ class Sampler:
         return sampler
 
     @property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> FleetParts:
         """What it samples."""
         return self._fleet
 
@@ -242,7 +242,7 @@ class Sampler:
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_soon(self._take_turns)
 
-    async def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> Fleet:
+    async def rebuild(self, spec: SamplerSpec, ask_passphrase: AskPassphrase) -> FleetParts:
         """Returns the fleet of another spec, for `take`; what it takes is read while the sampling goes on.
 
         With the same generation only hosts are different.
@@ -257,7 +257,7 @@ class Sampler:
         self._generation = spec.generation
         return assemble(prepared, self._fleet)
 
-    async def take(self, fleet: Fleet, grid: Grid) -> None:
+    async def take(self, fleet: FleetParts, grid: Grid) -> None:
         """Takes a fleet in the place of the one that it was built from: its sinks begin, those that are gone end.
 
         The sampling goes on meanwhile. Hosts that stay as they are keep their slots, and what is being sampled.
@@ -287,7 +287,7 @@ class Sampler:
             self._cycles.fold(grid.cycle_of(self._turns.clock.unix(now)))
         self._wake(self._turns, now)
 
-    async def _replace(self, old: Fleet, new: Fleet) -> None:
+    async def _replace(self, old: FleetParts, new: FleetParts) -> None:
         self._failures.keep(new.hosts)
         self._sink_states.clear()
         hosts, services, sinks = set(new.hosts), old.services, old.collector.sinks
@@ -312,6 +312,11 @@ class Sampler:
             if self._group and service not in self._services:
                 running = self._bugs.keep_running(f"output {service.address}", service.run)
                 self._services[service] = self._group.create_task(running)
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether hosts have their turns: from the begin of `run` until `stop`."""
+        return self._turns is not None
 
     @property
     def open_from(self) -> int:

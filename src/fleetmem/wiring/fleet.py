@@ -97,7 +97,7 @@ class FleetSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetParts:
     """What a command works with: hosts, their names in metrics, the collector that samples them, and how it is.
 
     `make_link` makes the connection to a host; nothing is connected before it is asked something.
@@ -175,10 +175,10 @@ def read_inventory(settings: Settings, before: Inventory | None = None) -> Inven
 def build_fleet(
     settings: Settings,
     ask_passphrase: AskPassphrase,
-    current: Fleet | None = None,
+    current: FleetParts | None = None,
     inventory: Inventory | None = None,
     identity: str | None = None,
-) -> Fleet:
+) -> FleetParts:
     """Returns the objects that a configuration describes. Keys and known hosts are read; nothing is connected yet.
 
     Args:
@@ -210,9 +210,9 @@ def fleet_spec(settings: Settings, inventory: Inventory, identity: str | None = 
 def build(
     spec: FleetSpec,
     ask_passphrase: AskPassphrase,
-    current: Fleet | None = None,
+    current: FleetParts | None = None,
     inventory: Inventory | None = None,
-) -> Fleet:
+) -> FleetParts:
     """Returns, likewise, the objects of a fleet whose hosts are known.
 
     Raises:
@@ -247,7 +247,7 @@ class Prepared:
         self.opened.close()
 
 
-def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: Fleet | None = None) -> Prepared:
+def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: FleetParts | None = None) -> Prepared:
     """Reads and opens what a fleet takes. It blocks, and changes nothing of `current`: call it beside the event loop.
 
     Raises:
@@ -296,7 +296,7 @@ def _former_sinks(settings: Settings, memory: SeriesMemory, names: FleetNames) -
     return []
 
 
-def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Inventory | None = None) -> Fleet:
+def assemble(prepared: Prepared, current: FleetParts | None = None, inventory: Inventory | None = None) -> FleetParts:
     """Returns the fleet of what has been prepared for it, with what `current` has in common with it. Nothing blocks.
 
     Args:
@@ -325,7 +325,7 @@ def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Invent
         if has_same_shape:
             collector.adopt_shapers(current.collector, spec.hosts)
     series.room = prepared.series_room
-    return Fleet(
+    return FleetParts(
         spec,
         inventory or Inventory(()),
         prepared.names,
@@ -344,7 +344,7 @@ def assemble(prepared: Prepared, current: Fleet | None = None, inventory: Invent
     )
 
 
-def _adopt_links(collector: Collector, current: Fleet, prepared: Prepared) -> None:
+def _adopt_links(collector: Collector, current: FleetParts, prepared: Prepared) -> None:
     """Moves the connections of hosts that are reached and asked as before; a reload forgives what they failed with."""
     targets, by_host = prepared.targets, prepared.by_host
     same = [host for host in prepared.spec.hosts if _is_same(current, host, targets[host], by_host[host].probe)]
@@ -354,7 +354,7 @@ def _adopt_links(collector: Collector, current: Fleet, prepared: Prepared) -> No
             link.forgive()
 
 
-def _is_refresh(spec: FleetSpec, current: Fleet | None) -> bool:
+def _is_refresh(spec: FleetSpec, current: FleetParts | None) -> bool:
     """Whether only the hosts are others: nothing else is read again."""
     return current is not None and spec.settings is current.settings
 
@@ -389,7 +389,7 @@ def _make_request(by_host: Mapping[Host, HostSettings], host: Host, request_id: 
     return script.request(request_id, probe.kind, probe.processes)
 
 
-def _is_same(current: Fleet, host: Host, target: Target, probe: Probe) -> bool:
+def _is_same(current: FleetParts, host: Host, target: Target, probe: Probe) -> bool:
     """Whether a host is reached and asked as before, so that it may stay connected."""
     return current.targets.get(host) == target and current.by_host[host].probe == probe
 

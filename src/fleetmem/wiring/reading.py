@@ -8,7 +8,7 @@ from typing import TypeVar
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.errors import FleetmemError, UsageError, reason_of
 from fleetmem.runtime.side_thread import call_aside
-from fleetmem.wiring.fleet import Fleet, FleetSpec, Prepared, prepare
+from fleetmem.wiring.fleet import FleetParts, FleetSpec, Prepared, prepare
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ async def read_aside(
         raise UsageError(f"{what}: a bug in fleetmem: {type(error).__name__}: {error}") from error
 
 
-async def prepare_aside(spec: FleetSpec, ask_passphrase: AskPassphrase, current: Fleet) -> Prepared:
+async def prepare_aside(spec: FleetSpec, ask_passphrase: AskPassphrase, current: FleetParts) -> Prepared:
     """Returns what a fleet takes from files and ports, for `assemble`; it is read while the event loop goes on.
 
     Raises:

@@ -1,4 +1,3 @@
-import asyncio
 from dataclasses import replace
 from typing import cast
 
@@ -6,14 +5,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fleetmem.cli import main, make_app
-from fleetmem.cli.collect import Tally, _deliver, _drain, _run
+from fleetmem.cli.collect import Tally
 from fleetmem.cli.hints import HINTS
 from fleetmem.connect.link import Link
-from fleetmem.errors import Cause, Kind, SinkError
+from fleetmem.errors import Cause, Kind
 from fleetmem.model import Host
-from fleetmem.sinks.sink import Sink, SinkStats
-from fleetmem.telemetry.bugs import Bugs
-from fleetmem.wiring.fleet import Fleet
+from fleetmem.sinks.sink import SinkStats
+from fleetmem.wiring.fleet import FleetParts
 from unit.builders import failure, process, sample
 
 
@@ -111,58 +109,12 @@ def test_the_summary() -> None:
     """One line: what came in, what went out, what did not."""
     tally = Tally(2)
     tally.add(sample(process(1)))
-    summary = tally.summary(cast("Fleet", _Fleet()))
+    summary = tally.summary(cast("FleetParts", _Fleet()))
     assert summary.startswith(
         "1 of 2 hosts, 1 processes, 500 B received, "
         "10 points in 3 datagrams to h:3, 10 points to h:0, 7 NOT delivered, "
     )
     assert summary.endswith(" s")
-
-
-class _Recovered:
-    """A sink that lost points to a backend which works again."""
-
-    address = "graphite:2003"
-
-    async def drain(self) -> None:
-        """Has nothing left."""
-
-    def stats(self) -> SinkStats:
-        """Returns what was lost."""
-        return SinkStats(points_sent_total=5, points_dropped_full_total=1, points_dropped_late_total=2)
-
-
-def test_points_that_were_lost_on_the_way_are_a_failed_sink() -> None:
-    """Whatever the backend does now: status 4."""
-    problem = asyncio.run(_drain(cast("Sink", _Recovered())))
-    assert str(problem) == "graphite:2003: 3 points were not delivered"
-
-
-class _Broken(_Recovered):
-    """A sink whose work ends with a bug, with points left."""
-
-    name = "broken"
-
-    async def run(self) -> None:
-        """Fails."""
-        raise IndexError("run")
-
-    async def drain(self) -> None:
-        """Waits for what nobody does any more."""
-        await asyncio.sleep(60)
-
-
-def test_a_sink_that_a_bug_has_ended_is_not_waited_for() -> None:
-    """The bug is counted, which makes status 70, and the sink has failed."""
-    bugs = Bugs()
-
-    async def main() -> SinkError | None:
-        sink = cast("Sink", _Broken())
-        async with asyncio.timeout(10):
-            return await _deliver(sink, asyncio.create_task(_run(sink, bugs)), bugs)
-
-    assert str(asyncio.run(main())) == "graphite:2003: a bug in fleetmem ended the delivery"
-    assert bugs.total == 1
 
 
 def test_status_70_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:

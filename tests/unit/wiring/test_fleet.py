@@ -9,16 +9,16 @@ import pytest
 from fleetmem.config import Settings, load
 from fleetmem.errors import ConfigError, UsageError
 from fleetmem.shape.shaper import Shaper
-from fleetmem.wiring.fleet import Fleet, FleetSpec, build, build_fleet
+from fleetmem.wiring.fleet import FleetParts, FleetSpec, build, build_fleet
 from unit.builders import process, sample, snapshot
 
 
-def _build(current: Fleet | None = None, *, hosts: str = "a,b", user: str = "u", **shape: Any) -> Fleet:
+def _build(current: FleetParts | None = None, *, hosts: str = "a,b", user: str = "u", **shape: Any) -> FleetParts:
     flags = {"inventory": {"hosts": [hosts]}, "ssh": {"user": user}, "shape": shape}
     return build_fleet(load(None, flags), lambda _path: None, current)
 
 
-def _shaper(fleet: Fleet, name: str = "a") -> Shaper:
+def _shaper(fleet: FleetParts, name: str = "a") -> Shaper:
     """Returns the shaper that a host has, or gets with its first sample."""
     host = next(host for host in fleet.hosts if host.name == name)
     collector = fleet.collector
@@ -101,7 +101,7 @@ def _load(**sinks: dict[str, Any]) -> Settings:
     return load(None, {"inventory": {"hosts": ["a"]}, **sinks})
 
 
-def _reload(fleet: Fleet, settings: Settings) -> Fleet:
+def _reload(fleet: FleetParts, settings: Settings) -> FleetParts:
     return build_fleet(settings, lambda _path: None, fleet)
 
 
@@ -178,7 +178,7 @@ def test_an_ssh_configuration_that_names_hosts_also_says_how_to_reach_them(tmp_p
     one.write_text("Host web01\n  HostName 10.0.0.1\n  User ann\n")
     other.write_text("Host db01\n")
 
-    def built(*sources: Path, **ssh: Any) -> Fleet:
+    def built(*sources: Path, **ssh: Any) -> FleetParts:
         inventory = {"sources": [f"ssh:{path}" for path in sources]}
         return build_fleet(load(None, {"inventory": inventory, "ssh": ssh}), lambda _path: None)
 
@@ -191,7 +191,7 @@ def test_an_ssh_configuration_that_names_hosts_also_says_how_to_reach_them(tmp_p
     assert [fleet.reach.target(host).address for host in fleet.hosts] == ["10.0.0.1", "db01"]
 
 
-def _pages(settings: Settings, current: Fleet | None = None) -> list[str]:
+def _pages(settings: Settings, current: FleetParts | None = None) -> list[str]:
     """Returns where health pages are, and where Prometheus's."""
     fleet = build_fleet(settings, lambda _path: None, current)
     addresses = [service.address for service in reversed(fleet.services)]
@@ -296,7 +296,7 @@ def _shares(workers: int, hosts: str = "web[001-400]", **sections: Any) -> list[
     return fleet.spec.shares(workers)
 
 
-async def _close(fleet: Fleet) -> None:
+async def _close(fleet: FleetParts) -> None:
     for service in fleet.services:
         await service.close()
 

@@ -62,7 +62,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-class Fleet:
+class FleetParts:
     """Logs in with some keys, and asks for a channel."""
 
     def __init__(self, folder: Path, port: int, keys: list[Path]) -> None:
@@ -102,12 +102,12 @@ def _key(path: Path) -> Path:
 
 
 @asynccontextmanager
-async def _fleet(folder: Path, *, version: str = "OpenSSH_9.2p1", wrong_keys: int = 0) -> AsyncIterator[Fleet]:
+async def _fleet(folder: Path, *, version: str = "OpenSSH_9.2p1", wrong_keys: int = 0) -> AsyncIterator[FleetParts]:
     """A server, and who has its key behind so many others."""
     keys = [_key(folder / f"key{number}") for number in range(wrong_keys + 1)]
     Server.right_key = asyncssh.read_private_key(str(keys[-1])).public_data
     async with listening(Server, server_version=version) as acceptor:
-        yield Fleet(folder, acceptor.get_port(), keys)
+        yield FleetParts(folder, acceptor.get_port(), keys)
 
 
 def test_a_key_signs_at_once(sent: list[str], tmp_path: Path) -> None:
