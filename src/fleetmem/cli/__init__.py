@@ -12,13 +12,8 @@ import typer
 from fleetmem.cli import surroundings
 from fleetmem.cli.messages import print_message
 from fleetmem.errors import FleetmemError, SinkError, UsageError, reason_of
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.safe_text import redact
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_SINK = 4
-EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits(3)
-EXIT_INTERRUPTED = 130
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -85,19 +80,19 @@ def main() -> None:
         app()
     except UsageError as error:
         print_message(f"fleetmem: {error}")
-        sys.exit(EXIT_USAGE)
+        sys.exit(ExitStatus.USAGE)
     except SinkError as error:
         print_message(f"fleetmem: {error}")
-        sys.exit(EXIT_SINK)
+        sys.exit(ExitStatus.SINK)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitStatus.INTERRUPTED)
     except FleetmemError as error:
         print_message(f"fleetmem: {error}")
-        sys.exit(EXIT_FAILED)
+        sys.exit(ExitStatus.FAILED)
     except Exception as error:  # noqa: BLE001 - a bug of ours
         if isinstance(error, OSError) and error.errno in _UNWRITABLE:  # the help, which typer prints
             surroundings.forget_stdout()
             print_message(f"fleetmem: output: {reason_of(error)}")
-            sys.exit(EXIT_SINK)
+            sys.exit(ExitStatus.SINK)
         print_message(f"{redact(format_exc())}fleetmem: this is a bug in fleetmem: please report it")
-        sys.exit(EXIT_INTERNAL)
+        sys.exit(ExitStatus.INTERNAL)

@@ -21,9 +21,8 @@ from fleetmem.lab.readback import RecordingTransport, Verdict, record, verify
 from fleetmem.lab.render import Graphite
 from fleetmem.model import Failure, Outcome, Sample
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.wiring.fleet import FleetParts, build_fleet
-
-EXIT_FAILED = 1
 
 _MISMATCHES_SHOWN = 5
 _FLUSH_SLACK_SECONDS = 10.0
@@ -60,14 +59,14 @@ def check(
         verdict = _read_back(fleet, transport, graphite)
     except LabError as error:
         print(f"fleetmem lab check: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(ExitStatus.FAILED) from error
     print_verdict(verdict, transport.datagrams_total)
     for problem in problems:
         print(f"    {problem}")
     is_good = verdict.is_good and not problems
     print("PASSED" if is_good else "FAILED")
     if not is_good:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def print_verdict(verdict: Verdict, datagrams: int) -> None:

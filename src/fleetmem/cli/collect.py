@@ -18,16 +18,12 @@ from fleetmem.cli.progress import progress_bars
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.safe_text import printable
 from fleetmem.sampling.once import sample_once
 from fleetmem.shape.limits import TopBy
 from fleetmem.units import format_size
 from fleetmem.wiring.fleet import FleetParts, build_fleet
-
-EXIT_SOME_FAILED = 1
-EXIT_NONE_ANSWERED = 3
-EXIT_INTERNAL = 70  # also cli's
-EXIT_INTERRUPTED = 130
 
 _HOSTS_NAMED = 5
 _NUMBER_AND_UNIT = re.compile(r"\b\d+(?:\.\d+)? ?(?:s|ms|bytes)\b")
@@ -78,8 +74,8 @@ def collect(
         except KeyboardInterrupt:
             print_message(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done")
             if isinstance(writer, BackgroundWriter) and writer.is_stalled(_WRITE_SECONDS):
-                os._exit(EXIT_INTERRUPTED)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+                os._exit(ExitStatus.INTERRUPTED)
+            raise typer.Exit(ExitStatus.INTERRUPTED) from None
     # That nobody answered is an error, and a table has no failures; JSON lines and CSV do.
     is_silent = not tally.samples and format_ is OutputFormat.TABLE
     if given.verbosity is not Verbosity.QUIET or is_silent:
@@ -88,11 +84,11 @@ def collect(
         print_message(tally.summary(fleet))
     if bugs := fleet.collector.bugs.total:
         print_message(f"fleetmem: {bugs} bugs in fleetmem; the log has a traceback of each: please report it")
-        raise typer.Exit(EXIT_INTERNAL)
+        raise typer.Exit(ExitStatus.INTERNAL)
     if problems:
         raise SinkError("\n".join(map(str, problems)))
     if tally.failures:
-        raise typer.Exit(EXIT_SOME_FAILED if tally.samples else EXIT_NONE_ANSWERED)
+        raise typer.Exit(ExitStatus.FAILED if tally.samples else ExitStatus.NONE_ANSWERED)
 
 
 class Tally:

@@ -12,9 +12,8 @@ from fleetmem.cli.options import DOCTOR_FLAGS, Given, ask_passphrase, with_setti
 from fleetmem.cli.output import OutputFormat, open_output
 from fleetmem.errors import UsageError
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.wiring.fleet import build_fleet
-
-EXIT_INTERRUPTED = 130
 
 
 @with_settings_and(DOCTOR_FLAGS)
@@ -56,7 +55,7 @@ def doctor(
         diagnosis = run_async(diagnosing)
     except KeyboardInterrupt:
         print_message("\nfleetmem: interrupted")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
     with open_output(output) as file:
         write(diagnosis.findings, file, format_)
     if given.verbosity is not Verbosity.QUIET:

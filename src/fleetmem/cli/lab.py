@@ -33,11 +33,8 @@ from fleetmem.lab.render import Graphite
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
 from fleetmem.runtime.event_loop import run_async
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.units import format_share, format_size
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 _CHECK_SECONDS = 0.5
 _DEMO_SECONDS = 30.0
@@ -97,13 +94,13 @@ def status(path: Dir = DEFAULT_DIRECTORY) -> None:
         state = read_state(directory.state)
     if state is None:
         print(f"no lab runs in {directory.path}")
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)
     for member in state.members:
         word = "running" if member.is_running else "ENDED"
         print(f"{member.role:<10} {word:<8} pid {member.identity.pid:<8} {member.address}")
     print(_how_to_use(directory, state, path))
     if not all(member.is_running for member in state.members):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 @app.command()
@@ -124,7 +121,7 @@ def demo(path: Dir = DEFAULT_DIRECTORY, hosts: Hosts = 5, interval: Interval = 2
         verdict = _Demo(lab, console).run(seconds)
     _report("lab stopped; `fleetmem lab up` starts one that stays")
     if not verdict.is_good:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _demo_seconds() -> float | None:
@@ -254,7 +251,7 @@ def told_clearly() -> Iterator[None]:
         yield
     except LabError as error:
         print_message(f"fleetmem lab: {error}")
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(ExitStatus.FAILED) from error
 
 
 @contextmanager
@@ -262,7 +259,7 @@ def _ended_by_sigterm() -> Iterator[None]:
     """Makes SIGTERM an exception, so that the lab is stopped on the way out."""
 
     def end(_number: int, _frame: object) -> NoReturn:
-        raise SystemExit(EXIT_TERMINATED)
+        raise SystemExit(ExitStatus.TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
     try:

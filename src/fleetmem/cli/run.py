@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.cli.collect import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_NONE_ANSWERED, EXIT_SOME_FAILED, Tally
+from fleetmem.cli.collect import Tally
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
@@ -17,6 +17,7 @@ from fleetmem.errors import UsageError, reason_of
 from fleetmem.model import Outcome
 from fleetmem.runtime.cpus import worker_count
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.runtime.garbage import keep_collections_short
 from fleetmem.runtime.stop_watch import StopWatch
 from fleetmem.runtime.systemd import ServiceManager
@@ -26,7 +27,6 @@ from fleetmem.wiring.state_files import identity_of
 
 log = logging.getLogger(__name__)
 
-EXIT_STALLED = 4
 _MAX_WAITING = 10_000
 _RETENTION = "10s:6h,60s:7d,10m:1y"
 _WRITE_SECONDS = 0.5
@@ -104,7 +104,7 @@ def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: S
             log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)
         if is_stalled:
             logging.shutdown()
-            os._exit(EXIT_STALLED)
+            os._exit(ExitStatus.SINK)
 
 
 def _dry_run(given: Given, retention: str, output: Path | None) -> None:
@@ -121,7 +121,7 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
     try:
         run_async(dry.run(raise_file_limit(len(dry.fleet.hosts), dry.fleet.files)))
     except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
     if output:
         with open_output(output) as file:
             dry.write_lines(file)
@@ -135,9 +135,9 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
             dry.print_report(Console(file=stdout))
     tally.print_failures()
     if dry.fleet.collector.bugs.total:
-        raise typer.Exit(EXIT_INTERNAL)
+        raise typer.Exit(ExitStatus.INTERNAL)
     if dry.failures:
-        raise typer.Exit(EXIT_SOME_FAILED if dry.series else EXIT_NONE_ANSWERED)
+        raise typer.Exit(ExitStatus.FAILED if dry.series else ExitStatus.NONE_ANSWERED)
 
 
 class _FullDiskGuard:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fleetmem.runtime.exit_status import ExitStatus
+
 
 class Severity(StrEnum):
     """How bad it is, worst first."""
@@ -59,7 +61,6 @@ class Check(StrEnum):
 
 
 _PIPELINE = ("statsd", "carbon", "graphite")
-_EXIT_OK, _EXIT_WARNING, _EXIT_NO_HOST, _EXIT_PIPELINE = 0, 1, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,9 @@ def exit_status(findings: Iterable[Finding], *, has_answer: bool) -> int:
     """
     worst = {(finding.check.area, finding.severity) for finding in findings}
     if any((area, Severity.PROBLEM) in worst for area in _PIPELINE):
-        return _EXIT_PIPELINE
+        return ExitStatus.SINK
     if not has_answer:
-        return _EXIT_NO_HOST
+        return ExitStatus.NONE_ANSWERED
     if any(severity in (Severity.PROBLEM, Severity.WARNING) for _area, severity in worst):
-        return _EXIT_WARNING
-    return _EXIT_OK
+        return ExitStatus.FAILED
+    return ExitStatus.OK

@@ -24,6 +24,7 @@ from fleetmem.errors import FleetmemError
 from fleetmem.model import Outcome
 from fleetmem.runtime import children
 from fleetmem.runtime.event_loop import first_error, raise_file_limit, run_async
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.runtime.garbage import keep_collections_short
 from fleetmem.runtime.huge_pages import keep_in_huge_pages
 from fleetmem.sampling.sampler import Begin, Sampler
@@ -32,7 +33,6 @@ from fleetmem.wiring.reading import PREPARING
 
 log = logging.getLogger("fleetmem.engine.worker")  # run as a program, it is called __main__
 
-_EXIT_UNUSABLE = 2
 _PR_SET_PDEATHSIG = 1
 
 
@@ -161,7 +161,7 @@ async def _work(sock: socket.socket) -> int:
         await _obey_from_the_start(channel)
     except* FleetmemError as group:
         log.error("worker: %s", first_error(group))
-        status = _EXIT_UNUSABLE
+        status = ExitStatus.USAGE
     await channel.close()
     return status
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from fleetmem.runtime import children
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.runtime.side_thread import start_thread
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ _SAME_SIGNAL_SECONDS = 0.1  # `timeout` signals its child and then its group: th
 _FRAMES_SHOWN = 3
 _TASKS_SHOWN = 5
 _LINE_BYTES = 4096  # a pipe that can be written at all takes so many without a wait
-_EXIT_FORCED = 130
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _READ_BYTES = 4096
 
@@ -110,12 +110,12 @@ class StopWatch:
                 children.kill_all()
                 with suppress(Exception):  # whatever state the rest is in
                     _write_line(logging.ERROR, f"not stopped within 5 s, ended: {self._hung()}")
-            os._exit(0)
+            os._exit(ExitStatus.OK)
 
     def _end_start(self, _number: int, _frame: FrameType | None) -> None:
         self.arm()
         children.kill_all()
-        raise SystemExit(0)
+        raise SystemExit(ExitStatus.OK)
 
     def _handle(self, stop: Callable[[], None]) -> None:
         armed_seconds = self._armed_seconds
@@ -125,7 +125,7 @@ class StopWatch:
             children.kill_all()
             with suppress(Exception):
                 _write_line(logging.WARNING, "stopped at once: data in the queues is lost")
-            os._exit(_EXIT_FORCED)
+            os._exit(ExitStatus.INTERRUPTED)
         if self._loop:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(stop)
