@@ -73,7 +73,8 @@ def main() -> None:
     """Runs the command line; what the world or the user did wrong ends with one clear message and no traceback."""
     surroundings.complete()
     gc.disable()  # imports make much, and nothing of it goes away: a tenth of the start was spent looking for it
-    app = make_app(sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in _COMMANDS else _COMMANDS)
+    first = sys.argv[1:2]
+    app = make_app(() if first == ["--version"] else first if first and first[0] in _COMMANDS else _COMMANDS)
     gc.freeze()
     gc.enable()
     try:
