@@ -58,4 +58,4 @@ def test_a_key_of_a_host_that_hangs_later(sshd: Sshd, cli: Cli, tmp_path: Path) 
             lambda: len({each["host"] for each in running.outcomes()[before:] if each["ok"]}) == 5,
             60,
         )
-        assert f"key {path} has changed and cannot be read" in running.stderr
+        wait_for("it is told", lambda: f"key {path} has changed and cannot be read" in running.stderr, 20)
