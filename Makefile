@@ -75,6 +75,10 @@ format: $(INSTALLED) ## Format the code and mend what lint can mend
 dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: the templates in the package, and deploy/grafana
 	@PYTHONPATH=tools $(BIN)/python -m dashboards
 
+.PHONY: docs-tables
+docs-tables: $(INSTALLED) ## Write the tables of docs/metrics.md that are made from the code
+	@$(BIN)/python scripts/docs_tables.py
+
 .PHONY: man
 man: $(INSTALLED) ## Write the man page: dist/fleetmem.1, for `man -l`
 	@mkdir -p dist

@@ -305,13 +305,15 @@ class Daemon:
         shipped = self.stats.add(
             report.cycle,
             report.sinks,
-            **report.totals._asdict(),
-            names_kept_apart=report.hosts_kept_apart + max(here.commands_kept_apart, commands_kept_apart),
-            inventory=self._inventory.stats,
-            usage=report.usage,
-            workers=sum(worker.pid is not None for worker in workers) if workers else 1,
-            workers_restarted_total=sum(worker.restarts_total for worker in workers),
-            unix_seconds=cycle * self._grid.interval_seconds,
+            {
+                **report.totals,
+                "names_kept_apart": report.hosts_kept_apart + max(here.commands_kept_apart, commands_kept_apart),
+                **self._inventory.stats._asdict(),
+                **(report.usage._asdict() if report.usage else {}),
+                "workers": sum(worker.pid is not None for worker in workers) if workers else 1,
+                "workers_restarted_total": sum(worker.restarts_total for worker in workers),
+            },
+            cycle * self._grid.interval_seconds,
         )
         self._sampler.put_stats(shipped)
 

@@ -34,43 +34,6 @@ class LeftOut(StrEnum):
     BUDGET = "budget"
 
 
-COLLECTOR_MEASURES = (
-    "hosts_up",
-    "hosts_failed",
-    *(f"hosts_failed_{kind}" for kind in Kind),
-    "processes",
-    *(f"processes_{reason}" for reason in LeftOut),
-    "received_bytes",
-    "cycle_seconds",
-    "host_p50_seconds",
-    "host_p99_seconds",
-    "host_highest_seconds",
-    "late_p50_seconds",
-    "late_p99_seconds",
-    "late_highest_seconds",
-    "slots_total",
-    "cycles_missed_total",
-    "handshakes_total",
-    "reconnects_total",
-    "logins_withheld_total",
-    "outcomes_dropped_total",
-    "bugs_total",
-    "workers",
-    "workers_restarted_total",
-    "names_kept_apart",
-    "inventory_hosts",
-    "inventory_failures_total",
-    "inventory_stale",
-    "inventory_entries_left_out",
-    "cpu_seconds_total",
-    "rss_bytes",
-    "open_files",
-    "threads",
-    "tasks",
-)
-"""The collector's own series."""
-
-
 @dataclass(frozen=True, slots=True)
 class Host:
     """A Linux machine that is sampled.
@@ -246,12 +209,37 @@ class Failure:
 Outcome = Sample | Failure
 
 
+class CounterKind(StrEnum):
+    """Whether a counter of the collector only grows, in Prometheus' words."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+class DeclaredCounter(NamedTuple):
+    """What one of the collector's own counters is.
+
+    Attributes:
+        name: with its unit; ends in `_total` where it only grows.
+        kind: counter or gauge.
+        unit: of its values, for people.
+        meaning: one plain sentence without markup.
+        page: of the documents that says more; empty for none.
+    """
+
+    name: str
+    kind: CounterKind
+    unit: str
+    meaning: str
+    page: str = ""
+
+
 class Counter(NamedTuple):
-    """One of the collector's own counters.
+    """The value of one of the collector's own counters.
 
     Attributes:
         sink: the sink that it is about, empty where it is about the collector.
-        measure: what is counted, with its unit, as in docs/metrics.md; ends in `_total` when it only grows.
+        measure: the name that it is declared by in `telemetry.counters`.
         value: never negative.
     """
 

@@ -92,17 +92,19 @@ class Scene:
         shipped = self._stats.add(
             self.cycle,
             [SinkState.of(self.sink)],
-            handshakes_total=self.fleet.collector.handshakes_total,
-            reconnects_total=self.fleet.collector.reconnects_total,
-            logins_withheld_total=self.breakers.withheld_total,
-            outcomes_dropped_total=self.outcomes_dropped_total,
-            bugs_total=self.bugs.total,
-            workers=self.worker is not None and self.worker.pid is not None,
-            workers_restarted_total=self.worker.restarts_total if self.worker else 0,
-            names_kept_apart=self.names.kept_apart,
-            inventory=self.inventory.stats,
-            usage=self.usage,
-            unix_seconds=0.0,
+            {
+                "handshakes_total": self.fleet.collector.handshakes_total,
+                "reconnects_total": self.fleet.collector.reconnects_total,
+                "logins_withheld_total": self.breakers.withheld_total,
+                "outcomes_dropped_total": self.outcomes_dropped_total,
+                "bugs_total": self.bugs.total,
+                "workers": self.worker is not None and self.worker.pid is not None,
+                "workers_restarted_total": self.worker.restarts_total if self.worker else 0,
+                "names_kept_apart": self.names.kept_apart,
+                **self.inventory.stats._asdict(),
+                **(self.usage._asdict() if self.usage else {}),
+            },
+            0.0,
         )
         return {("sink." if counter.sink else "") + counter.measure: counter.value for counter in shipped.counters}
 

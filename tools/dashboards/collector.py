@@ -1,7 +1,9 @@
 """The collector itself: does it reach its hosts in time, and do its sinks take what it sends."""
 
+from dataclasses import replace
+
 from dashboards import graphite, promql
-from dashboards.grafana import Dashboard, Row, Variable
+from dashboards.grafana import COLUMNS, Dashboard, Row, Variable
 from dashboards.graphite import Paths, fresh, named, named_by
 from dashboards.panels import (
     ANY_IS_BAD,
@@ -43,7 +45,7 @@ def collector(paths: Paths, metrics: Metrics) -> Dashboard:
 
 def _now(paths: Paths, metrics: Metrics) -> list[Panel]:
     dropped = " + ".join(promql.grown(metrics.collector(measure)) for measure in _DROPPED)
-    return [
+    stats = [
         Stat(
             title="Hosts that answer",
             description="In the last interval.",
@@ -62,12 +64,14 @@ def _now(paths: Paths, metrics: Metrics) -> list[Panel]:
             unit=Unit.SECONDS,
         ),
         Stat(
+            title="Slots",
+            description="In this time range: slots of hosts that are settled, by an outcome or as missed.",
+            queries=_grown(paths, metrics, "slots_total"),
+        ),
+        Stat(
             title="Slots missed",
             description="In this time range: slots of hosts that were skipped, as the sample before was not over.",
-            queries=Queries(
-                [fresh(graphite.grown(paths.collector("cycles_missed_total")))],
-                [PromQuery(promql.grown(metrics.collector("cycles_missed_total")))],
-            ),
+            queries=_grown(paths, metrics, "cycles_missed_total"),
             thresholds=ANY_IS_BAD,
         ),
         Stat(
@@ -85,7 +89,14 @@ def _now(paths: Paths, metrics: Metrics) -> list[Panel]:
             queries=_own(paths, metrics, "inventory_stale"),
             thresholds=ANY_IS_BAD,
         ),
+        Stat(
+            title="Bugs",
+            description="In this time range: bugs in fleetmem or in a plug-in. The log has a traceback of each kind.",
+            queries=_grown(paths, metrics, "bugs_total"),
+            thresholds=ANY_IS_BAD,
+        ),
     ]
+    return [replace(stat, width=COLUMNS // len(stats)) for stat in stats]
 
 
 def _cycles(paths: Paths, metrics: Metrics) -> list[Panel]:
@@ -220,6 +231,14 @@ def _sinks(paths: Paths, metrics: Metrics) -> list[Panel]:
 
 def _own(paths: Paths, metrics: Metrics, measure: str) -> Queries:
     return Queries([fresh(paths.collector(measure))], [PromQuery(f"sum({metrics.collector(measure)})")])
+
+
+def _grown(paths: Paths, metrics: Metrics, total: str) -> Queries:
+    """Returns by how much a total of the collector has grown in the time range."""
+    return Queries(
+        [fresh(graphite.grown(paths.collector(total)))],
+        [PromQuery(promql.grown(metrics.collector(total)))],
+    )
 
 
 def _spread(what: str) -> dict[str, str]:

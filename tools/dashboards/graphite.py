@@ -6,10 +6,10 @@ Functions of graphite-web 1.1 (graphite.readthedocs.io, "Functions"). Through St
 
 from collections.abc import Callable, Sequence
 
-from fleetmem.model import COLLECTOR_MEASURES, COMMAND_MEASURES, HOST_MEASURES
+from fleetmem.model import COMMAND_MEASURES, HOST_MEASURES
 from fleetmem.sinks.formats import carbon_plain
 from fleetmem.sinks.naming import LABELS, place
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS
 
 PATH_MARK = "@path@"
 """Stands for what is before a family in a path: fleetmem's prefix, behind that of StatsD."""
@@ -23,8 +23,8 @@ _MEASURES = {
     "process": COMMAND_MEASURES,  # `other` has them all
     "command": COMMAND_MEASURES,
     "host": HOST_MEASURES,
-    "collector": COLLECTOR_MEASURES,
-    "sink": SinkStats._fields,
+    "collector": COLLECTOR_COUNTERS,
+    "sink": SINK_COUNTERS,
 }
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from fleetmem.model import COLLECTOR_MEASURES, Detail
+from fleetmem.model import Detail
 from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, FAMILIES, metric_name
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.telemetry.counters import ALL_COUNTERS
 
-_FAMILIES = {*FAMILIES, *(f"{COLLECTOR_FAMILY}{measure}" for measure in (*COLLECTOR_MEASURES, *SinkStats._fields))}
+_FAMILIES = {*FAMILIES, *(f"{COLLECTOR_FAMILY}{name}" for name in ALL_COUNTERS)}
 
 METRIC_MARK = "@metric@"
 """Stands for fleetmem's prefix, as it is in names of metrics."""

@@ -139,7 +139,7 @@ class _Worker:
 
     def _report(self, until: int | None = None) -> None:
         report = self._sampler.report(until)
-        totals = report.totals._replace(outcomes_dropped_total=self._forwarder.dropped_total)
+        totals = {**report.totals, "outcomes_dropped_total": self._forwarder.dropped_total}
         self._channel.send(replace(report, totals=totals))
 
 

@@ -38,14 +38,7 @@ class Shard(NamedTuple):
 
 
 class InventoryStats(NamedTuple):
-    """Counters. The fields are measures of docs/metrics.md.
-
-    Attributes:
-        inventory_hosts: that the inventories name, after limit and shard.
-        inventory_failures_total: readings of an inventory that failed, or came back all but empty.
-        inventory_stale: inventories whose last reading did; their hosts are those of an earlier one.
-        inventory_entries_left_out: entries that are no hosts, or contradict each other.
-    """
+    """Values of counters; `telemetry.counters` says what each means."""
 
     inventory_hosts: int = 0
     inventory_failures_total: int = 0

@@ -10,7 +10,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """The fields are measures of docs/metrics.md; those of several processes can be added up.
+    """What a process takes. Several can be added up; the fields are counters that `telemetry.counters` declares.
 
     Attributes:
         cpu_seconds_total: user and system time since the process began, of all its threads.

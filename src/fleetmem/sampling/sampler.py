@@ -25,7 +25,7 @@ from fleetmem.sampling.turns import Flight, Turns
 from fleetmem.sinks.sink import Service, Sink, SinkState, SinkStats
 from fleetmem.telemetry.bugs import Bugs
 from fleetmem.telemetry.cycles import Cycles
-from fleetmem.telemetry.report import Report, Totals
+from fleetmem.telemetry.report import Report
 from fleetmem.wiring.fleet import FleetParts, FleetSpec, assemble, build
 from fleetmem.wiring.reading import prepare_aside
 
@@ -336,12 +336,13 @@ class Sampler:
             self._grid.interval_seconds,
             self._cycles.take_before(open_from),
             open_from,
-            Totals(
-                collector.handshakes_total,
-                collector.reconnects_total,
-                reach.withheld_total,
-                bugs_total=self._bugs.total,
-            ),
+            {
+                "handshakes_total": collector.handshakes_total,
+                "reconnects_total": collector.reconnects_total,
+                "logins_withheld_total": reach.withheld_total,
+                "outcomes_dropped_total": 0,
+                "bugs_total": self._bugs.total,
+            },
             self._fleet.names.hosts_kept_apart,
             self._fleet.names.commands_kept_apart,
             own_usage(),

@@ -9,25 +9,7 @@ from fleetmem.sinks.naming import FleetNames
 
 
 class SinkStats(NamedTuple):
-    """Counters of one sink. The fields are measures of docs/metrics.md; `_total` counts from the start of the sink.
-
-    Attributes:
-        points_sent_total: delivered as far as the protocol tells.
-        points_dropped_full_total: the oldest ones, to stay in the bounds of queue or spool.
-        points_dropped_late_total: not delivered within the time that makes sense for the protocol, or the spool keeps.
-        retries_total: deliveries tried again.
-        sent_bytes_total: payload.
-        datagrams_sent_total: handed to the kernel.
-        series_retired_total: series that have ended, each once.
-        series: that live now.
-        queue_points: that wait in memory.
-        queue_bytes: likewise.
-        queue_age_seconds: how long the oldest of them has waited.
-        spool_points: that wait on disk.
-        spool_bytes: likewise, text only.
-        spool_age_seconds: how long ago the oldest of them was taken.
-        failing: 1 while the backend is away.
-    """
+    """Values of the counters of one sink; `telemetry.counters` says what each means."""
 
     points_sent_total: int = 0
     points_dropped_full_total: int = 0

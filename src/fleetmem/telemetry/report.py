@@ -1,23 +1,14 @@
 """What a sampler tells of itself, and what several of them come to."""
 
+from collections import Counter as Tally
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from fleetmem.runtime.usage import Usage
 from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.telemetry.cycles import merged
 from fleetmem.telemetry.selfstats import CycleStats
-
-
-class Totals(NamedTuple):
-    """Counters since the start. The fields are measures of docs/metrics.md."""
-
-    handshakes_total: int = 0
-    reconnects_total: int = 0
-    logins_withheld_total: int = 0
-    outcomes_dropped_total: int = 0
-    bugs_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +19,7 @@ class Report:
         interval_seconds: of the grid that it samples by.
         cycles: what happened in cycles that it had not told of.
         open_from: the first cycle that has more to come.
-        totals: since its start.
+        totals: counters since its start, by their names in `telemetry.counters`.
         hosts_kept_apart: names of hosts that have a hash, as they would be another's otherwise.
         commands_kept_apart: likewise, of commands.
         usage: what its process takes of the machine; None where that cannot be known.
@@ -38,7 +29,7 @@ class Report:
     interval_seconds: float
     cycles: Mapping[int, CycleStats] = field(default_factory=dict)
     open_from: int = 0
-    totals: Totals = field(default_factory=Totals)
+    totals: Mapping[str, int] = field(default_factory=dict)
     hosts_kept_apart: int = 0
     commands_kept_apart: int = 0
     usage: Usage | None = None
@@ -76,7 +67,7 @@ def add_up(reports: Sequence[Report]) -> Report:
         reports[0].interval_seconds,
         cycles,
         min(report.open_from for report in reports),
-        _sum([report.totals for report in reports]),
+        _sum_by_name([report.totals for report in reports]),
         max(report.hosts_kept_apart for report in reports),  # all know the names of all hosts
         sum(report.commands_kept_apart for report in reports),
         _sum(usages) if usages else None,
@@ -93,7 +84,14 @@ def _add_up_sinks(sinks: Iterable[SinkState]) -> Iterable[SinkState]:
         yield same[0]._replace(problem=problem, counters=_sum([sink.counters for sink in same]))
 
 
-_Counters = TypeVar("_Counters", Totals, SinkStats, Usage)
+def _sum_by_name(told: Sequence[Mapping[str, int]]) -> Mapping[str, int]:
+    whole: Tally[str] = Tally()
+    for totals in told:
+        whole.update(totals)
+    return dict(whole)
+
+
+_Counters = TypeVar("_Counters", SinkStats, Usage)
 
 
 def _sum(told: Sequence[_Counters]) -> _Counters:

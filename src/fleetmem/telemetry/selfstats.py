@@ -1,18 +1,17 @@
-"""The collector's own counters. Their names and units are in docs/metrics.md."""
+"""What happens in a cycle, and the values of the collector's own counters, which `counters` declares."""
 
 import socket
 from array import array
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
 from fleetmem.errors import Kind
-from fleetmem.inventory.inventory import InventoryStats
-from fleetmem.model import CollectorStats, Counter, LeftOut, Outcome, Sample
-from fleetmem.runtime.usage import Usage
+from fleetmem.model import CollectorStats, Counter, DeclaredCounter, LeftOut, Outcome, Sample
 from fleetmem.sinks.naming import NameTable
 from fleetmem.sinks.sink import SinkState
+from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS
 from fleetmem.units import format_size
 
 _ID_BYTES = 24  # leaves room for prefix, sink and measure
@@ -114,20 +113,20 @@ class SelfStats:
         self,
         stats: CycleStats,
         sinks: Sequence[SinkState],
-        *,
-        handshakes_total: int,
-        reconnects_total: int,
-        logins_withheld_total: int,
-        outcomes_dropped_total: int,
-        bugs_total: int,
-        names_kept_apart: int,
-        inventory: InventoryStats,
-        usage: Usage | None,
-        workers: int,
-        workers_restarted_total: int,
+        others: Mapping[str, float],
         unix_seconds: float,
     ) -> CollectorStats:
-        """Takes an interval's counters, and the state of everything else that is counted; returns what to ship."""
+        """Returns the counters to ship for an interval.
+
+        Args:
+            stats: of the interval.
+            sinks: their state now.
+            others: values of all other counters, by name.
+            unix_seconds: the time of the counters.
+
+        Raises:
+            KeyError: a counter is not declared.
+        """
         self._missed_total += stats.missed
         self._slots_total += stats.slots
         values: dict[str, float] = {
@@ -142,20 +141,11 @@ class SelfStats:
             **_spread("late", stats.late_seconds),
             "slots_total": self._slots_total,
             "cycles_missed_total": self._missed_total,
-            "handshakes_total": handshakes_total,
-            "reconnects_total": reconnects_total,
-            "logins_withheld_total": logins_withheld_total,
-            "outcomes_dropped_total": outcomes_dropped_total,
-            "bugs_total": bugs_total,
-            "workers": workers,
-            "workers_restarted_total": workers_restarted_total,
-            "names_kept_apart": names_kept_apart,
-            **inventory._asdict(),
-            **(usage._asdict() if usage else {}),
+            **others,
         }
-        counters = [Counter("", measure, value) for measure, value in values.items()]
+        counters = _in_order("", COLLECTOR_COUNTERS, values)
         for sink in sinks:
-            counters += [Counter(sink.name, measure, value) for measure, value in sink.counters._asdict().items()]
+            counters += _in_order(sink.name, SINK_COUNTERS, sink.counters._asdict())
         self._shipped = CollectorStats(self.collector, unix_seconds, tuple(counters))
         return self._shipped
 
@@ -181,6 +171,17 @@ class SelfStats:
             for counter in self._shipped.counters
         )
         return replace(self._shipped, taken_unix_seconds=unix_seconds, counters=counters)
+
+
+def _in_order(sink: str, declared: Mapping[str, DeclaredCounter], values: Mapping[str, float]) -> list[Counter]:
+    """Returns the counters that have a value, in the order in which they are declared.
+
+    Raises:
+        KeyError: one is not declared.
+    """
+    if undeclared := values.keys() - declared.keys():
+        raise KeyError(f"not declared in telemetry.counters: {', '.join(sorted(undeclared))}")
+    return [Counter(sink, name, values[name]) for name in declared if name in values]
 
 
 def _spread(name: str, seconds: Iterable[float]) -> dict[str, float]:

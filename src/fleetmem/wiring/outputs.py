@@ -23,6 +23,7 @@ from fleetmem.sinks.transports.endpoints import host_port
 from fleetmem.sinks.transports.udp import UdpTransport
 from fleetmem.sinks.transports.unix import UnixTransport
 from fleetmem.state.folder import default_base
+from fleetmem.telemetry.counters import ALL_COUNTERS
 
 if TYPE_CHECKING:
     from fleetmem.sinks.pages.http_server import Page, Site
@@ -218,7 +219,7 @@ def _prometheus(
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.pages.metrics_page import PrometheusSink
 
-    sink = PrometheusSink(host, port, prefix, tags, pages, http_names)
+    sink = PrometheusSink(host, port, prefix, tags, pages, http_names, ALL_COUNTERS)
     _listen(sink, undo, has_port=has_port)
     return sink
 

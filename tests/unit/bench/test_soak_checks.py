@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from fleetmem.errors import Kind, Stage
-from fleetmem.inventory.inventory import InventoryStats
 from fleetmem.lab.simulated_host import Fault, Plan, SimulatedHost
 from fleetmem.lab.simulator import address_of
 from fleetmem.model import Detail, Failure, Host, Outcome, Sample
@@ -88,17 +87,13 @@ class SimulatedRun:
         shipped = self._stats.add(
             cycle,
             [SinkState("statsd", "", None, self.statsd)],
-            handshakes_total=10,
-            reconnects_total=0,
-            logins_withheld_total=0,
-            outcomes_dropped_total=0,
-            bugs_total=0,
-            workers=1,
-            workers_restarted_total=0,
-            names_kept_apart=0,
-            inventory=InventoryStats(PLAN.hosts, 0, 0),
-            usage=self.usage,
-            unix_seconds=BEGUN_UNIX_SECONDS + self.cycle * INTERVAL_SECONDS,
+            {
+                "logins_withheld_total": 0,
+                "inventory_hosts": PLAN.hosts,
+                "inventory_stale": 0,
+                **self.usage._asdict(),
+            },
+            BEGUN_UNIX_SECONDS + self.cycle * INTERVAL_SECONDS,
         )
         self.cycle += 1
         record = json.loads(json_line(stats_to_json(shipped)))

@@ -17,7 +17,6 @@ from dashboards.graphite import Paths
 from dashboards.promql import Metrics
 from fleetmem.dashboards import DashboardSet, Page, Source
 from fleetmem.model import (
-    COLLECTOR_MEASURES,
     HOST_MEASURES,
     PROCESS_MEASURES,
     CollectorStats,
@@ -29,7 +28,7 @@ from fleetmem.sinks.formats import carbon_plain
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.pages.exposition import FAMILIES, metric_name
 from fleetmem.sinks.series import Retire, SeriesEncoding
-from fleetmem.sinks.sink import SinkStats
+from fleetmem.telemetry.counters import ALL_COUNTERS, COLLECTOR_COUNTERS, SINK_COUNTERS
 from integration.grafana import panels, read_set, variables
 from unit.builders import WEB, process, sample
 
@@ -82,8 +81,8 @@ def emitted(prefix: str) -> set[str]:
     names = FleetNames(prefix, [WEB.name])
     encoding = SeriesEncoding(carbon_plain, Retire.NONE)
     outcome = sample(process(1), process(2, "sh"), limits=Limits(detail=frozenset(Detail), top=1))
-    own = tuple(Counter("", measure, 0.0) for measure in COLLECTOR_MEASURES)  # which are those shipped: test_docs
-    sink = tuple(Counter("statsd", measure, value) for measure, value in SinkStats()._asdict().items())
+    own = tuple(Counter("", measure, 0.0) for measure in COLLECTOR_COUNTERS)
+    sink = tuple(Counter("statsd", measure, 0.0) for measure in SINK_COUNTERS)
     stats = encoding.stats(names, CollectorStats("ops1", 0.0, own + sink))
     lines = encoding.host(names, WEB).update(outcome).text + stats.text
     return {line.split()[0].decode() for line in lines.splitlines()}
@@ -136,7 +135,7 @@ def test_every_choice_is_a_part_of_a_name(name: str) -> None:
 def test_every_metric_is_one_that_is_exposed(name: str) -> None:
     """Each name in each query of Prometheus is that of a family, or the beginning of those of a family of names."""
     prefix = SETS[name].prefix
-    own = {f"collector_{measure}" for measure in (*COLLECTOR_MEASURES, *SinkStats._fields)}
+    own = {f"collector_{measure}" for measure in ALL_COUNTERS}
     names = {metric_name(prefix, family) for family in own | FAMILIES.keys()}
     for dashboard in build(name).values():
         asked = [target["expr"] for panel in panels(dashboard) for target in panel["targets"]]
@@ -161,6 +160,14 @@ def test_every_measure_of_hosts_and_processes_is_shown() -> None:
     shown = "".join(texts([list(panels(dashboard)) for dashboard in build("graphite").values()]))
     for measure in (*HOST_MEASURES, *PROCESS_MEASURES):
         assert f".{measure}" in shown, measure
+
+
+@pytest.mark.parametrize("name", ["graphite", "prometheus"])
+def test_what_is_missed_dropped_or_broken_is_shown(name: str) -> None:
+    """The collector's dashboard shows slots, what became of them, points that were dropped, and bugs."""
+    shown = "".join(texts(list(panels(build(name)["collector.json"]))))
+    for measure in ("slots_total", "cycles_missed_total", "points_dropped_full_total", "bugs_total"):
+        assert measure in shown, measure
 
 
 def unknown_variables(dashboard: Json) -> set[str]:

@@ -4,15 +4,34 @@ import socket
 import pytest
 
 from fleetmem.errors import Kind
-from fleetmem.inventory.inventory import InventoryStats
-from fleetmem.model import CollectorStats
-from fleetmem.runtime.usage import Usage
+from fleetmem.model import CollectorStats, CounterKind
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import MAX_NAME_BYTES, FleetNames
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.sinks.sink import SinkState, SinkStats
+from fleetmem.telemetry.counters import ALL_COUNTERS, COLLECTOR_COUNTERS, SINK_COUNTERS
 from fleetmem.telemetry.selfstats import CycleStats, SelfStats
 from unit.builders import failure, process, sample
+
+_OTHERS = {
+    "handshakes_total": 7,
+    "reconnects_total": 2,
+    "logins_withheld_total": 6,
+    "outcomes_dropped_total": 8,
+    "bugs_total": 10,
+    "workers": 2,
+    "workers_restarted_total": 9,
+    "names_kept_apart": 3,
+    "inventory_hosts": 50,
+    "inventory_failures_total": 4,
+    "inventory_stale": 1,
+    "inventory_entries_left_out": 2,
+    "cpu_seconds_total": 1.5,
+    "rss_bytes": 2**20,
+    "open_files": 30,
+    "threads": 4,
+    "tasks": 20,
+}
 
 
 def _sink(name: str, stats: SinkStats) -> SinkState:
@@ -23,19 +42,8 @@ def _add(stats: SelfStats, cycle: CycleStats, *sinks: SinkState) -> CollectorSta
     return stats.add(
         cycle,
         sinks,
-        handshakes_total=7,
-        reconnects_total=2,
-        logins_withheld_total=6,
-        outcomes_dropped_total=8,
-        bugs_total=10,
-        workers=2,
-        workers_restarted_total=9,
-        names_kept_apart=3,
-        inventory=InventoryStats(
-            inventory_hosts=50, inventory_failures_total=4, inventory_stale=1, inventory_entries_left_out=2
-        ),
-        usage=Usage(1.5, 2**20, 30, 4, 20),
-        unix_seconds=5.0,
+        _OTHERS,
+        5.0,
     )
 
 
@@ -67,26 +75,26 @@ def test_an_interval() -> None:
         "late_highest_seconds": 0.9,
         "slots_total": 9,
         "cycles_missed_total": 5,
-        "handshakes_total": 7,
-        "reconnects_total": 2,
-        "logins_withheld_total": 6,
-        "outcomes_dropped_total": 8,
-        "bugs_total": 10,
-        "workers": 2,
-        "workers_restarted_total": 9,
-        "names_kept_apart": 3,
-        "inventory_hosts": 50,
-        "inventory_failures_total": 4,
-        "inventory_stale": 1,
-        "inventory_entries_left_out": 2,
-        "cpu_seconds_total": 1.5,
-        "rss_bytes": 2**20,
-        "open_files": 30,
-        "threads": 4,
-        "tasks": 20,
+        **_OTHERS,
         "statsd.points_sent_total": 1,
         "graphite.queue_points": 2,
     }
+
+
+def test_what_is_shipped_is_what_is_declared() -> None:
+    """Every counter that is declared is shipped, in that order; one that is not declared is a bug."""
+    shipped = _add(SelfStats(), CycleStats(), _sink("statsd", SinkStats()))
+    assert [counter.measure for counter in shipped.counters] == [*COLLECTOR_COUNTERS, *SINK_COUNTERS]
+    with pytest.raises(KeyError, match="lost_total"):
+        SelfStats().add(CycleStats(), [], {**_OTHERS, "lost_total": 1}, 5.0)
+
+
+def test_declarations() -> None:
+    """Only counters end in `_total`, no name is declared twice, and a meaning is one sentence."""
+    assert len(ALL_COUNTERS) == len(COLLECTOR_COUNTERS) + len(SINK_COUNTERS)
+    for declared in ALL_COUNTERS.values():
+        assert declared.name.endswith("_total") is (declared.kind is CounterKind.COUNTER)
+        assert re.fullmatch(r"[A-Z0-9][^.|\n]*[.]", declared.meaning.replace("known_hosts", "")), declared.meaning
 
 
 def test_totals_grow_and_the_others_start_anew() -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from fleetmem.model import CollectorStats, Host, Outcome, Sample
+from fleetmem.model import CollectorStats, DeclaredCounter, Host, Outcome, Sample
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, CONTENT_TYPE, FAMILIES, Exposition, HostState, metric_name
 from fleetmem.sinks.pages.gzip_page import GzipPage, Part
@@ -42,6 +42,7 @@ class PrometheusSink(Site):
         tags: labels of hosts in the inventory that become labels here.
         other_pages: at the same address.
         names: that clients may reach it by, see `HttpServer`.
+        declared: what each of the collector's own counters is, by name.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class PrometheusSink(Site):
         tags: Sequence[str] = (),
         other_pages: Mapping[str, Page] = MappingProxyType({}),
         names: Collection[str] = (),
+        declared: Mapping[str, DeclaredCounter] = MappingProxyType({}),
     ) -> None:
         super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages}, [_PATH], names)
         self.takes: Takes = take_all
         self._exposition = Exposition(prefix, tags)
-        self._own = _OwnCounters(self._exposition.prefix, CollectorStats("", 0.0, ()))
+        self._declared = declared
+        self._own = _OwnCounters(prefix, CollectorStats("", 0.0, ()), declared)
         self._states: dict[Host, HostState] = {}
         self._page = _SharedPage(self._write)
         self._lock = threading.Lock()
@@ -75,7 +78,7 @@ class PrometheusSink(Site):
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
-        self._own = _OwnCounters(self._exposition.prefix, stats)
+        self._own = _OwnCounters(self._exposition.prefix, stats, self._declared)
         self._page.generation += 1
 
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
@@ -147,9 +150,10 @@ class _SharedPage:
 class _OwnCounters(Collector):
     """The collector's own counters, for prometheus_client to write. Never change."""
 
-    def __init__(self, prefix: str, stats: CollectorStats) -> None:
+    def __init__(self, prefix: str, stats: CollectorStats, declared: Mapping[str, DeclaredCounter]) -> None:
         self._prefix = prefix
         self._stats = stats
+        self._declared = declared
 
     @property
     def series(self) -> int:
@@ -168,8 +172,8 @@ class _OwnCounters(Collector):
         for counter in self._stats.counters:
             name = metric_name(self._prefix, f"{COLLECTOR_FAMILY}{counter.measure}")
             if name not in metrics:
-                type_ = "counter" if name.endswith("_total") else "gauge"
-                metrics[name] = Metric(name.removesuffix("_total"), "See docs/metrics.md of fleetmem.", type_)
+                declared = self._declared[counter.measure]
+                metrics[name] = Metric(name.removesuffix("_total"), declared.meaning, declared.kind)
             labels = {"collector": self._stats.collector} | ({"sink": counter.sink} if counter.sink else {})
             metrics[name].add_sample(name, labels, counter.value)
         yield from metrics.values()

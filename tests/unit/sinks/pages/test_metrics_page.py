@@ -22,6 +22,7 @@ from fleetmem.sinks.pages.exposition import Exposition, HostState
 from fleetmem.sinks.pages.gzip_page import GzipPage
 from fleetmem.sinks.pages.http_server import Answer, Page
 from fleetmem.sinks.pages.metrics_page import PrometheusSink
+from fleetmem.telemetry.counters import ALL_COUNTERS
 from unit.builders import failure, process, sample
 
 _DB = Host("db1", "10.0.0.2")
@@ -78,7 +79,7 @@ def serve(test: Callable[[PrometheusSink], Awaitable[None]], other_pages: Mappin
     """Runs a test against a sink that serves."""
 
     async def main() -> None:
-        sink = PrometheusSink("127.0.0.1", 0, "fleetmem", other_pages=other_pages or {})
+        sink = PrometheusSink("127.0.0.1", 0, "fleetmem", other_pages=other_pages or {}, declared=ALL_COUNTERS)
         sink.listen()
         running = asyncio.create_task(sink.run())
         try:
@@ -157,7 +158,9 @@ def test_own_counters() -> None:
         assert got.values("fleetmem_collector_cycle_seconds") == {("ops1",): 0.25}
         sent = got.values("fleetmem_collector_points_sent_total")
         assert sent == {("ops1", "statsd"): 12, ("ops1", "prometheus"): 5}
-        types = {family.name: family.type for family in text_string_to_metric_families(got.text)}
+        families = {family.name: family for family in text_string_to_metric_families(got.text)}
+        types = {name: family.type for name, family in families.items()}
+        assert families["fleetmem_collector_hosts_up"].documentation == "Hosts that answered."
         assert types["fleetmem_collector_points_sent"] == types["fleetmem_collector_handshakes"] == "counter"
         assert types["fleetmem_collector_failing"] == types["fleetmem_collector_hosts_up"] == "gauge"
         assert sink.stats().series == 6
