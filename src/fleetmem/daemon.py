@@ -26,6 +26,7 @@ from fleetmem.errors import SinkError, UsageError
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
 from fleetmem.runtime.huge_pages import keep_in_huge_pages
+from fleetmem.runtime.stop_budget import WORKERS_END_SECONDS, WORKERS_STOP_SECONDS
 from fleetmem.runtime.stop_watch import StopWatch
 from fleetmem.runtime.systemd import ServiceManager
 from fleetmem.sampling.sampler import Listener, Sampler, SamplerSpec, elapsed_seconds
@@ -41,8 +42,6 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _READY_SECONDS = 30.0  # for a worker to start; one that takes longer begins later
-_STOP_WORKERS_SECONDS = 0.5
-_SHUT_DOWN_SECONDS = 4.6  # sinks may take 4.3; a worker that hangs is killed then, before the last resort
 _FIRST_WAIT_SECONDS = 0.05  # for outcomes of a cycle that is over; doubled each time
 _LONGEST_SLEEP_SECONDS = 1.0
 _LATE_SECONDS = 10.0  # after the end of a cycle, where an interval is shorter
@@ -410,13 +409,13 @@ class Daemon:
         """Lets all deliver what they have, side by side; sinks here get what workers have sampled up to the end."""
         begun = time.monotonic()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_WORKERS_SECONDS):
+            async with asyncio.timeout(WORKERS_STOP_SECONDS):
                 for stopping in [asyncio.create_task(worker.stop()) for worker in self._workers]:
                     await stopping
-        await self._sampler.stop()
+        await self._sampler.stop(spent_seconds=time.monotonic() - begun)
         with self._bugs.caught("report"):
             self._tell_end()
-        _done, late = await asyncio.wait(members, timeout=begun + _SHUT_DOWN_SECONDS - time.monotonic())
+        _done, late = await asyncio.wait(members, timeout=begun + WORKERS_END_SECONDS - time.monotonic())
         for worker in self._workers if late else ():
             worker.kill()
         await asyncio.wait(members)

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from fleetmem.errors import Cause, Kind, Stage
 
+INTERVAL_SECONDS = 10.0
+"""Between two samples of a host, where nothing else is configured."""
+
 PROCESS_MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
 """The series of a process: the attributes of its row that are stored."""
 

@@ -21,6 +21,7 @@ from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Plan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
+from fleetmem.runtime.stop_budget import DRAIN_SECONDS
 from fleetmem.sampling import sampler
 from fleetmem.sampling.sampler import Sampler
 from fleetmem.sampling.schedule import Grid
@@ -82,6 +83,24 @@ def test_stuck_sinks_hold_up_a_reload_together(
         running.stop()
         await task
         assert seconds < 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_the_time_for_workers_comes_out_of_that_for_sinks() -> None:
+    """A stop that has waited for workers gives a stuck sink only what is left."""
+    fleet = build_fleet(load(None, {"inventory": {"hosts": ["127.0.0.1:1"]}}), lambda _path: None)
+    fleet.collector.sinks.append(cast("Sink", _Stuck()))
+
+    async def main() -> None:
+        stuck = Sampler(fleet, Grid.of(1.0, fleet.hosts))
+        task = asyncio.create_task(stuck.run())
+        await asyncio.sleep(0.1)
+        begun = time.monotonic()
+        await stuck.stop(spent_seconds=DRAIN_SECONDS - 0.2)
+        await task
+        assert time.monotonic() - begun < DRAIN_SECONDS / 2
 
     asyncio.run(main())
 

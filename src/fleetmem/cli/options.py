@@ -24,8 +24,23 @@ class _Flag(NamedTuple):
     key: str
 
 
+def _default_of(key: str) -> str:
+    """Returns the default of a key, as people write it."""
+    section, _dot, name = key.rpartition(".")
+    owner = type(config.Settings.model_fields[section].default) if section else config.Settings
+    value = owner.model_fields[name].default
+    return f"{value:g}" if isinstance(value, float) else ",".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _flag(type_: Any, key: str, *names: str, help_: str, panel: str, metavar: str | None = None) -> _Flag:
-    option = typer.Option(*names, help=help_, rich_help_panel=panel, metavar=metavar, show_default=False)
+    """Returns a flag; `{}` in its help is what the key is where nothing sets it."""
+    option = typer.Option(
+        *names,
+        help=help_.replace("{}", _default_of(key)),
+        rich_help_panel=panel,
+        metavar=metavar,
+        show_default=False,
+    )
     return _Flag(Annotated[type_ | None, option], key)
 
 
@@ -97,7 +112,7 @@ _FLAGS = {
     "known_hosts": _flag(
         Path, "ssh.known_hosts", "--known-hosts", help_="Where they are. (default ~/.ssh/known_hosts)", panel=_SSH
     ),
-    "concurrency": _flag(int, "ssh.concurrency", "--concurrency", help_="Logins at once. (default 64)", panel=_SSH),
+    "concurrency": _flag(int, "ssh.concurrency", "--concurrency", help_="Logins at once. (default {})", panel=_SSH),
     "connect_timeout": _flag(
         float,
         "ssh.connect_timeout_seconds",
@@ -110,17 +125,17 @@ _FLAGS = {
         float,
         "ssh.command_timeout_seconds",
         "--command-timeout",
-        help_="Limit of one sample. (default 5)",
+        help_="Limit of one sample. (default {})",
         panel=_SSH,
         metavar="SECONDS",
     ),
-    "probe": _flag(ProbeKind, "probe.kind", "--probe", help_="How to read processes. (default status)", panel=_SHAPE),
+    "probe": _flag(ProbeKind, "probe.kind", "--probe", help_="How to read processes. (default {})", panel=_SHAPE),
     "sudo": _flag(bool, "probe.sudo", "--sudo", help_="Run the probe as root, by sudo -n (hidepid).", panel=_SSH),
     "detail": _flag(
         list[str],
         "shape.detail",
         "--detail",
-        help_="Series per process, command, or both: process,command. (default process)",
+        help_="Series per process, command, or both: process,command. (default {})",
         panel=_SHAPE,
         metavar="process|command",
     ),
@@ -149,7 +164,7 @@ _FLAGS = {
         metavar="N",
     ),
     "top_by": _flag(
-        TopBy, "shape.top_by", "--top-by", help_="What is large; growth needs run. (default rss)", panel=_SHAPE
+        TopBy, "shape.top_by", "--top-by", help_="What is large; growth needs run. (default {})", panel=_SHAPE
     ),
     "min_rss": _flag(
         str, "shape.min_rss", "--min-rss", help_="Leave out smaller ones: 64k, 10MiB.", panel=_SHAPE, metavar="SIZE"
@@ -188,12 +203,12 @@ _FLAGS = {
         panel=_SINKS,
         metavar="[HOST:]PORT",
     ),
-    "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default fleetmem)", panel=_SINKS),
+    "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default {})", panel=_SINKS),
     "interval": _flag(
         float,
         "run.interval_seconds",
         "--interval",
-        help_="Time between samples of a host (for run). (default 10)",
+        help_="Time between samples of a host (for run). (default {})",
         panel=_SINKS,
         metavar="SECONDS",
     ),
@@ -215,7 +230,7 @@ DOCTOR_FLAGS = {
         str,
         "doctor.statsd_management",
         "--statsd-management",
-        help_="Node StatsD's management port, none for none. (default 8126 of each server)",
+        help_="Node StatsD's management port, none for none. (default {} of each server)",
         panel=_DOCTOR,
         metavar="[HOST:]PORT",
     ),
@@ -227,7 +242,7 @@ RUN_FLAGS = {
         str,
         "run.workers",
         "--workers",
-        help_="Processes that share the hosts out. auto: one for 2,500 hosts, one for a CPU at most. (default 1)",
+        help_="Processes that share the hosts out. auto: one for 2,500 hosts, one for a CPU at most. (default {})",
         panel="How it runs",
         metavar="NUMBER|auto",
     ),

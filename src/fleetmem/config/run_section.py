@@ -10,6 +10,7 @@ from pydantic import (
 
 from fleetmem.config.fields import HomePath, Section
 from fleetmem.config.network import HEALTH_PORT, Listen, listen_address
+from fleetmem.model import INTERVAL_SECONDS
 
 AUTO = "auto"
 
@@ -25,7 +26,7 @@ def _check_workers(value: object) -> object:
 class Run(Section):
     """For `fleetmem run`."""
 
-    interval_seconds: float = Field(default=10.0, ge=0.1)
+    interval_seconds: float = Field(default=INTERVAL_SECONDS, ge=0.1)
     """time between two samples of a host; make it the StatsD flush interval and the finest whisper step"""
     workers: Annotated[int | str, BeforeValidator(_check_workers)] = Field(default=1, examples=[AUTO])
     """processes that sample, each its share of the hosts; auto: one for 2,500 hosts, as far as there are CPUs"""

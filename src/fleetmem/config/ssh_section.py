@@ -11,9 +11,18 @@ from pydantic import (
 )
 
 from fleetmem.config.fields import HomePath, Section, SectionT, check_jumps, split
-from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings, parse_jumps
+from fleetmem.connect.settings import (
+    CONNECT_SECONDS,
+    KEEPALIVE_SECONDS,
+    HostKeyPolicy,
+    LoginLimits,
+    ReachSettings,
+    SshSettings,
+    parse_jumps,
+)
 from fleetmem.probe.script import ProbeKind, Processes
 
+_SSH, _LIMITS = SshSettings(), LoginLimits()
 _SSH_CONFIGS = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 
 
@@ -34,13 +43,13 @@ class _HostSsh(Section):
     """host keys are checked against this file; by default UserKnownHostsFile, then ~/.ssh/known_hosts"""
     host_keys: HostKeyPolicy | None = Field(default=None, examples=["accept-new"])
     """accept-new records unknown keys, strict refuses them, insecure checks none; by default StrictHostKeyChecking's"""
-    connect_timeout_seconds: float | None = Field(default=None, gt=0, examples=[5.0])
+    connect_timeout_seconds: float | None = Field(default=None, gt=0, examples=[CONNECT_SECONDS])
     """for the TCP connection; by default ConnectTimeout, then 5"""
-    login_timeout_seconds: float | None = Field(default=None, gt=0, examples=[5.0])
+    login_timeout_seconds: float | None = Field(default=None, gt=0, examples=[CONNECT_SECONDS])
     """for key exchange and authentication; by default ConnectTimeout, then 5"""
-    command_timeout_seconds: float = Field(default=5.0, gt=0)
+    command_timeout_seconds: float = Field(default=_SSH.command_timeout_seconds, gt=0)
     """for one sample"""
-    keepalive_seconds: float | None = Field(default=None, ge=0, examples=[15.0])
+    keepalive_seconds: float | None = Field(default=None, ge=0, examples=[KEEPALIVE_SECONDS])
     """a silent connection is asked so often whether it lives; 0 never; by default ServerAliveInterval, then 15"""
     compression: bool | None = Field(default=None, examples=[False])
     """compress what is sent: less traffic, more CPU on both sides; by default Compression, then false"""
@@ -67,15 +76,15 @@ class Ssh(_HostSsh):
 
     config_file: HomePath | None = Field(default=None, examples=["~/.ssh/config"])
     """ssh client configuration, or none; by default ~/.ssh/config, then /etc/ssh/ssh_config"""
-    concurrency: int = Field(default=64, ge=1)
+    concurrency: int = Field(default=_LIMITS.max_handshakes, ge=1)
     """logins at the same time, over all hosts"""
-    handshakes_per_second: float = Field(default=150.0, ge=0)
+    handshakes_per_second: float = Field(default=_LIMITS.handshakes_per_second, ge=0)
     """logins begun in a second, over all hosts; 0 is no limit"""
-    jump_handshakes: int = Field(default=8, ge=1)
+    jump_handshakes: int = Field(default=_LIMITS.jump_handshakes, ge=1)
     """logins at the same time through one jump host; behind it may be one sshd, which lets 10 wait (MaxStartups)"""
-    jump_handshakes_per_second: float = Field(default=50.0, ge=0)
+    jump_handshakes_per_second: float = Field(default=_LIMITS.jump_handshakes_per_second, ge=0)
     """logins begun in a second through one jump host; 0 is no limit"""
-    most_refusals: int = Field(default=5, ge=0)
+    most_refusals: int = Field(default=_LIMITS.most_refusals, ge=0)
     """hosts that may refuse a user and keys while none lets them in; then only one is tried at a time; 0 is no limit"""
 
     def reach(self) -> ReachSettings:

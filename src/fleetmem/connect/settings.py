@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fleetmem.errors import UsageError
 
+SSH_PORT = 22
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 15.0
 """3 unanswered ones end a connection whose host went away without a word."""

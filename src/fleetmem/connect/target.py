@@ -6,9 +6,7 @@ from pathlib import Path
 
 from fleetmem.connect.agent import ANSWER_SECONDS
 from fleetmem.connect.openssh.algorithms import Algorithms
-from fleetmem.connect.settings import HostKeyPolicy
-
-_SSH_PORT = 22
+from fleetmem.connect.settings import SSH_PORT, HostKeyPolicy
 
 
 class KeyOrigin(Enum):
@@ -146,4 +144,4 @@ class Target:
 
 def entry_name(host: str, port: int) -> str:
     """Returns a host as known_hosts files name it (sshd(8)): plain for port 22, `[host]:port` otherwise; lower case."""
-    return host.lower() if port == _SSH_PORT else f"[{host.lower()}]:{port}"
+    return host.lower() if port == SSH_PORT else f"[{host.lower()}]:{port}"

@@ -25,13 +25,10 @@ from types import FrameType
 from fleetmem.runtime import children
 from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.runtime.side_thread import start_thread
+from fleetmem.runtime.stop_budget import LAST_LINE_SECONDS, LAST_RESORT_SECONDS, PROMISED_SECONDS
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 4.9
-"""From SIGTERM to the last resort. An orderly stop takes less."""
-
-_LAST_LINE_SECONDS = 0.5
 _LOOK_SECONDS = 1.0  # between two looks for a signal that waits for a main thread which the kernel does not let run
 _SAME_SIGNAL_SECONDS = 0.1  # `timeout` signals its child and then its group: the child gets two
 _FRAMES_SHOWN = 3
@@ -44,7 +41,7 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 class StopWatch:
-    """Ends this process when it has not ended by itself within `STOP_SECONDS` after it was told to."""
+    """Ends this process when it has not ended by itself within `LAST_RESORT_SECONDS` after it was told to."""
 
     def __init__(self) -> None:
         self._armed_seconds: float | None = None
@@ -95,7 +92,7 @@ class StopWatch:
         """Lets the time run, from the first call on."""
         if self._armed_seconds is None:
             self._armed_seconds = time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS, _LOOK_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, LAST_RESORT_SECONDS, _LOOK_SECONDS)
 
     def disarm(self) -> None:
         """Ends nothing any more."""
@@ -105,11 +102,11 @@ class StopWatch:
     def end_in_time(self) -> None:
         """Ends the process where its time is over."""
         armed_seconds = self._armed_seconds
-        if armed_seconds is not None and time.monotonic() - armed_seconds >= STOP_SECONDS - _SAME_SIGNAL_SECONDS:
-            if self._ending.acquire(timeout=_LAST_LINE_SECONDS):  # the alarm and the thread come at the same time
+        if armed_seconds is not None and time.monotonic() - armed_seconds >= LAST_RESORT_SECONDS - _SAME_SIGNAL_SECONDS:
+            if self._ending.acquire(timeout=LAST_LINE_SECONDS):  # the alarm and the thread come at the same time
                 children.kill_all()
                 with suppress(Exception):  # whatever state the rest is in
-                    _write_line(logging.ERROR, f"not stopped within 5 s, ended: {self._hung()}")
+                    _write_line(logging.ERROR, f"not stopped within {PROMISED_SECONDS:g} s, ended: {self._hung()}")
             os._exit(ExitStatus.OK)
 
     def _end_start(self, _number: int, _frame: FrameType | None) -> None:
@@ -159,8 +156,9 @@ class StopWatch:
     def _look(self) -> None:
         """Waits for a signal, and arms with SIGTERM; the time that is left where it runs already."""
         descriptor = self._pipe[0] if self._pipe else -1
-        armed_seconds = self._armed_seconds
-        left_seconds = armed_seconds + STOP_SECONDS - time.monotonic() if armed_seconds is not None else _LOOK_SECONDS
+        left_seconds, armed_seconds = _LOOK_SECONDS, self._armed_seconds
+        if armed_seconds is not None:
+            left_seconds = armed_seconds + LAST_RESORT_SECONDS - time.monotonic()
         if select.select([descriptor], [], [], min(_LOOK_SECONDS, max(0.01, left_seconds)))[0]:
             numbers = os.read(descriptor, _READ_BYTES)
             if signal.SIGTERM in numbers:

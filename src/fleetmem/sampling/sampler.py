@@ -18,6 +18,7 @@ from typing import NamedTuple
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Outcome
+from fleetmem.runtime.stop_budget import DISCONNECT_SECONDS, DRAIN_SECONDS
 from fleetmem.runtime.usage import own_usage
 from fleetmem.sampling.failure_log import FailureLog
 from fleetmem.sampling.schedule import Grid, GridClock
@@ -31,8 +32,6 @@ from fleetmem.wiring.reading import prepare_aside
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 4.3  # a backlog is cleared in CATCH_UP_SECONDS
-_DISCONNECT_SECONDS = 4.0
 _LONGEST_SLEEP_SECONDS = 1.0  # the wall clock is looked at so often, at least
 _SHORTEST_SLEEP_SECONDS = 0.001
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -113,6 +112,7 @@ class Sampler:
         self._group: asyncio.TaskGroup | None = None
         self._taking = asyncio.Lock()
         self._stopping = asyncio.Event()
+        self._drain_seconds = DRAIN_SECONDS
 
     @classmethod
     def of(cls, spec: SamplerSpec, ask_passphrase: AskPassphrase, on_outcome: Listener | None = None) -> "Sampler":
@@ -156,8 +156,13 @@ class Sampler:
                 await self._end_sampling()
                 await self._shut_down()
 
-    async def stop(self) -> None:
-        """Ends the sampling at once; `run` returns when all is delivered."""
+    async def stop(self, spent_seconds: float = 0.0) -> None:
+        """Ends the sampling at once; `run` returns when all is delivered.
+
+        Args:
+            spent_seconds: of the time in which sinks drain, what is over already.
+        """
+        self._drain_seconds -= spent_seconds
         await self._end_sampling()
         self._stopping.set()
 
@@ -375,7 +380,7 @@ class Sampler:
 
     async def _disconnect(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DISCONNECT_SECONDS):
+            async with asyncio.timeout(DISCONNECT_SECONDS):
                 with self._bugs.caught("disconnecting"):
                     await self._fleet.collector.close()
                     await self._fleet.reach.close()
@@ -384,16 +389,16 @@ class Sampler:
         place = f"output {service.address}"
         try:
             with self._bugs.caught(place):
-                await _drain(service)
+                await _drain(service, self._drain_seconds)
         finally:
             task.cancel()
             with self._bugs.caught(place):
                 await service.close()
 
 
-async def _drain(service: Service) -> None:
+async def _drain(service: Service, seconds: float) -> None:
     try:
-        async with asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(seconds):
             await service.drain()
     except (SinkError, TimeoutError) as error:
         log.warning(

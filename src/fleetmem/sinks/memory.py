@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 
 from fleetmem.errors import reason_of
 from fleetmem.runtime.side_thread import SideThread, start_thread
+from fleetmem.runtime.stop_budget import MEMORY_CLOSE_SECONDS, MEMORY_DRAIN_SECONDS
 from fleetmem.sinks.formats import statsd_zeros
 from fleetmem.state.folder import HeldError, StateFolder
 from fleetmem.state.journal import DamagedError, Format, Journal, pack, read_packed, set_aside, unpack
@@ -38,8 +39,6 @@ _ALL_TICKS = 120  # in which all hosts are written anew
 _LEAST_HOSTS = 8  # per tick
 _RETRY_SECONDS = 10.0
 _LOAD_SECONDS = 10.0
-_DRAIN_SECONDS = 2.0
-_CLOSE_SECONDS = 0.5
 _SMALL_BYTES = 4 * 1024 * 1024  # a file is not written anew below that
 _MERGE_BYTES = 8 * 1024  # of what is read for a host, before it becomes one piece
 _MAX_PENDING_BYTES = 16 * 1024 * 1024
@@ -181,13 +180,13 @@ class SeriesMemory:
     async def drain(self) -> None:
         """Writes all that is new."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with asyncio.timeout(MEMORY_DRAIN_SECONDS):
                 await self._write(len(self._due), has_changes=True)
 
     async def close(self) -> None:
         """Writes what came at last, and lets go of file and folder."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(MEMORY_CLOSE_SECONDS):
                 await self._write(len(self._due), has_changes=True)
         self._thread.end()
         if self._lock:

@@ -14,7 +14,7 @@ _PROGRAM = """
 import asyncio, contextlib, ctypes, logging, os, re, signal, sys, threading, time
 from fleetmem.runtime import stop_watch
 from fleetmem.runtime.event_loop import run_async
-stop_watch.STOP_SECONDS = 1.0
+stop_watch.LAST_RESORT_SECONDS = 1.0
 logging.basicConfig(format="%(levelname)s %(message)s")
 watch = stop_watch.StopWatch()
 
@@ -167,7 +167,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 def again():
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGTERM)
-stop_watch.STOP_SECONDS = 60
+stop_watch.LAST_RESORT_SECONDS = 60
 threading.Timer(1, again).start()
 run_async(block(lambda: time.sleep(60)))
 """

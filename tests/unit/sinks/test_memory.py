@@ -19,8 +19,8 @@ _KEY = "udp://127.0.0.1:8125"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that others keep busy may take its time here."""
-    monkeypatch.setattr(memory_module, "_DRAIN_SECONDS", 20.0)
-    monkeypatch.setattr(memory_module, "_CLOSE_SECONDS", 20.0)
+    monkeypatch.setattr(memory_module, "MEMORY_DRAIN_SECONDS", 20.0)
+    monkeypatch.setattr(memory_module, "MEMORY_CLOSE_SECONDS", 20.0)
 
 
 class Names:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fleetmem.connect.openssh import algorithms
 from fleetmem.connect.openssh.algorithms import Algorithms
 from fleetmem.connect.openssh.config_file import Answer, Setting, expand
-from fleetmem.connect.settings import HostKeyPolicy, JumpSpec, parse_jumps
+from fleetmem.connect.settings import SSH_PORT, HostKeyPolicy, JumpSpec, parse_jumps
 from fleetmem.errors import ConfigError, UsageError
 
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -24,7 +24,6 @@ _POLICIES = {
     "no": HostKeyPolicy.ACCEPT_NEW,
     "off": HostKeyPolicy.ACCEPT_NEW,
 }
-_SSH_PORT = 22
 _HIGHEST_PORT = 65535
 
 _T = TypeVar("_T")
@@ -75,7 +74,7 @@ class Values:
 
     def port(self) -> int:
         """Returns the TCP port: that which was asked for, that which is set, or 22."""
-        return self._answer.port or self._read("port", _port) or _SSH_PORT
+        return self._answer.port or self._read("port", _port) or SSH_PORT
 
     def jumps(self) -> tuple[JumpSpec, ...]:
         """Returns the jump hosts on the way."""

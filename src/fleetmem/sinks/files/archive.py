@@ -16,11 +16,11 @@ from typing import BinaryIO, NamedTuple, Protocol, cast
 
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.runtime.side_thread import start_thread
+from fleetmem.runtime.stop_budget import ARCHIVE_SECONDS
 
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1024 * 1024
-_STOP_SECONDS = 1.0
 
 
 class Compression(StrEnum):
@@ -131,7 +131,7 @@ class Archive:
     def stop(self) -> None:
         """Lets go of a file that is being compressed: it stays as it is, until the next start."""
         self._stopping.set()
-        self.wait(_STOP_SECONDS)
+        self.wait(ARCHIVE_SECONDS)
 
     def _work(self) -> None:
         while True:

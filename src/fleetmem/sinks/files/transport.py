@@ -7,13 +7,13 @@ from pathlib import Path
 
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.runtime.side_thread import SideThread
+from fleetmem.runtime.stop_budget import CLOSE_SECONDS
 from fleetmem.sinks.files.archive import Rotation
 from fleetmem.sinks.files.record_file import RecordFile
 
 _TIMEOUT_SECONDS = 5.0
 # A batch is a trip to the thread and back, of which a busy machine has time for one or two in a second.
 _BATCH_BYTES = 1024 * 1024
-_CLOSE_TIMEOUT_SECONDS = 0.7  # as the runner gives a spool: a stop may take 5 s in all
 
 
 class FileTransport:
@@ -75,7 +75,7 @@ class FileTransport:
         except OSError:  # there never was a thread, so nothing is open
             return
         self._thread.end()
-        await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_SECONDS)
+        await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
 
     async def _call(self, work: Callable[[], None], text: bytes) -> None:
         try:

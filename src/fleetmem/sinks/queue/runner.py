@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from fleetmem.errors import SinkError
-from fleetmem.model import CollectorStats, Host, Outcome
+from fleetmem.model import INTERVAL_SECONDS, CollectorStats, Host, Outcome
+from fleetmem.runtime.stop_budget import CLOSE_SECONDS
 from fleetmem.sinks.endings import CYCLES, Endings
 from fleetmem.sinks.memory import OWN, SinkMemory
 from fleetmem.sinks.naming import FleetNames
@@ -36,7 +37,6 @@ _RECOVERED_AFTER_SECONDS = 2.0
 _UNPROVEN_SECONDS = 10.0  # after which what was sent has arrived, where sending still works
 _UNPROVEN_BYTES = 4 * 1024 * 1024
 _FORMER_SECONDS = 60.0
-_CLOSE_SECONDS = 0.7  # for a disk; what the daemon gives a sink to drain comes before, and a stop takes 5 s at most
 
 
 class Transport(Protocol):
@@ -143,7 +143,7 @@ class Options:
 
     max_late_seconds: float | None = GIVE_UP_SECONDS
     bounds: Bounds = field(default_factory=Bounds)
-    cycle_seconds: float = 10.0
+    cycle_seconds: float = INTERVAL_SECONDS
 
 
 class _Zeros(NamedTuple):
@@ -556,7 +556,7 @@ class QueuedSink:
         """Lets go of transport and spool; what is not delivered stays on disk where there is a spool."""
         if self._disk:
             try:
-                async with asyncio.timeout(_CLOSE_SECONDS):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await self._close_disk(self._disk)
             except TimeoutError:
                 log.error("%s: the disk does not answer; %d points are lost", self.address, self._backlog.points)
@@ -587,7 +587,7 @@ class FormerSink(QueuedSink):
     async def drain(self) -> None:
         """Waits a moment for what is on its way: nobody sends there any more, so nobody hears that it is away."""
         with suppress(SinkError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await super().drain()
 
 

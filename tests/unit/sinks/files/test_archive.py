@@ -157,7 +157,7 @@ def test_stopping_leaves_the_original(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(archive, "_packer", lambda *_args: SlowPacker())
     monkeypatch.setattr(archive, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(archive, "_STOP_SECONDS", 0.01)
+    monkeypatch.setattr(archive, "ARCHIVE_SECONDS", 0.01)
     files = Archive(tmp_path / "m.csv", Rotation(compression=Compression.GZIP, keep=1))
     files.tidy_soon()
     assert has_begun.wait(20)

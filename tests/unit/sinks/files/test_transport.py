@@ -172,7 +172,7 @@ def test_a_send_that_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_closing_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that does not answer does not hold up the end."""
     monkeypatch.setattr(files, "_TIMEOUT_SECONDS", 0.01)
-    monkeypatch.setattr(files, "_CLOSE_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(files, "CLOSE_SECONDS", 0.01)
     disk = StuckDisk(monkeypatch)
 
     async def main() -> None:
