@@ -13,7 +13,7 @@ Exit status 1 when a bound is missed.
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -54,11 +54,11 @@ class Commands:
         home.mkdir()
         self._environment = {**os.environ, "HOME": str(home)}
 
-    def fleetmem(self, port: int, hosts: list[str], *options: str, command: str = "collect") -> Cost:
+    def fleetmem(self, port: int, hosts: list[str], *options: str, command: Sequence[str] = ("collect",)) -> Cost:
         """Runs a command of fleetmem that knows no host key from the time before."""
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         environment = {**self._environment, "FLEETMEM_SSH__KNOWN_HOSTS": str(folder / "known_hosts")}
-        words = [sys.executable, "-m", "fleetmem", command, "-i", ",".join(hosts), "-p", str(port)]
+        words = [sys.executable, "-m", "fleetmem", *command, "-i", ",".join(hosts), "-p", str(port)]
         return run([*words, "-u", self._host.user, "-k", str(self._host.key), *options], environment)
 
     def collect(self, port: int) -> Cost:
@@ -93,7 +93,7 @@ def timed(commands: Commands, target: int) -> list[Line]:
     with DelayProxy([target], 0) as here, DelayProxy([target], _NEAR_MS) as there, DelayProxy([target], _FAR_MS) as off:
         for repetition in range(_REPETITIONS):
             say(f"{len(_HOSTS)} cold hosts, {repetition + 1} of {_REPETITIONS}")
-            starts.add(commands.fleetmem(here.port, _HOSTS, command="hosts"))
+            starts.add(commands.fleetmem(here.port, _HOSTS, command=("config", "check")))
             ours.add(commands.collect(here.port))
             near.add(commands.collect(there.port))
             theirs.add(commands.baseline(there.port, _HOSTS))

@@ -25,7 +25,8 @@ from fleetmem.runtime.event_loop import raise_file_limit
 from fleetmem.sampling.once import sample_once
 from fleetmem.sampling.sampler import Sampler
 from fleetmem.sampling.schedule import Grid
-from fleetmem.wiring.fleet import FleetParts, assemble, fleet_spec, prepare, read_inventory
+from fleetmem.wiring.fleet import FleetParts, assemble, prepare
+from fleetmem.wiring.fleet_spec import fleet_spec, read_inventory
 from fleetmem.wiring.reading import READ_SECONDS, read_aside
 
 __all__ = ["Cycle", "Failure", "Fleet", "FleetmemError", "Host", "Outcome", "Sample", "collect"]

@@ -34,7 +34,8 @@ from fleetmem.sampling.schedule import Grid, GridClock
 from fleetmem.sampling.turns import limit_cycles
 from fleetmem.telemetry.report import add_up
 from fleetmem.telemetry.selfstats import SelfStats
-from fleetmem.wiring.fleet import FleetParts, Prepared, assemble, fleet_spec, read_inventory
+from fleetmem.wiring.fleet import FleetParts, Prepared, assemble
+from fleetmem.wiring.fleet_spec import fleet_spec, read_inventory
 from fleetmem.wiring.reading import READ_SECONDS, prepare_aside, read_aside
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from fleetmem.sampling.schedule import Grid
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.units import percent_of
-from fleetmem.wiring.fleet import FleetSpec
+from fleetmem.wiring.fleet_spec import FleetSpec
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 """Runs a coroutine to its end."""

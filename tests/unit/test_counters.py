@@ -37,7 +37,7 @@ from fleetmem.sinks.transports import tcp
 from fleetmem.sinks.transports.udp import UdpTransport
 from fleetmem.telemetry.bugs import Bugs
 from fleetmem.telemetry.selfstats import CycleStats, SelfStats
-from fleetmem.wiring.fleet import FleetSpec
+from fleetmem.wiring.fleet_spec import FleetSpec
 from unit.builders import WEB, failure, process, sample, snapshot
 from unit.connect.targets import resolve
 from unit.test_collector import Fleet

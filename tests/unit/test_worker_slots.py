@@ -10,7 +10,7 @@ from fleetmem.sampling.sampler import SamplerSpec
 from fleetmem.sampling.schedule import Grid
 from fleetmem.telemetry.report import Report
 from fleetmem.telemetry.selfstats import CycleStats
-from fleetmem.wiring.fleet import FleetSpec
+from fleetmem.wiring.fleet_spec import FleetSpec
 from unit.builders import sample
 
 _HOSTS = tuple(Host(f"web{number}", "x") for number in range(10))

@@ -18,7 +18,6 @@ from fleetmem.config import Settings, Shape
 from fleetmem.errors import reason_of
 from fleetmem.runtime.pattern import TEXT_LIMIT_SECONDS, Pattern
 from fleetmem.safe_text import printable, redact_setting
-from fleetmem.wiring.fleet import build_fleet
 from fleetmem.wiring.state_files import identity_of, state_folder
 
 _ASIDE = "may take long on some names, so it runs in a process of its own"
@@ -37,6 +36,8 @@ def show(given: Given) -> None:
 @with_settings
 def check(given: Given) -> None:
     """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
+    from fleetmem.wiring.fleet import build_fleet  # here: the other commands need no SSH
+
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
     print_data(f"ok: {len(fleet.hosts)} hosts, {_sink_count(given.settings)} sinks\n{_state(given)}")
     print_data("".join(_pattern_lines(given.settings.shape)))

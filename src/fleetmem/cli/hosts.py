@@ -6,13 +6,16 @@ from typing import Annotated, NamedTuple
 import typer
 
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
-from fleetmem.cli.options import Given, ask_passphrase, with_settings
+from fleetmem.cli.options import Given, with_settings
 from fleetmem.cli.output import OutputFormat, print_data
+from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.target import Target
 from fleetmem.model import Host
 from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain
-from fleetmem.wiring.fleet import FleetParts, build_fleet
+from fleetmem.sinks.naming import FleetNames
+from fleetmem.wiring.fleet_spec import fleet_names, fleet_spec, read_inventory
+from fleetmem.wiring.host_settings import settings_by_host
 
 
 class _Row(NamedTuple):
@@ -26,7 +29,7 @@ def hosts(
     given: Given,
     format_: Annotated[OutputFormat, typer.Option("--format", help="table or jsonl.")] = OutputFormat.TABLE,
 ) -> None:
-    """Show the hosts as inventories and the ssh configuration resolve them; connect to none.
+    """Show the hosts as inventories and the ssh configuration resolve them; connect to none, and read no key.
 
     Examples:
       fleetmem hosts -i 'web[01-50].example.com'
@@ -44,14 +47,17 @@ def hosts(
     KIND: may be left out for a URL, a folder or a file whose kind can be told. Each of these works with every command.
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
-    fleet = build_fleet(given.settings.without_sinks(), ask_passphrase)
-    rows = [_Row(host, fleet.reach.target(host), _stem(fleet, host)) for host in fleet.hosts]
+    spec = fleet_spec(given.settings, read_inventory(given.settings))
+    by_host = settings_by_host(given.settings, spec.hosts, is_refresh=False)
+    targets = Targets(spec.reach).resolve_all(spec.hosts, lambda host: by_host[host].ssh)
+    names = fleet_names(spec)
+    rows = [_Row(host, target, _stem(names, host)) for host, target in targets.items()]
     lines = map(_json, rows) if format_ is OutputFormat.JSONL else _table(rows)
     print_data("".join(f"{line}\n" for line in lines))
 
 
-def _stem(fleet: FleetParts, host: Host) -> str:
-    return statsd_plain(fleet.names.prefix, fleet.names.host(host.name).host).head
+def _stem(names: FleetNames, host: Host) -> str:
+    return statsd_plain(names.prefix, names.host(host.name).host).head
 
 
 def _json(row: _Row) -> str:

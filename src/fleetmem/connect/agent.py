@@ -14,14 +14,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import asyncssh
-from asyncssh.agent import SSHAgentKeyPair
-from asyncssh.packet import PacketDecodeError, SSHPacket, String, UInt32
-
+from fleetmem.connect import wire
+from fleetmem.connect.settings import AGENT_ANSWER_SECONDS
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import reason_of
-
-ANSWER_SECONDS = 3.0
-"""An agent that takes longer to say which keys it has does not answer."""
 
 _SIGN_SECONDS = 60.0  # somebody may have to touch a token or to say yes; the login's own limit is mostly shorter
 _KEPT_SECONDS = 10.0
@@ -33,6 +29,7 @@ _IDENTITIES_ANSWER = 12
 _SIGN_REQUEST = b"\x0d"
 _SIGN_RESPONSE = 14
 _FAILURE = 5
+_SIGN_FLAGS = {b"rsa-sha2-256": 2, b"rsa-sha2-512": 4}
 _LONGEST_ANSWER_BYTES = 1 << 20
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 
@@ -78,7 +75,7 @@ class Signing:
         return AgentError(f"ssh agent {self._path} listed its keys and did not sign within {waited_seconds:.0f} s")
 
 
-class AgentKey(SSHAgentKeyPair):
+class AgentKey(asyncssh.SSHAgentKeyPair):
     """A key that an agent has.
 
     Attributes:
@@ -96,7 +93,7 @@ class AgentKey(SSHAgentKeyPair):
         signing = self.signing or Signing()
         signing.begin(self._of.path)
         try:
-            signature = await self._of.sign(self.key_public_data, data, self._flags)
+            signature = await self._of.sign(self.key_public_data, data, _SIGN_FLAGS.get(self.sig_algorithm, 0))
         except AgentError as error:
             signing.end(error)
             raise
@@ -148,15 +145,15 @@ class Agent:
         Raises:
             AgentError: it does not sign.
         """
-        question = _SIGN_REQUEST + String(public_data) + String(data) + UInt32(flags)
+        question = _SIGN_REQUEST + wire.string(public_data) + wire.string(data) + wire.uint32(flags)
         try:
             async with asyncio.timeout(_SIGN_SECONDS), self._places:
                 kind, answer = await self._ask(question)
             if kind == _SIGN_RESPONSE:
-                return answer.get_string()
+                return answer.string()
         except TimeoutError as error:
             raise AgentError(f"ssh agent {self.path} did not sign within {_SIGN_SECONDS:.0f} s") from error
-        except PacketDecodeError as error:
+        except wire.WireError as error:
             raise self._nonsense() from error
         self._keys_until = 0.0
         if kind == _FAILURE:
@@ -166,10 +163,10 @@ class Agent:
     async def _ask_keys(self) -> None:
         """Asks for its keys on behalf of everybody who waits."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(AGENT_ANSWER_SECONDS):
                 self._keys = _parse_keys(self, *await self._ask(_REQUEST_IDENTITIES))
         except TimeoutError:
-            self.problem = AgentError(f"ssh agent {self.path} did not answer within {ANSWER_SECONDS:.0f} s")
+            self.problem = AgentError(f"ssh agent {self.path} did not answer within {AGENT_ANSWER_SECONDS:.0f} s")
         except AgentError as error:
             self.problem = error
         else:
@@ -178,7 +175,7 @@ class Agent:
         finally:
             self._question = None
 
-    async def _ask(self, question: bytes) -> tuple[int, SSHPacket]:
+    async def _ask(self, question: bytes) -> tuple[int, wire.Reader]:
         """Returns kind and rest of the answer to a question; there is no limit but that of the caller.
 
         Raises:
@@ -187,12 +184,12 @@ class Agent:
         writer: asyncio.StreamWriter | None = None
         try:
             reader, writer = await asyncio.open_unix_connection(sock=await _connect(self.path))
-            writer.write(String(question))
+            writer.write(wire.string(question))
             size = int.from_bytes(await reader.readexactly(4), "big")
             if not 0 < size <= _LONGEST_ANSWER_BYTES:
                 raise self._nonsense()
-            answer = SSHPacket(await reader.readexactly(size))
-            return answer.get_byte(), answer
+            answer = wire.Reader(await reader.readexactly(size))
+            return answer.byte(), answer
         except asyncio.IncompleteReadError as error:
             raise AgentError(f"ssh agent {self.path} hung up") from error
         except OSError as error:
@@ -200,7 +197,7 @@ class Agent:
                 raise
             is_absent = error.errno in _NOBODY and not self._has_answered
             raise AgentError(f"ssh agent {self.path}: {reason_of(error)}", is_absent=is_absent) from error
-        except PacketDecodeError as error:
+        except wire.WireError as error:
             raise self._nonsense() from error
         finally:
             if writer:
@@ -210,17 +207,17 @@ class Agent:
         return AgentError(f"ssh agent {self.path}: what answers there is no agent")
 
 
-def _parse_keys(agent: Agent, kind: int, answer: SSHPacket) -> list[asyncssh.SSHKeyPair]:
+def _parse_keys(agent: Agent, kind: int, answer: wire.Reader) -> list[asyncssh.SSHKeyPair]:
     if kind == _FAILURE:
         raise AgentError(f"ssh agent {agent.path} refused to say which keys it has")
     if kind != _IDENTITIES_ANSWER:
         raise agent._nonsense()
     keys: list[asyncssh.SSHKeyPair] = []
     try:
-        for _ in range(answer.get_uint32()):
-            public_data, comment = answer.get_string(), answer.get_string()
-            keys.append(AgentKey(agent, SSHPacket(public_data).get_string(), public_data, comment))
-    except PacketDecodeError as error:
+        for _ in range(answer.uint32()):
+            public_data, comment = answer.string(), answer.string()
+            keys.append(AgentKey(agent, wire.Reader(public_data).string(), public_data, comment))
+    except wire.WireError as error:
         raise agent._nonsense() from error
     return keys
 
@@ -252,19 +249,19 @@ def public_keys(path: str) -> frozenset[bytes] | None:
 
     Returns None where it is there and does not say.
     """
-    until = time.monotonic() + ANSWER_SECONDS
+    until = time.monotonic() + AGENT_ANSWER_SECONDS
     try:
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(ANSWER_SECONDS)
+            sock.settimeout(AGENT_ANSWER_SECONDS)
             sock.connect(path)
-            sock.sendall(String(_REQUEST_IDENTITIES))
+            sock.sendall(wire.string(_REQUEST_IDENTITIES))
             size = int.from_bytes(_receive(sock, 4, until), "big")
             if not 0 < size <= _LONGEST_ANSWER_BYTES:
                 return None
-            answer = SSHPacket(_receive(sock, size, until))
-        if answer.get_byte() != _IDENTITIES_ANSWER:
+            answer = wire.Reader(_receive(sock, size, until))
+        if answer.byte() != _IDENTITIES_ANSWER:
             return None
-        return frozenset([(answer.get_string(), answer.get_string())[0] for _ in range(answer.get_uint32())])
+        return frozenset([(answer.string(), answer.string())[0] for _ in range(answer.uint32())])
     except OSError as error:
         return frozenset() if error.errno in _NOBODY else None
     except ValueError:  # an answer that is none, or a path

@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Any
 
-import asyncssh
+from fleetmem.connect.ssh import asyncssh
 
 ALLOWANCE_SECONDS = 0.5
 """Of our CPU, that a host's bytes may take at once: a login takes 0.005 s, a megabyte of frames 0.004 s."""

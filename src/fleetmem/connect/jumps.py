@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import asyncssh
-
 from fleetmem.connect.backoff import NotTriedError, backoff_for_jump
 from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login
 from fleetmem.connect.settings import LoginLimits
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way, open_way

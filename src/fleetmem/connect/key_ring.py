@@ -9,14 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import asyncssh
-from asyncssh.public_key import SSHLocalKeyPair, decode_ssh_certificate
-
 from fleetmem.connect.agent import Agent, AgentError, AgentKey, Signing, public_keys
 from fleetmem.connect.backoff import NotTriedError, OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.keys import AskPassphrase, BrokenKey, CertificateFile, KeyFile, beside, open_mode
-from fleetmem.connect.openssh.algorithms import rsa_bits
+from fleetmem.connect.openssh.algorithms import import_certificate, rsa_bits
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.target import Identities, KeyOrigin, Target
 from fleetmem.errors import Cause, HostError, Kind, Stage, UsageError
 
@@ -93,7 +91,7 @@ class Offer:
         A token has to be touched for it, and an agent may ask its owner: not for a host that refuses that key.
         """
         key = self.offered[-1].key
-        return b"sk-" not in key.algorithm and (isinstance(key, SSHLocalKeyPair) or self.is_likely)
+        return b"sk-" not in key.algorithm and (key.get_key_type() == "local" or self.is_likely)
 
     def blame_agent(self, error: HostError, limit_seconds: float) -> HostError | None:
         """Returns the agent's failure behind that of a login, which is not the host's then; None where there is none.
@@ -379,7 +377,7 @@ def _certificate_paths(identities: Identities) -> list[Path]:
 
 def _public_data(key: asyncssh.SSHKeyPair) -> bytes:
     """Returns the public key of one that the agent has, also of one with a certificate."""
-    return decode_ssh_certificate(key.public_data).key.public_data if key.has_cert else key.public_data
+    return import_certificate(key.public_data).key.public_data if key.has_cert else key.public_data
 
 
 def _comment(key: asyncssh.SSHKeyPair) -> str:

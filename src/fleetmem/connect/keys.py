@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import asyncssh
-
 from fleetmem.connect.refresh import Refresh
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.runtime.bounded_file import read_bytes
 

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
-import asyncssh
-
 from fleetmem.connect.backoff import MENDED_BY_HAND, Backoff, NotTriedError, backoff_for
 from fleetmem.connect.first_output import FirstOutput
 from fleetmem.connect.guard import Flood
 from fleetmem.connect.host_words import one_line
 from fleetmem.connect.login import lighten
 from fleetmem.connect.reach import Reach
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.translate import lost, translate, within
 from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import Host

@@ -7,8 +7,6 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-import asyncssh
-
 from fleetmem.connect.asyncssh_private.pipelined import PipelinedConnection
 from fleetmem.connect.breaker import Attempt
 from fleetmem.connect.guard import ALLOWANCE_SECONDS, run_guarded
@@ -18,6 +16,7 @@ from fleetmem.connect.key_ring import KeyRing, Offer
 from fleetmem.connect.openssh.algorithms import Algorithms
 from fleetmem.connect.openssh.config_file import local_user
 from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
-import asyncssh
-
 from fleetmem.connect.breaker import Breakers
 from fleetmem.connect.host_keys import AskAgainError, HostKeys
 from fleetmem.connect.jumps import Jump, Jumps
@@ -18,6 +16,7 @@ from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login, OnBegun
 from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.settings import HostKeyPolicy, ReachSettings, SshSettings
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.target import Target
 from fleetmem.connect.way import Way, open_way
 from fleetmem.model import Host

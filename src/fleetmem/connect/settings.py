@@ -11,6 +11,9 @@ from fleetmem.errors import UsageError
 
 SSH_PORT = 22
 CONNECT_SECONDS = 5.0
+AGENT_ANSWER_SECONDS = 3.0
+"""An agent that takes longer to say which keys it has does not answer."""
+
 KEEPALIVE_SECONDS = 15.0
 """3 unanswered ones end a connection whose host went away without a word."""
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from fleetmem.connect.agent import ANSWER_SECONDS
 from fleetmem.connect.openssh.algorithms import Algorithms
-from fleetmem.connect.settings import SSH_PORT, HostKeyPolicy
+from fleetmem.connect.settings import AGENT_ANSWER_SECONDS, SSH_PORT, HostKeyPolicy
 
 
 class KeyOrigin(Enum):
@@ -135,7 +134,7 @@ class Target:
         """What a sample may take, with logins at the jump hosts and at the host itself, and what an agent may take."""
         hops = [hop.access for hop in (*self.jumps, self)]
         logins_seconds = sum(hop.connect_timeout_seconds + hop.login_timeout_seconds for hop in hops)
-        agent_seconds = sum(ANSWER_SECONDS for hop in hops if hop.identities.agent_path)
+        agent_seconds = sum(AGENT_ANSWER_SECONDS for hop in hops if hop.identities.agent_path)
         return logins_seconds + agent_seconds + self.access.command_timeout_seconds
 
     def __str__(self) -> str:

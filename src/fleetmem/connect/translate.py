@@ -9,10 +9,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import asyncssh
-
 from fleetmem.connect.backoff import UnsentError
 from fleetmem.connect.guard import Flood
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import HostError, Kind, Stage, reason_of
 
 # What asyncssh and the OS raise when the world misbehaves; anything else is a bug and surfaces.

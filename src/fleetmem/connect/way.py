@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import asyncssh
-
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import translate
 from fleetmem.connect.transport import ProxyCommand, open_socket

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import asyncssh
-
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import LabError
 from fleetmem.lab.directory import Directory, write_private
 from fleetmem.lab.state import State

@@ -14,8 +14,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from pathlib import Path
 
-import asyncssh
-
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.lab import workload
 
 LISTENING = "listening"

@@ -10,9 +10,8 @@ import re
 import socket
 from contextlib import suppress
 
-import asyncssh
-
 from fleetmem.connect.asyncssh_private.pipelined import send_no_decoys
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import LabError
 from fleetmem.lab.access import host_key_line, make_keys
 from fleetmem.lab.directory import Directory, write_private

@@ -27,7 +27,8 @@ from fleetmem.sinks.sink import Service, Sink, SinkState, SinkStats
 from fleetmem.telemetry.bugs import Bugs
 from fleetmem.telemetry.cycles import Cycles
 from fleetmem.telemetry.report import Report
-from fleetmem.wiring.fleet import FleetParts, FleetSpec, assemble, build
+from fleetmem.wiring.fleet import FleetParts, assemble, build
+from fleetmem.wiring.fleet_spec import FleetSpec
 from fleetmem.wiring.reading import prepare_aside
 
 log = logging.getLogger(__name__)

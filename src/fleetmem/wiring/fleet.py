@@ -4,33 +4,28 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetmem.collector import Collector
-from fleetmem.config import Probe, Settings, split_shard
+from fleetmem.config import Probe, Settings
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.connect.link import Link
 from fleetmem.connect.reach import Reach
-from fleetmem.connect.settings import ReachSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import ConfigError
 from fleetmem.inventory.inventory import Inventory
-from fleetmem.inventory.listing import Means
-from fleetmem.inventory.programs import Programs
-from fleetmem.inventory.sources import parse_sources
 from fleetmem.model import Host
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
-from fleetmem.rendezvous import shard_of
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
-from fleetmem.sinks.memory import MemorySpec, SeriesMemory
-from fleetmem.sinks.naming import FleetNames, make_tags
+from fleetmem.sinks.memory import SeriesMemory
+from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.queue.runner import FormerSink
 from fleetmem.sinks.sink import Service, Sink
 from fleetmem.telemetry.health import Health
+from fleetmem.wiring.fleet_spec import FleetSpec, fleet_names, fleet_spec, read_inventory
 from fleetmem.wiring.host_settings import HostSettings, settings_by_host
 from fleetmem.wiring.outputs import (
     STATSD,
@@ -47,53 +42,6 @@ from fleetmem.wiring.state_files import claim_memory
 
 if TYPE_CHECKING:
     from fleetmem.sinks.pages.http_server import Site
-
-
-@dataclass(frozen=True, slots=True)
-class FleetSpec:
-    """What a fleet is built from: plain and picklable.
-
-    Attributes:
-        settings: the configuration.
-        hosts: the fleet's.
-        host_names: theirs, and those of all hosts that others sample: the same names are told apart everywhere.
-        reach: how to get at the hosts.
-        max_series: see `shape.max_series`; of a worker, its part.
-        senders: processes that send to the same StatsD servers.
-        identity: of the collector, for its state folder; None for one that remembers nothing.
-        state: where names of series are kept; known once that is prepared.
-    """
-
-    settings: Settings
-    hosts: tuple[Host, ...]
-    host_names: tuple[str, ...]
-    reach: ReachSettings
-    max_series: int
-    senders: int = 1
-    identity: str | None = None
-    state: MemorySpec | None = None
-
-    def shares(self, workers: int) -> "list[FleetSpec]":
-        """Returns the parts of so many worker processes: hosts, and what is limited for the whole fleet.
-
-        Hosts go by another key than with `inventory.shard`: two workers of shard 0/2 would have all and none.
-        """
-        hosts: list[list[Host]] = [[] for _ in range(workers)]
-        for host in self.hosts:
-            hosts[shard_of(f"worker {host.name}", workers)].append(host)
-        settings, reach = self.settings.for_worker(), replace(self.reach, limits=self.reach.limits.share(workers))
-        return [
-            FleetSpec(
-                settings,
-                tuple(its_hosts),
-                self.host_names,
-                reach,
-                max_series=self.max_series * len(its_hosts) // len(self.hosts),
-                senders=workers,
-                state=self.state._replace(process=number, processes=workers + 1) if self.state else None,
-            )
-            for number, its_hosts in enumerate(hosts, 1)
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +101,6 @@ class FleetParts:
         return sum(files_of_each) + len({target.jumps for target in self.targets.values()} - {()})
 
 
-def read_inventory(settings: Settings, before: Inventory | None = None) -> Inventory:
-    """Returns the inventory that a configuration describes, read; that may take `inventory.timeout_seconds`.
-
-    Args:
-        settings: the configuration.
-        before: the inventory that this one takes the place of; its counters go on.
-
-    Raises:
-        UsageError: it cannot be read, or is empty.
-    """
-    given = settings.inventory
-    programs = before.means.programs if before else Programs()  # a stop ends them all
-    means = Means(given.timeout_seconds, given.ansible_labels, given.ansible_reader, programs)
-    shard = split_shard(given.shard) if given.shard else None
-    inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before, shard)
-    inventory.read()
-    return inventory
-
-
 def build_fleet(
     settings: Settings,
     ask_passphrase: AskPassphrase,
@@ -194,17 +123,6 @@ def build_fleet(
     """
     inventory = inventory or read_inventory(settings)
     return build(fleet_spec(settings, inventory, identity), ask_passphrase, current, inventory)
-
-
-def fleet_spec(settings: Settings, inventory: Inventory, identity: str | None = None) -> FleetSpec:
-    """Returns what the fleet of a configuration and its inventory is built from.
-
-    Raises:
-        ConfigError: several ssh configurations name hosts, and none is chosen.
-    """
-    reach, names = _reach_settings(settings, inventory), tuple(inventory.host_names)
-    hosts, max_series = tuple(inventory.hosts), settings.shape.max_series
-    return FleetSpec(settings, hosts, names, reach, max_series, identity=identity)
 
 
 def build(
@@ -259,7 +177,7 @@ def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: FleetParts 
     reach = before if before and is_refresh else Reach(spec.reach, ask_passphrase, before)
     by_host = settings_by_host(settings, hosts, is_refresh=is_refresh)
     targets = reach.resolve(hosts, lambda host: by_host[host].ssh)
-    names, series_room = _names(spec, current.names if current else None), _series_room(spec)
+    names, series_room = fleet_names(spec, current.names if current else None), _series_room(spec)
     health = current.health if current else Health()
     pages, ports = health.pages(), ports_of([*current.sinks, *current.sites]) if current else set()
     with ExitStack() as undo:
@@ -357,24 +275,6 @@ def _adopt_links(collector: Collector, current: FleetParts, prepared: Prepared) 
 def _is_refresh(spec: FleetSpec, current: FleetParts | None) -> bool:
     """Whether only the hosts are others: nothing else is read again."""
     return current is not None and spec.settings is current.settings
-
-
-def _names(spec: FleetSpec, before: FleetNames | None) -> FleetNames:
-    tags = {host.name: make_tags(host.labels, spec.settings.inventory.tags) for host in spec.hosts}
-    return FleetNames(spec.settings.prefix, spec.host_names, before, tags, tags.keys())
-
-
-def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:
-    """Returns how to reach hosts: an ssh configuration that names them also says how, unless another one is given."""
-    paths = {source.argument for source in inventory.sources if source.kind == "ssh" and source.argument}
-    paths |= inventory.ssh_configs
-    reach = settings.ssh.reach()
-    if settings.ssh.config_file or not paths:
-        return reach
-    if len(paths) > 1:
-        raise ConfigError(f"configuration: ssh.config_file (-F) must say which one is used: {', '.join(sorted(paths))}")
-    path = paths.pop()
-    return replace(reach, config_paths=() if path == "none" else (Path(path),))
 
 
 def _make_link(host: Host, *, reach: Reach, by_host: Mapping[Host, HostSettings]) -> Link:

@@ -8,7 +8,8 @@ from typing import TypeVar
 from fleetmem.connect.keys import AskPassphrase
 from fleetmem.errors import FleetmemError, UsageError, reason_of
 from fleetmem.runtime.side_thread import call_aside
-from fleetmem.wiring.fleet import FleetParts, FleetSpec, Prepared, prepare
+from fleetmem.wiring.fleet import FleetParts, Prepared, prepare
+from fleetmem.wiring.fleet_spec import FleetSpec
 
 log = logging.getLogger(__name__)
 

@@ -170,7 +170,7 @@ def test_an_encrypted_key_without_a_terminal(run: Run, tmp_path: Path, monkeypat
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(str(tmp_path / "key"), passphrase="sesame")  # noqa: S106
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    ended = run("hosts", "-i", "a", "-k", str(tmp_path / "key"))
+    ended = run("config", "check", "-i", "a", "-k", str(tmp_path / "key"))
     assert ended.status == 2
     assert "is encrypted and nobody is there to type its passphrase: load it with ssh-add" in ended.err
 
@@ -188,7 +188,7 @@ def test_a_passphrase_is_asked_for_on_the_terminal(run: Run, tmp_path: Path, mon
 
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("getpass.getpass", type_it)
-    assert run("hosts", "-i", "a", "-k", str(tmp_path / "key")).status == 0
+    assert run("config", "check", "-i", "a", "-k", str(tmp_path / "key")).status == 0
     assert asked == [f"Passphrase for {tmp_path / 'key'}: "]
 
 
@@ -415,7 +415,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fleetmem.cli.hosts.build_fleet", interrupt)
+    monkeypatch.setattr("fleetmem.cli.hosts.read_inventory", interrupt)
     ended = run("hosts", "-i", "a")
     assert ended.status == 130
     assert "Traceback" not in ended.err

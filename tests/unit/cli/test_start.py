@@ -1,88 +1,47 @@
-"""What a start does not do: each of these was a twentieth of its processor time and more, with no use for it."""
+"""What a command imports before it does anything: asyncssh and what it takes are half of the slowest start."""
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fleetmem.connect.libraries import loadable
+pytestmark = pytest.mark.slow
 
-_UNUSED = {
-    "boto3",
-    "dashboards",
-    "fleetmem.doctor",
-    "fleetmem.inventory.ansible",
-    "fleetmem.lab",
-    "fleetmem.sinks.pages.http_server",
-    "http.client",
-    "markdown_it",
-    "prometheus_client",
-    "rich",
-    "yaml",
-}
-
-_PROGRAM = """
-import json, linecache, sys
-
-children = []
-sys.addaudithook(lambda event, facts: children.append(str(facts[0])) if event == "subprocess.Popen" else None)
-
-from fleetmem.cli import main
-
-try:
-    main()
-except SystemExit as end:
-    print(json.dumps({"status": end.code, "modules": [*sys.modules], "children": children, "read": [*linecache.cache]}))
-"""
+_HEAVY = {"asyncssh", "cryptography", "fleetmem.connect.ssh"}
 
 
-def _start(*words: str, **environment: str) -> dict[str, Any]:
-    """Runs a command in a process of its own, without a terminal; returns what that did."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
-    ended = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *words],
-        env=kept | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    facts: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return facts
+def _imported(*arguments: str) -> set[str]:
+    """Returns the modules that a command imports, which has to end well."""
+    command = [sys.executable, "-X", "importtime", "-m", "fleetmem", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
-_COLLECT = ("collect", "-i", "127.0.0.1", "-p", "1", "-F", "none", "-o", os.devnull)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("probe",),
+        ("config", "sample"),
+        ("config", "show"),
+        ("hosts", "-i", "web[01-02],u@db:2222"),
+        ("hosts", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_commands_that_speak_no_ssh_import_none(arguments: tuple[str, ...]) -> None:
+    """Neither asyncssh nor what it takes."""
+    assert not _imported(*arguments) & _HEAVY
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sink", [(), ("-g", "127.0.0.1:9")])
-def test_collect_imports_nothing_that_it_does_not_use(sink: tuple[str, ...]) -> None:
-    """Neither tables nor pages nor inventories of other kinds, where none is asked for."""
-    facts = _start(*_COLLECT, *sink)
-    assert facts["status"] in (3, 4)  # nobody answers: the host does not, and StatsD may seem to
-    assert not _UNUSED & set(facts["modules"])
+def test_hosts_of_an_ssh_configuration(tmp_path: Path) -> None:
+    """Resolving hosts takes its lines, and no SSH: keys are not read, and algorithms not looked up."""
+    config = tmp_path / "config"
+    config.write_text(f"Host web*\n  User deploy\n  IdentityFile {tmp_path}/none\n  ProxyJump gate\n")
+    assert not _imported("hosts", "-i", "web01", "-F", str(config)) & _HEAVY
 
 
-@pytest.mark.slow
-def test_collect_reads_no_source() -> None:
-    """What settings mean is read from the source where it is printed, and only there."""
-    assert not [path for path in _start(*_COLLECT)["read"] if path.endswith("config.py")]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(loadable() is None, reason="it is not known what the loader may find")
-def test_collect_runs_no_compiler() -> None:
-    """None is asked for libraries that are not there; where those are that are, ldconfig says."""
-    assert {Path(child).name for child in _start(*_COLLECT)["children"]} <= {"ldconfig"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_bars_are_there_for_what_says_that_it_is_a_terminal(variable: str) -> None:
-    """By these variables rich takes a pipe for a terminal; whether there are bars is then for it to say."""
-    assert "rich.progress" in _start(*_COLLECT, **{variable: "1"})["modules"]
-    assert "rich" not in _start(*_COLLECT, "-q", **{variable: "1"})["modules"]
+def test_commands_that_read_keys_do() -> None:
+    """What is looked for above can be found."""
+    assert _imported("config", "check", "-i", "127.0.0.1") >= _HEAVY

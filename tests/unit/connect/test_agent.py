@@ -27,7 +27,7 @@ _NONSENSE = (
 @pytest.fixture
 def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAgent]:
     """An agent that does as it is told, and limits that a test can wait for."""
-    monkeypatch.setattr(agent_module, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(agent_module, "AGENT_ANSWER_SECONDS", 0.3)
     with scripted_agent(tmp_path / "agent", _KEY) as agent:
         yield agent
 
@@ -184,7 +184,7 @@ def test_what_is_no_socket(tmp_path: Path) -> None:
 
 def test_a_full_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that takes no more connections is one that does not answer: the kernel says that in words of its own."""
-    monkeypatch.setattr(agent_module, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(agent_module, "AGENT_ANSWER_SECONDS", 0.3)
     path = tmp_path / "agent"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))

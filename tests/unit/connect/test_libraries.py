@@ -97,7 +97,7 @@ def test_algorithms_are_the_same(kind: str, library: str, algorithm: str) -> Non
     program = f"from asyncssh.{kind} import get_{kind}_algs; print(get_{kind}_algs())"
     offered = [
         subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
-        for text in (program, f"import fleetmem.connect; {program}")
+        for text in (program, f"import fleetmem.connect.ssh; {program}")
     ]
     assert offered[0] == offered[1]
     if algorithm not in offered[0]:
@@ -107,6 +107,6 @@ def test_algorithms_are_the_same(kind: str, library: str, algorithm: str) -> Non
 @pytest.mark.parametrize(("options", "is_shown"), [([], False), (["-W", "default"], True)])
 def test_deprecations_are_for_those_who_ask(options: list[str], is_shown: bool) -> None:
     """A key exchange of old hosts prints no warning, unless Python was told to show them."""
-    program = "import fleetmem.connect; from asyncssh.kex_dh import _group14_p as p, DH; DH(2, p)"
+    program = "import fleetmem.connect.ssh; from asyncssh.kex_dh import _group14_p as p, DH; DH(2, p)"
     done = subprocess.run([sys.executable, *options, "-c", program], capture_output=True, text=True, check=True)
     assert ("deprecated" in done.stderr) is is_shown

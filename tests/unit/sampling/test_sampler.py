@@ -15,7 +15,7 @@ from fleetmem.model import Failure, Host, Outcome
 from fleetmem.sampling.sampler import Sampler, SamplerSpec
 from fleetmem.sampling.schedule import Grid
 from fleetmem.telemetry.report import Report
-from fleetmem.wiring.fleet import FleetSpec
+from fleetmem.wiring.fleet_spec import FleetSpec
 
 _HOSTS = tuple(Host(f"web{number}", "127.0.0.1", port=1) for number in range(4))
 _INTERVAL_SECONDS = 0.2

@@ -26,7 +26,8 @@ from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.sink import Sink, SinkStats
 from fleetmem.telemetry.bugs import MOST_TRACEBACKS, Bugs
-from fleetmem.wiring.fleet import FleetSpec, build
+from fleetmem.wiring.fleet import build
+from fleetmem.wiring.fleet_spec import FleetSpec
 
 _HOSTS = tuple(Host(f"web{number:02}", "127.0.0.1") for number in range(20))
 _ODD = _HOSTS[7]

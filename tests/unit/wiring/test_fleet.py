@@ -9,7 +9,8 @@ import pytest
 from fleetmem.config import Settings, load
 from fleetmem.errors import ConfigError, UsageError
 from fleetmem.shape.shaper import Shaper
-from fleetmem.wiring.fleet import FleetParts, FleetSpec, build, build_fleet
+from fleetmem.wiring.fleet import FleetParts, build, build_fleet
+from fleetmem.wiring.fleet_spec import FleetSpec
 from unit.builders import process, sample, snapshot
 
 

@@ -17,7 +17,8 @@ from fleetmem.daemon import Daemon
 from fleetmem.errors import ConfigError, UsageError
 from fleetmem.model import Outcome
 from fleetmem.wiring import reading
-from fleetmem.wiring.fleet import Prepared, assemble, build_fleet, fleet_spec, prepare, read_inventory
+from fleetmem.wiring.fleet import Prepared, assemble, build_fleet, prepare
+from fleetmem.wiring.fleet_spec import fleet_spec, read_inventory
 from fleetmem.wiring.reading import read_aside
 
 _Outcomes = list[Outcome]

@@ -1,22 +1,19 @@
-"""Algorithms to offer: ours, or those that the ssh configuration lists, in the words of asyncssh."""
+"""Algorithms to offer: ours, or those that the ssh configuration lists, in the words of asyncssh.
 
+asyncssh is imported once somebody asks which there are: most ssh configurations list none.
+"""
+
+import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncssh.encryption import get_default_encryption_algs, get_encryption_algs
-from asyncssh.kex import get_default_kex_algs, get_kex_algs
-from asyncssh.mac import get_default_mac_algs, get_mac_algs
-from asyncssh.packet import PacketDecodeError, SSHPacket, String
-from asyncssh.public_key import (
-    decode_ssh_certificate,
-    get_certificate_algs,
-    get_default_public_key_algs,
-    get_public_key_algs,
-)
-
+from fleetmem.connect import wire
 from fleetmem.connect.openssh.config_file import matches_list
+
+if TYPE_CHECKING:
+    from fleetmem.connect.ssh import asyncssh
 
 CERTIFICATE = "-cert-v01@openssh.com"
 """How the names of algorithms of certificates end."""
@@ -37,30 +34,61 @@ _HOST_KEYS_OF_SSH = (
 # AES-GCM first: one call into OpenSSL per packet, where chacha20-poly1305 sets up four contexts in Python.
 _FAST_CIPHERS = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
 
+_OLD_HOST_KEYS = frozenset({b"ssh-dss"})  # only where the ssh configuration asks for them
+
 
 @dataclass(frozen=True, slots=True)
 class Algorithms:
     """What is offered to a host, the best first.
 
     Attributes:
-        ciphers: of the connection.
-        macs: likewise; none for ciphers that need none.
-        key_exchanges: likewise.
-        host_keys: kinds of keys, and of certificates, by which the host may prove that it is itself.
-        has_host_key_order: whether the ssh configuration says their order; otherwise those of known keys come first.
-        signatures: kinds of signatures that our keys may make.
-        ca_signatures: kinds of signatures on host certificates that are good, None for all.
+        cipher_list: what the ssh configuration lists, empty where it lists nothing; likewise the other lists.
+        ca_signature_list: kinds of signatures on host certificates that are good, None for all.
         rsa_bits: that an RSA key has at least, the host's or ours.
     """
 
-    ciphers: tuple[str, ...]
-    macs: tuple[str, ...]
-    key_exchanges: tuple[str, ...]
-    host_keys: tuple[str, ...]
-    has_host_key_order: bool
-    signatures: tuple[str, ...]
-    ca_signatures: tuple[str, ...] | None = None
+    cipher_list: str = ""
+    mac_list: str = ""
+    key_exchange_list: str = ""
+    host_key_list: str = ""
+    signature_list: str = ""
+    ca_signature_list: str | None = None
     rsa_bits: int = 0
+
+    @property
+    def ciphers(self) -> tuple[str, ...]:
+        """Ciphers of the connection."""
+        return ciphers(self.cipher_list)
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """Message authentication codes, for ciphers that need one."""
+        return macs(self.mac_list)
+
+    @property
+    def key_exchanges(self) -> tuple[str, ...]:
+        """Key exchanges."""
+        return key_exchanges(self.key_exchange_list)
+
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """Kinds of keys, and of certificates, by which the host may prove that it is itself."""
+        return host_keys(self.host_key_list)
+
+    @property
+    def has_host_key_order(self) -> bool:
+        """Whether the ssh configuration says the order of `host_keys`; otherwise those of known keys come first."""
+        return bool(self.host_key_list) and self.host_key_list[0] not in "+-"
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """Kinds of signatures that our keys may make."""
+        return signatures(self.signature_list)
+
+    @property
+    def ca_signatures(self) -> tuple[str, ...] | None:
+        """Kinds of signatures on host certificates that are good; None for all."""
+        return None if self.ca_signature_list is None else signatures(self.ca_signature_list)
 
     def objection(self, key_data: bytes) -> str | None:
         """Returns what the ssh configuration has against a host key or certificate, None where it has nothing."""
@@ -77,55 +105,116 @@ class Algorithms:
 
 def rsa_bits(key_data: bytes) -> int | None:
     """Returns the size of a public RSA key, or of that in a certificate; None for other kinds, and for none at all."""
-    packet = SSHPacket(key_data)
+    packet = wire.Reader(key_data)
     try:
-        kind = packet.get_string()
+        kind = packet.string()
         if kind not in (b"ssh-rsa", b"ssh-rsa-cert-v01@openssh.com"):
             return None
         if kind != b"ssh-rsa":
-            packet.get_string()  # a nonce
-        packet.get_mpint()
-        return packet.get_mpint().bit_length()
-    except PacketDecodeError:
+            packet.string()  # a nonce
+        packet.mpint()
+        return packet.mpint().bit_length()
+    except wire.WireError:
         return None
 
 
 def _ca_signature(certificate_data: bytes) -> str:
     """Returns the algorithm of the signature that ends a certificate (PROTOCOL.certkeys of OpenSSH)."""
     try:
-        certificate: Any = decode_ssh_certificate(certificate_data)
-        authority = String(certificate.signing_key.public_data)
-        signature = SSHPacket(certificate_data[certificate_data.rfind(authority) + len(authority) :]).get_string()
-        return SSHPacket(signature).get_string().decode("ascii", "replace")
+        certificate: Any = import_certificate(certificate_data)
+        authority = wire.string(certificate.signing_key.public_data)
+        signature = wire.Reader(certificate_data[certificate_data.rfind(authority) + len(authority) :]).string()
+        return wire.Reader(signature).string().decode("ascii", "replace")
     except (ValueError, AttributeError):  # no certificate: asyncssh refuses it
         return "nothing"
+
+
+def import_certificate(data: bytes) -> "asyncssh.SSHCertificate":
+    """Returns a certificate as it goes over the wire. Raises ValueError where it is none."""
+    from fleetmem.connect.ssh import asyncssh
+
+    kind = wire.Reader(data).string()
+    return asyncssh.import_certificate(kind + b" " + binascii.b2a_base64(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """What asyncssh has with the libraries that are here, and what of it it offers by itself.
+
+    Attributes:
+        ciphers: all, and the usual ones; likewise the others.
+        public_keys: kinds of keys and signatures.
+        certificates: kinds of host certificates.
+    """
+
+    ciphers: tuple[Sequence[bytes], Sequence[bytes]]
+    macs: tuple[Sequence[bytes], Sequence[bytes]]
+    key_exchanges: tuple[Sequence[bytes], Sequence[bytes]]
+    public_keys: Sequence[bytes]
+    certificates: Sequence[bytes]
+
+
+@lru_cache(maxsize=1)
+def supported() -> Supported:
+    """Returns what asyncssh has: its options say it, where nothing and where everything is asked for."""
+    every = {f"{kind}_algs": "*" for kind in ("encryption", "mac", "kex", "signature")}
+    usual, everything = _options(), _options(**every)
+    certificates = [
+        name.removesuffix(b"@openssh.com") + CERTIFICATE.encode()
+        for name in everything.signature_algs
+        if not name.endswith(b"@ssh.com")
+    ]
+    return Supported(
+        ciphers=(everything.encryption_algs, usual.encryption_algs),
+        macs=(everything.mac_algs, usual.mac_algs),
+        key_exchanges=(everything.kex_algs, usual.kex_algs),
+        public_keys=everything.signature_algs,
+        certificates=[name for name in certificates if _is_host_key(name)],
+    )
+
+
+def _options(**options: Any) -> Any:
+    from fleetmem.connect.ssh import asyncssh
+
+    return asyncssh.SSHClientConnectionOptions(
+        config=None, known_hosts=None, client_keys=None, agent_path=None, username="", **options
+    )
+
+
+def _is_host_key(name: bytes) -> bool:
+    try:
+        _options(server_host_key_algs=[name.decode()])
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=64)
 def ciphers(text: str) -> tuple[str, ...]:
     """Returns the ciphers of a list of the ssh configuration; empty is ours. Raises ValueError where none is known."""
-    fast_first = dict.fromkeys([*_FAST_CIPHERS, *get_default_encryption_algs()])
-    return _choose(text, get_encryption_algs(), fast_first)
+    known, usual = supported().ciphers
+    return _choose(text, known, dict.fromkeys([*_FAST_CIPHERS, *usual]))
 
 
 @lru_cache(maxsize=64)
 def macs(text: str) -> tuple[str, ...]:
     """Returns the message authentication codes, likewise."""
-    return _choose(text, get_mac_algs(), get_default_mac_algs())
+    return _choose(text, *supported().macs)
 
 
 @lru_cache(maxsize=64)
 def key_exchanges(text: str) -> tuple[str, ...]:
     """Returns the key exchanges, likewise."""
-    return _choose(text, get_kex_algs(), get_default_kex_algs())
+    return _choose(text, *supported().key_exchanges)
 
 
 @lru_cache(maxsize=64)
 def host_keys(text: str) -> tuple[str, ...]:
     """Returns the kinds of host keys and host certificates, likewise: in the order of ssh, then what only we know."""
-    certificates = _in_order_of_ssh(get_certificate_algs())
-    keys, usual = _in_order_of_ssh(get_public_key_algs()), set(get_default_public_key_algs())
-    return _choose(text, [*certificates, *keys], [*certificates, *(name for name in keys if name in usual)])
+    certificates, keys = (_in_order_of_ssh(names) for names in (supported().certificates, supported().public_keys))
+    return _choose(
+        text, [*certificates, *keys], [*certificates, *(name for name in keys if name not in _OLD_HOST_KEYS)]
+    )
 
 
 def _in_order_of_ssh(names: Iterable[bytes]) -> list[bytes]:
@@ -139,7 +228,7 @@ def _in_order_of_ssh(names: Iterable[bytes]) -> list[bytes]:
 @lru_cache(maxsize=64)
 def signatures(text: str) -> tuple[str, ...]:
     """Returns the kinds of signatures, likewise. A certificate's is that of its key."""
-    known = get_public_key_algs()
+    known = supported().public_keys
     return _choose(text.replace(CERTIFICATE, ""), known, known)
 
 

@@ -20,10 +20,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import asyncssh
-
 from fleetmem.connect.openssh.config_file import matches_list
 from fleetmem.connect.openssh.hashed_names import HASH_BYTES, search
+from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import reason_of
 from fleetmem.runtime.bounded_file import LIMIT_BYTES, read_bytes
 from fleetmem.runtime.side_thread import call_aside

@@ -113,20 +113,18 @@ class Values:
         return str(self._path(setting, text))
 
     def algorithms(self) -> Algorithms:
-        """Returns what to offer to the host."""
-        ordered = self._read("hostkeyalgorithms", str) or "+"
+        """Returns what to offer to the host. Only lists that the ssh configuration has are looked at."""
 
-        def choose(keyword: str, read: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
-            return self._read(keyword, read) or read("")
+        def listed(keyword: str, choose: Callable[[str], tuple[str, ...]]) -> str | None:
+            return self._read(keyword, lambda text: text if choose(text) else None)
 
         return Algorithms(
-            ciphers=choose("ciphers", algorithms.ciphers),
-            macs=choose("macs", algorithms.macs),
-            key_exchanges=choose("kexalgorithms", algorithms.key_exchanges),
-            host_keys=choose("hostkeyalgorithms", algorithms.host_keys),
-            has_host_key_order=ordered[0] not in "+-",
-            signatures=choose("pubkeyacceptedalgorithms", algorithms.signatures),
-            ca_signatures=self._read("casignaturealgorithms", algorithms.signatures),
+            cipher_list=listed("ciphers", algorithms.ciphers) or "",
+            mac_list=listed("macs", algorithms.macs) or "",
+            key_exchange_list=listed("kexalgorithms", algorithms.key_exchanges) or "",
+            host_key_list=listed("hostkeyalgorithms", algorithms.host_keys) or "",
+            signature_list=listed("pubkeyacceptedalgorithms", algorithms.signatures) or "",
+            ca_signature_list=listed("casignaturealgorithms", algorithms.signatures),
             rsa_bits=self._read("requiredrsasize", _bits) or 0,
         )
 
