@@ -11,6 +11,7 @@ TOOLS := .cache/tools
 
 FUZZ_SECONDS ?= 300
 SOAK_MINUTES ?= 20
+TEST_WORKERS ?= 4
 
 export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
 
@@ -48,14 +49,15 @@ check-fast: $(INSTALLED) ## Format, lint, layers, types, the quick unit tests: i
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/unit -n 2 -q -m "not slow and not shells and not long"
 
-# Tests run three at a time, as most wait. Some have bounds on time: what fails beside another test is judged alone.
+# Tests run several at a time, as most wait; those that judge time come afterwards, alone.
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, layers, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term || { [ $$? -eq 1 ] && $(BIN)/pytest --last-failed --last-failed-no-failures none; }
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist worksteal -m "not timing and not long"
+	$(BIN)/pytest -m "timing and not long"
 
 .PHONY: check-long
 check-long: $(INSTALLED) tools ## The tests that take minutes, one at a time

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 TOOLS = Path(os.environ.get("FLEETMEM_TOOLS") or REPOSITORY / ".cache" / "tools")
 USER = pwd.getpwuid(os.getuid()).pw_name
 
-PATIENT = ("--connect-timeout", 30, "--command-timeout", 30)
+PATIENT = ("--connect-timeout", 60, "--command-timeout", 60)
 """Flags for what is about how many hosts are reached, not how fast: their probes start on one machine, at once."""
 
 _START_SECONDS = 15.0
@@ -572,7 +572,7 @@ class Cli:
         """Returns the words of a command."""
         return [*self.wrapper, sys.executable, "-m", "fleetmem", *map(str, arguments)]
 
-    def __call__(self, *arguments: object, seconds: float = 60.0, **env: str) -> Result:
+    def __call__(self, *arguments: object, seconds: float = 150.0, **env: str) -> Result:
         """Runs a command to its end."""
         started = time.monotonic()
         done = subprocess.run(

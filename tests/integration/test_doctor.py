@@ -495,7 +495,7 @@ def test_the_table_tells_equal_things_once(fleet: Sshd, cli: Cli) -> None:
 def test_a_host_that_is_down(fleet: Sshd, cli: Cli) -> None:
     """One host of two: status 1, the other one is examined."""
     nobody = servers.free_port()
-    result = cli("doctor", "-i", f"{HOST},127.0.1.2:{nobody}", "-p", fleet.port, "-k", fleet.key)
+    result = cli("doctor", "-i", f"{HOST},127.0.1.2:{nobody}", "-p", fleet.port, "-k", fleet.key, *PATIENT)
     assert result.status == 1
     first, _why, mend = result.stdout.splitlines()[:3]
     assert first == f"problem  127.0.1.2:{nobody}: connection refused"

@@ -208,7 +208,7 @@ def test_two_collectors_record_50_new_hosts(tmp_path: Path, cli: Cli) -> None:
     with servers.sshd(tmp_path / "sshd", options="MaxSessions 0") as sshd:  # to be let in is enough
         arguments = ("collect", "-i", "127.0.1.[1-50]", "-p", sshd.port, "-k", sshd.key, "--known-hosts", path)
         with cli.start(*arguments, *servers.PATIENT) as one, cli.start(*arguments, *servers.PATIENT) as other:
-            assert (one.wait(60), other.wait(60)) == (3, 3)
+            assert (one.wait(150), other.wait(150)) == (3, 3)
         assert sshd.logins_total == 100
         wanted = [f"[127.0.1.{number}]:{sshd.port} {sshd.host_public_key}" for number in range(1, 51)]
     assert sorted(path.read_text().splitlines()) == sorted(wanted)

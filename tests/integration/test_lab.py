@@ -12,10 +12,11 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from fleetmem.lab.directory import Directory
 from fleetmem.lab.process import members
 from fleetmem.lab.state import State, read_state
 
-from .servers import Cli, is_alive, missing, wait_for
+from .servers import TOOLS, Cli, is_alive, missing, wait_for
 
 WORKLOADS = {"steady", "leaky", "come-and-go"}
 MIB = 1024 * 1024
@@ -234,8 +235,15 @@ def test_foreground_lab_ends_with_its_command(cli: Cli, folder: Path, number: si
 
 
 @pytest.mark.slow
-def test_demo_finds_every_series_in_graphite(cli: Cli, folder: Path) -> None:
-    """From an empty directory: a real Graphite is installed, everything sent is found in it, nothing is left."""
+@pytest.mark.parametrize("has_graphite", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_demo_finds_every_series_in_graphite(cli: Cli, folder: Path, has_graphite: bool) -> None:
+    """With a real Graphite, which it installs in an empty directory: everything sent is found, nothing is left."""
+    installed = Directory(TOOLS).venv  # by the same code, with the tools of the tests
+    if has_graphite:
+        if not installed.is_dir():
+            missing("Graphite")
+        folder.mkdir()
+        (folder / installed.name).symlink_to(installed)
     for name in ("django", "carbon", "pip", "venv"):
         (cli.home / f"{name}.py").write_text("raise RuntimeError('a file in the current directory is no module')")
     result = cli("lab", "demo", "--dir", folder, "--hosts", 2, DEMO_SECONDS="10", seconds=600)

@@ -25,13 +25,15 @@ def wait_for_more_cycles(running: Running, count: int) -> None:
     wait_for("more cycles", lambda: len(running.cycles()) >= seen + count)
 
 
+@pytest.mark.timing
 def test_nothing_runs_on_any_host_after_sigkill(sshd: Sshd, statsd: StatsD, cli: Cli) -> None:
     """2 s after SIGKILL of the collector no process that sshd started for it is left, on any of 10 hosts."""
     options = ("-i", HOSTS, "-p", sshd.port, "-k", sshd.key, "-g", statsd.address, "--interval", 0.5)
     with cli.run(*options) as running:
         run_until_sampled(running, sshd, 10)
+        # A session and the probe's four processes for each host.
+        wait_for("all are there", lambda: len(descendants(sshd.pid)) >= 50)
         started = descendants(sshd.pid)
-        assert len(started) >= 50  # a session and the probe's four processes for each host
         running.signal(signal.SIGKILL)
         wait_for("nothing is left", lambda: not any(map(is_alive, started | descendants(sshd.pid))), 2)
 

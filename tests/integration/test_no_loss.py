@@ -26,7 +26,6 @@ from unit.builders import MEMORY, process, sample
 
 from .servers import StatsD, sockets, wait_for
 
-CYCLES = 30
 HOSTS = 50
 PROCESSES = 150
 CHANGED = PROCESSES // 10
@@ -149,16 +148,18 @@ class Stops:
 async def send_cycles(
     fleet: list[SimulatedHost],
     statsd: StatsD,
+    cycles: int,
     interval_seconds: float,
     *,
     silence_seconds: float = 0.0,
     stops: Stops | None = None,
 ) -> SinkStats:
-    """Sends all cycles as `fleetmem run` does.
+    """Sends cycles as `fleetmem run` does.
 
     Args:
         fleet: hosts, which are spread over the interval.
         statsd: receiver.
+        cycles: how many.
         interval_seconds: between two cycles.
         silence_seconds: in each third cycle no host answers for so long, then all that should have.
         stops: of the receiver.
@@ -171,7 +172,7 @@ async def send_cycles(
     start = time.monotonic()
 
     async def answer(simulated: SimulatedHost, place: int) -> None:
-        for cycle in range(CYCLES):
+        for cycle in range(cycles):
             at_seconds = start + (cycle + place / len(fleet)) * interval_seconds
             if cycle % 3 == 0:
                 at_seconds = max(at_seconds, start + cycle * interval_seconds + silence_seconds)
@@ -192,39 +193,48 @@ async def send_cycles(
     return sink.stats()
 
 
-def check_everything_arrived(fleet: list[SimulatedHost], statsd: StatsD, stats: SinkStats) -> None:
+def check_everything_arrived(fleet: list[SimulatedHost], statsd: StatsD, cycles: int, stats: SinkStats) -> None:
     """Checks the count of the sender against those of kernel and StatsD, and each gauge that StatsD holds."""
     sent = stats.datagrams_sent_total
-    assert sent > CYCLES * HOSTS * 15
-    assert stats.points_sent_total > CYCLES * HOSTS * PROCESSES * 3
+    assert sent > cycles * HOSTS * 15
+    assert stats.points_sent_total > cycles * HOSTS * PROCESSES * 3
     wait_for("StatsD has read what there is", lambda: statsd.packets_received + statsd.drops == sent)
     assert (statsd.packets_received, statsd.drops, statsd.bad_lines_seen) == (sent, 0, 0)
     assert stats.points_dropped_total == stats.retries_total == 0
     assert statsd.metrics_received == stats.points_sent_total
     expected = {name: value for simulated in fleet for name, value in simulated.gauges.items()}
-    assert list(expected.values()).count(0) == stats.series_retired_total == (CYCLES - 1) * HOSTS * REPLACED * 3
+    assert list(expected.values()).count(0) == stats.series_retired_total == (cycles - 1) * HOSTS * REPLACED * 3
     held = statsd.gauges()
     assert held.keys() == expected.keys()
     assert not {name: (value, held[name]) for name, value in expected.items() if held[name] != value}
 
 
-@pytest.mark.slow
-def test_nothing_is_lost(fleet: list[SimulatedHost], statsd: StatsD) -> None:
-    """30 cycles of 1 s: every datagram is read; in the end StatsD holds what was sent last, final zeros included."""
-    stats = asyncio.run(send_cycles(fleet, statsd, interval_seconds=1.0))
-    check_everything_arrived(fleet, statsd, stats)
+some_cycles = pytest.mark.parametrize("cycles", [10, pytest.param(30, marks=pytest.mark.long)])
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_on_a_reader_that_stops(fleet: list[SimulatedHost], statsd: StatsD) -> None:
+@pytest.mark.timing
+@some_cycles
+def test_nothing_is_lost(fleet: list[SimulatedHost], statsd: StatsD, cycles: int) -> None:
+    """Cycles of 1 s: every datagram is read; in the end StatsD holds what was sent last, final zeros included."""
+    stats = asyncio.run(send_cycles(fleet, statsd, cycles, interval_seconds=1.0))
+    check_everything_arrived(fleet, statsd, cycles, stats)
+
+
+@pytest.mark.slow
+@pytest.mark.timing
+@some_cycles
+def test_nothing_is_lost_on_a_reader_that_stops(fleet: list[SimulatedHost], statsd: StatsD, cycles: int) -> None:
     """The same with a StatsD that does not read for 200 ms now and then, and hosts that at times answer all at once."""
     # A cycle is 1,030 datagrams, or 343 a second. With a quarter of headroom that is just below the 428 a second up to
     # which Pace lets no more than 90 go in 200 ms, of the 92 that a receive buffer holds. A longer interval makes the
     # test longer and easier: from 5 s on there are hardly ever 90 in 200 ms, pace or not.
     stops = Stops(statsd)
-    stats = asyncio.run(send_cycles(fleet, statsd, interval_seconds=3.0, silence_seconds=SILENCE_SECONDS, stops=stops))
-    check_everything_arrived(fleet, statsd, stats)
-    assert stops.count > 40
+    stats = asyncio.run(
+        send_cycles(fleet, statsd, cycles, interval_seconds=3.0, silence_seconds=SILENCE_SECONDS, stops=stops)
+    )
+    check_everything_arrived(fleet, statsd, cycles, stats)
+    assert stops.count > cycles * 4 / 3
     assert stops.fullest_bytes > HALF_A_BUFFER_BYTES, "the stops have put nothing to the test"
 
 

@@ -137,7 +137,7 @@ def test_a_user_without_a_name(tmp_path: Path, simulated: tuple[list[str], Path]
     """A container's user has a number alone, and no home: commands run, or say in a line what to do."""
     folder = _as_nobody(tmp_path, simulated)
     key = folder / "key"
-    flags = _flags((simulated[0], key), "--format", "jsonl")
+    flags = _flags((simulated[0], key), "--format", "jsonl", *servers.PATIENT)
     done = _nobody([sys.executable, "-m", "fleetmem", "collect", *map(str, flags)], folder)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == _HOSTS
@@ -273,7 +273,7 @@ def _nobody(command: Sequence[str], folder: Path) -> "subprocess.CompletedProces
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 

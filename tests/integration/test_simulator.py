@@ -35,11 +35,15 @@ def _kinds(collector: Running, host: str) -> list[str]:
 def test_each_fault(cli: Cli, simulator: Running, tmp_path: Path) -> None:
     """Good hosts answer each time, each faulty one fails in the way of its fault, and none is asked twice at once."""
     config = tmp_path / "fleet" / "fleetmem.toml"
-    with cli.run("-c", config, "-o", "-", "--interval", 2, "--command-timeout", 4) as collector:
+    limits = ("--connect-timeout", 60, "--command-timeout", 8)  # a slow host takes 2 s, and longer on a busy machine
+    with cli.run("-c", config, "-o", "-", "--interval", 2, *limits) as collector:
         wait_for(
-            "each host that drops has dropped",
-            lambda: all("bad_frame" in _kinds(collector, host) for host in _hosts(Fault.DROPPING)),
-            40,
+            "each host has had its outcome, and each that drops has dropped",
+            lambda: (
+                all(_kinds(collector, host) for host in FAULTS)
+                and all("bad_frame" in _kinds(collector, host) for host in _hosts(Fault.DROPPING))
+            ),
+            90,
         )
         collector.signal(signal.SIGTERM)
         assert collector.wait(20) == 0

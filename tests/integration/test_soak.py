@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from .servers import REPOSITORY, descendants, environment, is_alive, stop, wait_for
 
-_FLAGS = ("--hosts", "20", "--processes", "40", "--interval", "1", "--faulty", "0.5", "--churn", "0.2")
+_FLAGS = ("--hosts", "20", "--processes", "40", "--interval", "2", "--faulty", "0.5", "--churn", "0.2")
 
 
 @contextmanager
@@ -32,9 +34,14 @@ def _said(folder: Path) -> str:
     return (folder / "said").read_text()
 
 
+@pytest.mark.timing
 def test_a_short_soak(tmp_path: Path) -> None:
-    """All that can be checked in so short a time is checked, and holds."""
-    with _soak(tmp_path, 0.12) as soak:
+    """All that can be checked in so short a time is checked, and holds.
+
+    No slot of a good host is missed and none is begun late: on a machine that is busy with other tests some are, and
+    are counted.
+    """
+    with _soak(tmp_path, 0.2) as soak:
         assert soak.wait(60) == 0, _said(tmp_path)
     said = _said(tmp_path)
     assert said.endswith("all invariants hold\n")
