@@ -18,7 +18,7 @@ import yaml
 
 from .servers import REPOSITORY, Server, find_tool, free_port, is_ready, make_key, missing
 
-SECONDS = 240.0
+SECONDS = 600.0
 """No command of Terraform's may take longer."""
 
 OPERATOR_CIDR = "203.0.113.7/32"

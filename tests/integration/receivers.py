@@ -29,7 +29,7 @@ from .servers import TOOLS, Server, find_tool, free_port, is_ready, missing, udp
 Points = list[tuple[float, float]]
 """Unix seconds and value, oldest first."""
 
-_READ_SECONDS = 60.0
+_READ_SECONDS = 150.0
 _POLL_SECONDS = 0.02
 _CHUNK_BYTES = 65536
 

@@ -29,7 +29,7 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 PATIENT = ("--connect-timeout", 60, "--command-timeout", 60)
 """Flags for what is about how many hosts are reached, not how fast: their probes start on one machine, at once."""
 
-_START_SECONDS = 15.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
@@ -55,8 +55,14 @@ def find_tool(name: str) -> str:
     return shutil.which(name, path=os.pathsep.join(folders)) or missing(name)
 
 
-def wait_for(what: str, probe: Callable[[], _T], seconds: float = 10.0) -> _T:
-    """Returns the first true answer of `probe`; fails the test when there is none in time."""
+def wait_for(what: str, probe: Callable[[], _T], seconds: float = 60.0) -> _T:
+    """Returns the first true answer of `probe`; fails the test when there is none in time.
+
+    Args:
+        what: is waited for, for people.
+        probe: looks whether it is so.
+        seconds: for a test of how long it takes; else the time of a machine that is busy with other tests.
+    """
     deadline = time.monotonic() + seconds
     while True:
         answer = probe()

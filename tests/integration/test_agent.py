@@ -135,12 +135,12 @@ def test_it_heals(fleet: Sshd, cli: Cli, scripted: ScriptedAgent, break_it: str)
             scripted.does["list"] = b"nonsense that is no answer"
     options = (*_options(fleet), "-o", "-", "--interval", 1)
     with cli.run(*options, SSH_AUTH_SOCK=str(scripted.path)) as running:
-        wait_for("failures are told", lambda: len({each["host"] for each in running.outcomes()}) == 10, 40)
+        wait_for("failures are told", lambda: len({each["host"] for each in running.outcomes()}) == 10)
         assert {each["error"]["kind"] for each in running.outcomes()} == {"agent_unavailable"}
         if break_it == "away":
             scripted.start()
         scripted.does = {"list": "well", "sign": "well"}
-        wait_for("all hosts answer", _all_well(running, 10), 25)
+        wait_for("all hosts answer", _all_well(running, 10))
         assert "have refused" not in running.stderr
 
 
@@ -158,15 +158,15 @@ def test_a_real_agent_is_locked_restarted_and_replaced(fleet: Sshd, cli: Cli, ag
     lock("-x")
     options = (*_options(fleet), "-o", "-", "--interval", 1)
     with cli.run(*options, SSH_AUTH_SOCK=str(agent.path)) as running:
-        wait_for("failures are told", lambda: len({each["host"] for each in running.outcomes()}) == 10, 40)
+        wait_for("failures are told", lambda: len({each["host"] for each in running.outcomes()}) == 10)
         message = running.outcomes()[0]["error"]["message"]
         assert "no key to log in with" in message
         assert "have refused" not in running.stderr
         lock("-X")
-        wait_for("all hosts answer", _all_well(running, 10), 40)
+        wait_for("all hosts answer", _all_well(running, 10))
         agent.path.unlink()
         with subprocess.Popen([find_tool("ssh-agent"), "-D", "-a", agent.path], stdout=subprocess.DEVNULL) as other:
             wait_for("the other agent listens", agent.path.is_socket)
             agent.add(fleet.key)
-            wait_for("all hosts answer still", _all_well(running, 10), 20)
+            wait_for("all hosts answer still", _all_well(running, 10))
             other.terminate()

@@ -22,7 +22,7 @@ HOSTS = 5
 def config(cli: Cli, tmp_path: Path) -> Iterator[Path]:
     """The configuration of five hosts that answer."""
     with cli.start("lab", "simulate", "--dir", tmp_path / "fleet", "--hosts", HOSTS, "--processes", 10) as running:
-        wait_for("the simulator listens", lambda: "Ctrl-C ends it" in running.stdout, 30)
+        wait_for("the simulator listens", lambda: "Ctrl-C ends it" in running.stdout)
         yield tmp_path / "fleet" / "fleetmem.toml"
 
 

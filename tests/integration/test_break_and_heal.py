@@ -55,7 +55,7 @@ def test_what_breaks_and_heals_leaves_all_as_before(kind: type[Resource], mode: 
     """Other hosts keep their outcomes, no slot is lost without being counted, and SIGTERM ends it in time."""
     with breaking.folder_for(kind, tmp_path) as folder, breaking.scene(folder) as scene, kind(scene, mode) as broken:
         with scene.run() as running:
-            wait_for("all answer", lambda: all_answer(scene, 0), 20)
+            wait_for("all answer", lambda: all_answer(scene, 0))
             wait_for("it is healthy", scene.is_healthy)
             sleep_cycles(2)
             before = (scene.descriptors(), scene.threads())
@@ -112,7 +112,7 @@ def check_as_before(scene: Scene, descriptors: int, threads: int) -> None:
         ("descriptors", scene.descriptors, descriptors + MORE_DESCRIPTORS),
         ("threads", scene.threads, threads + MORE_THREADS),
     ):  # a busy machine takes its time for what is under way
-        wait_for(f"{most} {what} at most", lambda count=count, most=most: count() <= most, 30)  # type: ignore[misc]
+        wait_for(f"{most} {what} at most", lambda count=count, most=most: count() <= most)  # type: ignore[misc]
 
 
 def check_slots(scene: Scene) -> None:
@@ -135,7 +135,7 @@ def test_slots_are_outcomes_and_misses_to_the_end(workers: int, tmp_path: Path) 
     with breaking.scene(tmp_path) as scene:
         scene.set("run", workers=workers)
         with scene.run() as running:
-            wait_for("all answer", lambda: all_answer(scene, 0), 30)
+            wait_for("all answer", lambda: all_answer(scene, 0))
             sleep_cycles(2.5)
             running.signal(signal.SIGTERM)
             assert running.wait(STOP_SECONDS) == 0, running.stderr[-2000:]

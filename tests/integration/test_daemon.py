@@ -45,16 +45,6 @@ def check_on_time(running: Running, hosts: list[str], warm_up: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timing
-def test_samples_are_on_time(fleet: Sshd, cli: Cli) -> None:
-    """15 cycles of 1 s over 20 hosts: begun within 50 ms of their slots in the median, none missed, none failed."""
-    with cli.run("-i", "127.0.1.[1-20]", "-p", fleet.port, "-k", fleet.key, "-o", "-", "--interval", 1) as running:
-        wait_for("15 cycles", lambda: len(running.cycles()) >= 15, 30)
-        check_on_time(running, [f"127.0.1.{number}" for number in range(1, 21)], warm_up=2)
-        assert not failures(running.outcomes())
-
-
-@pytest.mark.slow
-@pytest.mark.timing
 @pytest.mark.parametrize("cycles", [20, pytest.param(60, marks=pytest.mark.long)])
 def test_many_cycles_with_a_host_that_restarts(
     cycles: int, fleet: Sshd, own: Sshd, statsd: StatsD, cli: Cli, tmp_path: Path
@@ -66,10 +56,10 @@ def test_many_cycles_with_a_host_that_restarts(
         *("-i", ",".join([*HOSTS, returning]), "-p", fleet.port, *keys, "-g", statsd.address, "-o", "-"),
         *("--interval", 1),
     ) as running:
-        wait_for("10 cycles", lambda: len(running.cycles()) >= 10, 25)
+        wait_for("10 cycles", lambda: len(running.cycles()) >= 10)
         warm_bytes = rss_bytes(running.pid)
         own.stop()
-        wait_for("the attempt to connect is refused", lambda: _is_refused(running, returning), 10)
+        wait_for("the attempt to connect is refused", lambda: _is_refused(running, returning))
         own.start()
         count = len(running.outcomes_of(returning))
         wait_for(
@@ -214,14 +204,14 @@ def test_statsd_that_goes_away_and_comes_back_is_logged_once_each(fleet: Sshd, s
         statsd.stop()
         wait_for("it is noticed", lambda: about_statsd(running))
         cycles = len(running.cycles())
-        wait_for("14 cycles without it", lambda: len(running.cycles()) >= cycles + 14, 30)
+        wait_for("14 cycles without it", lambda: len(running.cycles()) >= cycles + 14)
         assert len(about_statsd(running)) == 1, about_statsd(running)
         assert statsd.address in about_statsd(running)[0]
         statsd.start()
         wait_for("values again", lambda: all(statsd.gauges().get(up(number)) == 1 for number in range(1, 6)))
         wait_for("its return is logged", lambda: len(about_statsd(running)) >= 2)
         cycles = len(running.cycles())
-        wait_for("4 more cycles", lambda: len(running.cycles()) >= cycles + 4, 20)
+        wait_for("4 more cycles", lambda: len(running.cycles()) >= cycles + 4)
         assert len(about_statsd(running)) == 2, about_statsd(running)
         assert "answers again" in about_statsd(running)[1]
         assert not failures(running.outcomes())
@@ -240,7 +230,7 @@ def test_one_small_host_does_not_make_a_dead_statsd_look_alive(hostile: HostileH
     host = hostile.start("not_utf8")
     dead = free_port()
     with cli.run("-i", host, "-k", fleet.key, "-g", f"127.0.0.1:{dead}", "--interval", 2.2) as running:
-        wait_for("7 cycles", lambda: len(running.cycles()) >= 7, 30)
+        wait_for("7 cycles", lambda: len(running.cycles()) >= 7)
         assert len(about_statsd(running)) == 1, about_statsd(running)
 
 

@@ -280,12 +280,12 @@ def test_a_lock_that_another_program_keeps(sshd: Sshd, known_hosts: Path, cli: C
     with known_hosts.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with cli.run(*options) as running:
-            wait_for("all answer", lambda: len({each["host"] for each in running.outcomes() if each["ok"]}) == 10, 20)
-            wait_for("it is told", lambda: "another program has kept it locked" in running.stderr, 20)
+            wait_for("all answer", lambda: len({each["host"] for each in running.outcomes() if each["ok"]}) == 10)
+            wait_for("it is told", lambda: "another program has kept it locked" in running.stderr)
             assert all(each["ok"] for each in running.outcomes())
             assert known_hosts.read_text() == ""
             fcntl.flock(file, fcntl.LOCK_UN)
-            wait_for("keys are recorded", lambda: len(known_hosts.read_text().splitlines()) == 10, 60)
+            wait_for("keys are recorded", lambda: len(known_hosts.read_text().splitlines()) == 10)
 
 
 def test_many_hashed_names(sshd: Sshd, tmp_path: Path, known_hosts: Path, cli: Cli) -> None:
@@ -328,12 +328,12 @@ def test_dev_null_as_ssh(sshd: Sshd, tmp_path: Path, cli: Cli) -> None:
     config.write_text("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n")
     options = ("-i", HOST, "-p", sshd.port, "-k", sshd.key, "-F", config, "-o", "-", "--interval", 0.5)
     with cli.run(*options) as running:
-        wait_for("it answers", lambda: running.outcomes()[-1:] and running.outcomes()[-1]["ok"], 20)
+        wait_for("it answers", lambda: running.outcomes()[-1:] and running.outcomes()[-1]["ok"])
         sshd.stop()
         for path in (sshd.folder / "host_key", sshd.folder / "host_key.pub"):
             path.unlink()
         make_key(sshd.folder / "host_key")
-        wait_for("it is away", lambda: not running.outcomes()[-1]["ok"], 20)
+        wait_for("it is away", lambda: not running.outcomes()[-1]["ok"])
         sshd.start()
-        wait_for("it answers again", lambda: running.outcomes()[-1]["ok"], 60)
+        wait_for("it answers again", lambda: running.outcomes()[-1]["ok"])
         assert all(each["ok"] or each["error"]["kind"] != "host_key_changed" for each in running.outcomes())

@@ -19,6 +19,8 @@ SLOWEST_SECONDS = (
     5.0  # of a good host, its login among them: the limit that hosts have by default; 0.2 when all is quiet
 )
 
+LIMITS = ("--connect-timeout", 180, "--command-timeout", 180)  # on a busy machine a flood is slow to cost much
+
 BEFORE_LOGIN = {
     "endless_banner": "disconnected",
     "endless_banner_line": "disconnected",
@@ -57,6 +59,7 @@ def peak_rss_bytes(running: Running) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "kinds", [BEFORE_LOGIN, PACKETS, QUESTIONS, FRAMES], ids=["before login", "packets", "questions", "frames"]
 )
@@ -66,8 +69,7 @@ def test_hostile_hosts_cost_little_and_delay_nobody(
     """All at once: each fails with its kind, no good host fails or is late, memory is bounded, a stop takes 5 s."""
     behaviours = {hostile.start(behaviour): behaviour for behaviour in kinds}
     good = [f"127.0.1.{number}:{fleet.port}" for number in range(1, GOOD_HOSTS + 1)]
-    limits = ("--connect-timeout", 180, "--command-timeout", 180)  # on a busy machine a flood is slow to cost much
-    with cli.run("-i", ",".join([*good, *behaviours]), "-k", fleet.key, "-o", "-", "--interval", 1, *limits) as running:
+    with cli.run("-i", ",".join([*good, *behaviours]), "-k", fleet.key, "-o", "-", "--interval", 1, *LIMITS) as running:
 
         def failed() -> bool:
             return {line["host"] for line in running.outcomes() if line["host"] in behaviours} == set(behaviours)
@@ -92,14 +94,14 @@ def test_a_hostile_host_behind_a_jump_host_fails_alone(hostile: HostileHosts, fl
     """What it sends comes through the one connection that all share: the others behind it lose no sample."""
     behaviours = {hostile.start(behaviour): behaviour for behaviour in ("bombard_with_requests", "flood_stderr")}
     good = [f"127.0.1.{number}:{fleet.port}" for number in range(1, 6)]
-    options = ("-k", fleet.key, "-J", f"127.0.3.1:{fleet.port}", "-o", "-", "--interval", 1, "--command-timeout", 180)
+    options = ("-k", fleet.key, "-J", f"127.0.3.1:{fleet.port}", "-o", "-", "--interval", 1, *LIMITS)
     with cli.run("-i", ",".join([*good, *behaviours]), *options) as running:
 
         def outcomes_of(hosts: Iterable[str]) -> list[dict[str, Any]]:
             return [line for line in running.outcomes() if line["host"] in hosts]
 
         wait_for("both have failed", lambda: {line["host"] for line in outcomes_of(behaviours)} == set(behaviours), 180)
-        wait_for("the others are sampled again", lambda: len(outcomes_of(good)) >= 15, 20)
+        wait_for("the others are sampled again", lambda: len(outcomes_of(good)) >= 15)
         assert peak_rss_bytes(running) < PEAK_RSS_BYTES
     assert {line["error"]["kind"] for line in outcomes_of(behaviours)} == {"bad_frame"}
     assert all(line["ok"] for line in outcomes_of(good))
@@ -109,8 +111,8 @@ def test_a_hostile_host_behind_a_jump_host_fails_alone(hostile: HostileHosts, fl
 def test_much_work_is_no_flood(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
     """A host with 20,000 processes that is asked three times a second does not use its allowance up."""
     host = hostile.start("many_processes")
-    with cli.run("-i", host, "-k", fleet.key, "-o", "-", "--interval", 0.3) as running:
-        wait_for("ten samples", lambda: len(running.outcomes()) >= 10, 30)
+    with cli.run("-i", host, "-k", fleet.key, "-o", "-", "--interval", 0.3, *LIMITS) as running:
+        wait_for("ten samples", lambda: len(running.outcomes()) >= 10)
     assert all(line["ok"] for line in running.outcomes())
     assert hostile.counts(host)["logins"] == 1
 
@@ -158,7 +160,7 @@ def test_no_name_forges_a_line(hostile: HostileHosts, fleet: Sshd, statsd: Stats
 def test_a_host_that_ends_its_output_and_stays(hostile: HostileHosts, cli: Cli) -> None:
     """It is reached anew: it gets requests over new connections, and none waits until its time is over."""
     host = hostile.start("end_output_and_stay")
-    with cli.run("-i", host, "-k", hostile.key, "-o", "-", "--interval", 1) as running:
+    with cli.run("-i", host, "-k", hostile.key, "-o", "-", "--interval", 1, *LIMITS) as running:
         wait_for("three samples", lambda: sum(line["ok"] for line in running.outcomes()) >= 3)
         kinds = {line["error"]["kind"] for line in running.outcomes() if not line["ok"]}
         assert kinds <= {"disconnected"}
@@ -166,6 +168,7 @@ def test_a_host_that_ends_its_output_and_stays(hostile: HostileHosts, cli: Cli) 
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_frames_that_all_change_delay_nobody(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
     """Eight hosts with 65,000 rows that change each second: they are slowed down or fail, the others are on time."""
     evil = [hostile.start("all_rows_change") for _ in range(8)]
@@ -175,7 +178,7 @@ def test_frames_that_all_change_delay_nobody(hostile: HostileHosts, fleet: Sshd,
         def of_good() -> list[dict[str, Any]]:
             return [line for line in running.outcomes() if line["host"] in good]
 
-        wait_for("ten cycles of the good ones", lambda: len(of_good()) >= 10 * len(good), 60)
+        wait_for("ten cycles of the good ones", lambda: len(of_good()) >= 10 * len(good))
         kinds = {line["error"]["kind"] for line in running.outcomes() if not line["ok"]}
     assert all(line["ok"] for line in of_good())
     assert max(line["collect_seconds"] for line in of_good()) < SLOWEST_SECONDS

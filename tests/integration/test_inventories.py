@@ -168,7 +168,7 @@ def test_an_interrupt_ends_the_program_that_is_asked(cli: Cli, tmp_path: Path) -
     program.write_text(f"#!/bin/sh\necho $$ > {pid_file}.new; mv {pid_file}.new {pid_file}\nexec sleep 60\n")
     program.chmod(0o755)
     with cli.start("hosts", "--inventory", f"command:{program}") as running:
-        wait_for("it is asked", pid_file.exists, 30)
+        wait_for("it is asked", pid_file.exists)
         assert is_alive(int(pid_file.read_text()))
         running.signal(signal.SIGINT)
         assert running.wait(10) == 130

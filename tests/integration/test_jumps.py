@@ -252,14 +252,14 @@ def test_a_jump_host_that_goes_away_and_comes_back(sshd: Sshd, tmp_path: Path, c
             def newest() -> list[dict[str, object]]:
                 return list({outcome["host"]: outcome for outcome in running.outcomes()}.values())
 
-            wait_for("all hosts answer", lambda: len(newest()) == 5 and all(each["ok"] for each in newest()), 20)
+            wait_for("all hosts answer", lambda: len(newest()) == 5 and all(each["ok"] for each in newest()))
             jump.stop()
 
             def all_know() -> bool:
                 errors = [each.get("error") for each in newest()]
                 return all(isinstance(error, dict) and f"jump host {name}" in error["message"] for error in errors)
 
-            wait_for("all hosts fail for the jump host", all_know, 20)
+            wait_for("all hosts fail for the jump host", all_know)
             logins = jump.logins_total
             jump.start()
             # The jump host is tried every few seconds, and no host has to wait for the 15 s of one that refuses.
@@ -273,7 +273,7 @@ def test_a_jump_host_that_is_not_there(sshd: Sshd, cli: Cli) -> None:
     down = refused()
     options = ("-p", sshd.port, "-k", sshd.key, "-J", down, "-o", "-", "--interval", 0.1)
     with cli.run("-i", "127.0.1.[1-10]", *options) as running:
-        wait_for("30 cycles", lambda: len(running.outcomes()) >= 300, 30)
+        wait_for("30 cycles", lambda: len(running.outcomes()) >= 300)
         messages = {outcome["error"]["message"] for outcome in running.outcomes()}
     assert all(message.startswith(f"jump host {down}: ") for message in messages)
     assert len([message for message in messages if "next attempt" not in message]) == 1
@@ -286,7 +286,7 @@ def test_workers_share_a_jump_host(fleet_of_30: Sshd, tmp_path: Path, cli: Cli) 
         through = f"127.0.3.1:{jump.port}"
         options = ("-p", fleet_of_30.port, "-k", fleet_of_30.key, "-J", through, "-o", "-", *servers.PATIENT)
         with cli.run("-i", HOSTS, "--workers", 2, "--interval", 1, *options) as running:
-            wait_for("all hosts", lambda: len({each["host"] for each in running.outcomes() if each["ok"]}) == 30, 30)
+            wait_for("all hosts", lambda: len({each["host"] for each in running.outcomes() if each["ok"]}) == 30)
             running.signal(signal.SIGTERM)
             assert running.wait(5) == 0
         assert (connections(jump), jump.logins_total) == (2, 2)

@@ -26,7 +26,7 @@ def test_a_bad_key_of_one_host(fleet: Sshd, cli: Cli, tmp_path: Path, broken: st
     (tmp_path / "hosts.json").write_text(json.dumps(entries))
     options = ("--inventory", f"json:{tmp_path}/hosts.json", "-p", fleet.port, "-k", fleet.key, "-F", "none")
     with cli.run(*options, "--host-keys", "insecure", "-o", "-", "--interval", 0.5) as running:
-        wait_for("the others answer", lambda: all(running.outcomes_of(f"127.0.1.{n}")[5:] for n in (2, 3)), 30)
+        wait_for("the others answer", lambda: all(running.outcomes_of(f"127.0.1.{n}")[5:] for n in (2, 3)))
         assert all(each["ok"] for n in (2, 3) for each in running.outcomes_of(f"127.0.1.{n}"))
         failures = running.outcomes_of("127.0.1.1")
         assert {each["error"]["kind"] for each in failures} == {"auth_failed"}
@@ -36,7 +36,7 @@ def test_a_bad_key_of_one_host(fleet: Sshd, cli: Cli, tmp_path: Path, broken: st
         path.unlink(missing_ok=True)
         path.write_bytes(fleet.key.read_bytes())
         path.chmod(0o600)
-        wait_for("it answers", lambda: running.outcomes_of("127.0.1.1")[-1]["ok"], 30)
+        wait_for("it answers", lambda: running.outcomes_of("127.0.1.1")[-1]["ok"])
 
 
 def test_a_key_of_a_host_that_hangs_later(sshd: Sshd, cli: Cli, tmp_path: Path) -> None:
@@ -46,16 +46,15 @@ def test_a_key_of_a_host_that_hangs_later(sshd: Sshd, cli: Cli, tmp_path: Path) 
     path.chmod(0o600)
     options = ("-i", "127.0.1.[1-5]", "-p", sshd.port, "-k", path, "-F", "none", "--host-keys", "insecure")
     with cli.run(*options, "-o", "-", "--interval", 0.5) as running:
-        wait_for("they answer", lambda: len({each["host"] for each in running.outcomes()}) == 5, 20)
+        wait_for("they answer", lambda: len({each["host"] for each in running.outcomes()}) == 5)
         path.unlink()
         os.mkfifo(path)
         sshd.stop()
-        wait_for("they are away", lambda: not running.outcomes()[-1]["ok"], 20)
+        wait_for("they are away", lambda: not running.outcomes()[-1]["ok"])
         sshd.start()
         before = len(running.outcomes())
         wait_for(
             "they answer again",
             lambda: len({each["host"] for each in running.outcomes()[before:] if each["ok"]}) == 5,
-            60,
         )
-        wait_for("it is told", lambda: f"key {path} has changed and cannot be read" in running.stderr, 20)
+        wait_for("it is told", lambda: f"key {path} has changed and cannot be read" in running.stderr)

@@ -62,12 +62,12 @@ def test_a_certificate_that_is_renewed_while_running(tmp_path: Path, cli: Cli) -
     with trusting(tmp_path / "sshd", authority) as sshd:
         options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", key, "-o", "-", "--interval", 0.3)
         with cli.run(*options) as running:
-            wait_for("it answers", lambda: running.outcomes()[-1:] and running.outcomes()[-1]["ok"], 20)
+            wait_for("it answers", lambda: running.outcomes()[-1:] and running.outcomes()[-1]["ok"])
             assert "ID test (serial 1)" in sshd.log()
             sign(authority, key, "-n", servers.USER, "-z", "2")
             sshd.stop()
             sshd.start()
-            wait_for("it logs in with the new one", lambda: "ID test (serial 2)" in sshd.log(), 20)
+            wait_for("it logs in with the new one", lambda: "ID test (serial 2)" in sshd.log())
 
 
 # --- agents ----------------------------------------------------------------------------------------------------------

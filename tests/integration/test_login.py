@@ -189,7 +189,7 @@ def test_a_new_host_stays_connected_over_key_exchanges(key_folder: Path, cli: Cl
     with servers.sshd(key_folder / "sshd", options="RekeyLimit default 1s") as sshd:
         options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "-o", "-", "--interval", 0.3, "-vv")
         with cli.run(*options) as running:
-            wait_for("three key exchanges", lambda: running.stderr.count("Completed key exchange") >= 3, 20)
+            wait_for("three key exchanges", lambda: running.stderr.count("Completed key exchange") >= 3)
             cycles = len(running.outcomes())
             wait_for("samples after them", lambda: len(running.outcomes()) >= cycles + 2)
             assert all(outcome["ok"] for outcome in running.outcomes())

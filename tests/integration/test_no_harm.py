@@ -15,8 +15,8 @@ HOSTS = "127.0.1.[1-10]"
 
 def run_until_sampled(running: Running, sshd: Sshd, hosts: int) -> None:
     """Waits until every host has its probe and a cycle is over."""
-    wait_for("every host has its probe", lambda: len(sshd.probes()) == hosts, 15)
-    wait_for("a cycle is over", running.cycles, 15)
+    wait_for("every host has its probe", lambda: len(sshd.probes()) == hosts)
+    wait_for("a cycle is over", running.cycles)
 
 
 def wait_for_more_cycles(running: Running, count: int) -> None:
@@ -91,7 +91,7 @@ def test_a_slow_host_never_has_two_samples_in_flight(hostile: HostileHosts, flee
     """A host that takes 6 s for a sample gets one request at a time, and its late frame is no fresh one."""
     host = hostile.start("slow")
     with cli.run(*("-i", host, "-k", fleet.key, "-o", "-", "--interval", 1, "--command-timeout", 1)) as running:
-        wait_for("it was asked a third time", lambda: hostile.counts(host)["requests"] >= 3, 30)
+        wait_for("it was asked a third time", lambda: hostile.counts(host)["requests"] >= 3)
         outcomes = running.outcomes()
         running.signal(signal.SIGTERM)
         assert running.wait(5) == 0
@@ -108,7 +108,7 @@ def test_a_frame_that_comes_late_is_not_taken_for_a_fresh_one(hostile: HostileHo
     """When a slow host is quick again, what it tells is the answer to the request of that cycle."""
     host = hostile.start("slow_once")
     with cli.run(*("-i", host, "-k", fleet.key, "-o", "-", "--interval", 0.5, "--command-timeout", 0.5)) as running:
-        good = wait_for("it answers", lambda: [line for line in running.outcomes() if line["ok"]][:2], 15)
+        good = wait_for("it answers", lambda: [line for line in running.outcomes() if line["ok"]][:2])
     assert hostile.counts(host)["most_in_flight"] == 1
     # Its processes are named after the request that they answer: the late one, of request 1, is not shown.
     assert good[0]["processes"][0]["command"] == "request-2"
@@ -123,7 +123,7 @@ def test_a_host_that_hangs_for_good_is_asked_once(hostile: HostileHosts, fleet: 
         *("-i", f"{host},{good}:{fleet.port}", "-k", fleet.key, "-o", "-"),
         *("--interval", 0.5, "--command-timeout", 0.5),
     ) as running:
-        wait_for("it failed 8 times", lambda: len(running.outcomes_of(host)) >= 8, 15)
+        wait_for("it failed 8 times", lambda: len(running.outcomes_of(host)) >= 8)
         others = running.outcomes_of(f"{good}:{fleet.port}")
     assert hostile.counts(host)["most_in_flight"] == 1
     assert hostile.counts(host)["requests"] == 1
@@ -139,7 +139,7 @@ def test_a_host_that_ends_its_output_at_work_is_left_alone(hostile: HostileHosts
     """It may still be at work on the sample, and gets no other one a second later."""
     host = hostile.start("end_output_at_work")
     with cli.run(*("-i", host, "-k", fleet.key, "-o", "-", "--interval", 1)) as running:
-        wait_for("it failed 6 times", lambda: len(running.outcomes()) >= 6, 30)
+        wait_for("it failed 6 times", lambda: len(running.outcomes()) >= 6)
         counts = hostile.counts(host)
     assert (counts["most_in_flight"], counts["requests"]) == (1, 1)
 

@@ -65,15 +65,15 @@ def test_a_change_for_some_reconnects_those(sshd: Sshd, tmp_path: Path, cli: Cli
         def answers(after: int) -> set[str]:
             return {outcome["host"] for outcome in running.outcomes()[after:] if outcome["ok"]}
 
-        wait_for("all answer", lambda: len(answers(0)) == 3, 20)
+        wait_for("all answer", lambda: len(answers(0)) == 3)
         write('[[overrides]]\nmatch = "127.0.1.2"\ncompression = true\n')
         running.signal(signal.SIGHUP)
         wait_for("it is taken", lambda: "configuration taken" in running.stderr)
         before = len(running.outcomes())
-        wait_for("all answer again", lambda: len(answers(before)) == 3, 20)
+        wait_for("all answer again", lambda: len(answers(before)) == 3)
         assert [logins_at(f"127.0.1.{number}") for number in (1, 2, 3)] == [1, 2, 1]
         write('[[overrides]]\nmatch = "127.0.1.9"\nuser = "x"\n')
         running.signal(signal.SIGHUP)
         wait_for("it is refused", lambda: "overrides.0.match: pattern: no host or group '127.0.1.9'" in running.stderr)
         before = len(running.outcomes())
-        wait_for("all answer still", lambda: len(answers(before)) == 3, 20)
+        wait_for("all answer still", lambda: len(answers(before)) == 3)

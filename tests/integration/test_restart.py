@@ -84,14 +84,14 @@ def test_processes_that_ended_meanwhile_are_ended(
 ) -> None:
     """Whatever the number of workers: a StatsD that repeats its gauges shows none of them after the restart."""
     with collector.start(statsd.address, FLEETMEM_RUN__WORKERS=workers[0]) as running:
-        wait_for("all live", lambda: _all_live(statsd), 20)
+        wait_for("all live", lambda: _all_live(statsd))
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     processes.end(_PROCESSES - 10)
     assert _all_live(statsd)
     with collector.start(statsd.address, FLEETMEM_RUN__WORKERS=workers[1]) as running:
-        wait_for("they are ended", lambda: len(live(statsd)) == 10 * len(_HOSTS) * _MEASURES, 20)
-        wait_for("some cycles", lambda: len(running.cycles()) >= 5, 20)
+        wait_for("they are ended", lambda: len(live(statsd)) == 10 * len(_HOSTS) * _MEASURES)
+        wait_for("some cycles", lambda: len(running.cycles()) >= 5)
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     assert len(live(statsd)) == 10 * len(_HOSTS) * _MEASURES
@@ -100,14 +100,14 @@ def test_processes_that_ended_meanwhile_are_ended(
 def test_after_a_kill(collector: Collector, statsd: StatsD, processes: Processes, cli: Cli) -> None:
     """What had lived for some seconds is remembered."""
     with collector.start(statsd.address) as running:
-        wait_for("all live", lambda: _all_live(statsd), 20)
-        wait_for("it is written", lambda: _remembered(cli) > 1000, 60)
-        wait_for("and some cycles more", lambda: len(running.cycles()) >= 8, 60)
+        wait_for("all live", lambda: _all_live(statsd))
+        wait_for("it is written", lambda: _remembered(cli) > 1000)
+        wait_for("and some cycles more", lambda: len(running.cycles()) >= 8)
         running.signal(signal.SIGKILL)
         running.wait(10)
     processes.end(_PROCESSES - 10)
     with collector.start(statsd.address):
-        wait_for("they are ended", lambda: len(live(statsd)) == 10 * len(_HOSTS) * _MEASURES, 20)
+        wait_for("they are ended", lambda: len(live(statsd)) == 10 * len(_HOSTS) * _MEASURES)
 
 
 def test_what_is_called_otherwise_or_gone_is_ended(
@@ -115,17 +115,17 @@ def test_what_is_called_otherwise_or_gone_is_ended(
 ) -> None:
     """A host that left the inventory, then another prefix, then nothing: each start ends what there is no more."""
     with collector.start(statsd.address) as running:
-        wait_for("all live", lambda: _all_live(statsd), 20)
+        wait_for("all live", lambda: _all_live(statsd))
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     with collector.start(statsd.address, _HOSTS[:2]) as running:
-        wait_for("the host is ended", lambda: not any("127_0_1_3" in name for name in live(statsd)), 20)
+        wait_for("the host is ended", lambda: not any("127_0_1_3" in name for name in live(statsd)))
         assert len(live(statsd)) == _PROCESSES * 2 * _MEASURES
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     with collector.start(statsd.address, _HOSTS[:2], prefix="other") as running:
-        wait_for("the names are ended", lambda: not live(statsd), 20)
-        wait_for("the others live", lambda: len(live(statsd, "other")) == _PROCESSES * 2 * _MEASURES, 20)
+        wait_for("the names are ended", lambda: not live(statsd))
+        wait_for("the others live", lambda: len(live(statsd, "other")) == _PROCESSES * 2 * _MEASURES)
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     assert len(list(cli.home.rglob("series-*"))) == 1
@@ -135,11 +135,11 @@ def test_what_is_called_otherwise_or_gone_is_ended(
 def test_another_server(collector: Collector, statsd: StatsD, processes: Processes) -> None:
     """The one before is told that its series have ended."""
     with collector.start(f"tcp://{statsd.tcp_address}") as running:
-        wait_for("all live", lambda: _all_live(statsd), 20)
+        wait_for("all live", lambda: _all_live(statsd))
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     with collector.start("127.0.0.1:9"):
-        wait_for("all are ended there", lambda: not live(statsd), 20)
+        wait_for("all are ended there", lambda: not live(statsd))
     del processes
 
 
@@ -148,14 +148,14 @@ def test_another_shard_ends_nothing(collector: Collector, statsd: StatsD, proces
     shards = ("0/2", "1/2", "0/3")
     hosts = [f"127.0.1.{number}" for number in range(1, 9)]
     with collector.start(statsd.address, hosts, FLEETMEM_INVENTORY__SHARD=shards[0]) as running:
-        wait_for("some live", lambda: bool(live(statsd)), 20)
-        wait_for("some cycles", lambda: len(running.cycles()) >= 3, 20)
+        wait_for("some live", lambda: bool(live(statsd)))
+        wait_for("some cycles", lambda: len(running.cycles()) >= 3)
         before = live(statsd)
         running.signal(signal.SIGTERM)
         assert running.wait(10) == 0
     for shard in shards[1:]:
         with collector.start(statsd.address, hosts, FLEETMEM_INVENTORY__SHARD=shard) as running:
-            wait_for("some cycles", lambda running=running: len(running.cycles()) >= 5, 20)  # type: ignore[misc]
+            wait_for("some cycles", lambda running=running: len(running.cycles()) >= 5)  # type: ignore[misc]
             running.signal(signal.SIGTERM)
             assert running.wait(10) == 0
         assert before <= live(statsd)
@@ -165,9 +165,9 @@ def test_another_shard_ends_nothing(collector: Collector, statsd: StatsD, proces
 def test_two_with_one_configuration(collector: Collector, statsd: StatsD, processes: Processes) -> None:
     """The second one goes without, says so, and ends nothing of the first one's."""
     with collector.start(statsd.address) as first:
-        wait_for("all live", lambda: _all_live(statsd), 20)
+        wait_for("all live", lambda: _all_live(statsd))
         with collector.start(statsd.address) as second:
-            wait_for("some cycles", lambda: len(second.cycles()) >= 4, 20)
+            wait_for("some cycles", lambda: len(second.cycles()) >= 4)
             assert any("another fleetmem uses" in str(line.get("message")) for line in second.logs())
             second.signal(signal.SIGTERM)
             assert second.wait(10) == 0

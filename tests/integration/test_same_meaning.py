@@ -112,7 +112,7 @@ def check_receivers(
     for way, read in ways.items():
         wanted = expected(outcomes, f"{prefix}.{way}")
         is_there = partial(_is_there, read, f"{prefix}.{way}.process.", wanted)
-        wait_for(f"{way}: the same series with the same values", is_there, 30)
+        wait_for(f"{way}: the same series with the same values", is_there)
     assert statsd.bad_lines_seen == carbon.bad_lines_seen == collectd.bad_lines_seen == 0
 
 
@@ -189,7 +189,7 @@ def test_prometheus(prometheus: Callable[..., Prometheus]) -> None:
             }
             return bool(found == pytest.approx(wanted, rel=1e-9))
 
-        wait_for("the same series with the same values", is_all_there, 15)
+        wait_for("the same series with the same values", is_all_there)
         assert server.targets()[target].health == "up"
         assert server.targets()[target].last_error == ""
 

@@ -23,7 +23,7 @@ def simulator(cli: Cli, tmp_path: Path) -> Iterator[Running]:
     shares = [word for fault in Fault for word in (f"--{fault}", SHARE)]
     size = ("--hosts", HOSTS, "--processes", PROCESSES, "--seed", 1)
     with cli.start("lab", "simulate", "--dir", tmp_path / "fleet", *size, *shares) as running:
-        wait_for("the simulator listens", lambda: "Ctrl-C ends it" in running.stdout, 30)
+        wait_for("the simulator listens", lambda: "Ctrl-C ends it" in running.stdout)
         yield running
 
 
@@ -57,7 +57,7 @@ def test_each_fault(cli: Cli, simulator: Running, tmp_path: Path) -> None:
     assert all(kinds[host] == {"disconnected"} for host in _hosts(Fault.REFUSING))
     assert all({"ok", "bad_frame"} <= kinds[host] for host in _hosts(Fault.DROPPING))
     assert all(kinds[host] == {"bad_frame"} for host in _hosts(Fault.FLOODING)), kinds
-    reports = wait_for("it has told how it goes", lambda: re.findall(r"(\d+) requests while", simulator.stdout), 15)
+    reports = wait_for("it has told how it goes", lambda: re.findall(r"(\d+) requests while", simulator.stdout))
     assert set(reports) == {"0"}
     simulator.signal(signal.SIGTERM)
     assert simulator.wait(10) == 0
@@ -70,7 +70,7 @@ def _hosts(fault: Fault | None) -> list[str]:
 def test_what_cannot_be(cli: Cli, tmp_path: Path) -> None:
     """A port that is taken, and shares that are more than all, are told in one line."""
     with cli.start("lab", "simulate", "--dir", tmp_path / "one", "--hosts", 1) as running:
-        wait_for("it listens", lambda: "Ctrl-C ends it" in running.stdout, 30)
+        wait_for("it listens", lambda: "Ctrl-C ends it" in running.stdout)
         port = re.search(r"port (\d+)", running.stdout)
         assert port
         taken = cli("lab", "simulate", "--dir", tmp_path / "two", "--hosts", 1, "--port", port[1])

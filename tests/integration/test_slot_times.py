@@ -125,7 +125,7 @@ def test_no_step_is_empty_where_it_is_the_interval(
     with started(CarbonCache(tmp_path, rules)) as carbon:
         with socket.create_connection(("127.0.0.1", carbon.line_port)) as connection:
             connection.sendall(text)
-        wait_for("carbon has written all", lambda: has_last(carbon, text), 60)
+        wait_for("carbon has written all", lambda: has_last(carbon, text))
         steps = empty = 0
         for name, points in carbon.points().items():
             found = {int(seconds) for seconds, _value in points}

@@ -56,7 +56,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
 def test_a_soak_that_is_ended(tmp_path: Path) -> None:
     """Ctrl-C: what was found so far, and nothing is left running."""
     with _soak(tmp_path, 10) as soak:
-        wait_for("it has begun", lambda: "all good hosts answer" in _said(tmp_path), 40)
+        wait_for("it has begun", lambda: "all good hosts answer" in _said(tmp_path))
         running = descendants(soak.pid)
         assert len(running) == 3
         soak.send_signal(signal.SIGINT)
@@ -68,7 +68,7 @@ def test_a_soak_that_is_ended(tmp_path: Path) -> None:
 def test_a_collector_that_dies(tmp_path: Path) -> None:
     """It is named, and the soak is over."""
     with _soak(tmp_path, 10) as soak:
-        wait_for("it has begun", lambda: "all good hosts answer" in _said(tmp_path), 40)
+        wait_for("it has begun", lambda: "all good hosts answer" in _said(tmp_path))
         running = descendants(soak.pid)
         (collector,) = (pid for pid in running if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
         os.kill(collector, signal.SIGKILL)

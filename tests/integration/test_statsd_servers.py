@@ -41,7 +41,7 @@ def test_each_host_has_its_server_and_only_a_share_moves(fleet: Sshd, cli: Cli, 
         configure(*receivers[:2])
         options = ("-c", config, "-i", "127.0.1.[1-20]", "-p", fleet.port, "-k", fleet.key, "-o", "-", "--top", 5)
         with cli.run(*options) as running:
-            wait_for("every host is somewhere", lambda: sum(map(len, shares())) == len(HOSTS), 15)
+            wait_for("every host is somewhere", lambda: sum(map(len, shares())) == len(HOSTS))
             first = shares()
             assert first[0]
             assert first[1]
@@ -49,7 +49,7 @@ def test_each_host_has_its_server_and_only_a_share_moves(fleet: Sshd, cli: Cli, 
             configure(*receivers)
             running.signal(signal.SIGHUP)
             wait_for("the new one has its share", lambda: hosts_of(receivers[2]))
-            wait_for("every host is in one place", lambda: sum(map(len, shares())) == len(HOSTS), 15)
+            wait_for("every host is in one place", lambda: sum(map(len, shares())) == len(HOSTS))
             second = shares()
             assert second[0] == first[0] - second[2]
             assert second[1] == first[1] - second[2]
@@ -57,7 +57,7 @@ def test_each_host_has_its_server_and_only_a_share_moves(fleet: Sshd, cli: Cli, 
                 assert not live_series(receivers[0], host) | live_series(receivers[1], host)
             configure(*reversed(receivers[:2]))
             running.signal(signal.SIGHUP)
-            wait_for("as in the beginning", lambda: shares() == [*first[:2], set()], 15)
+            wait_for("as in the beginning", lambda: shares() == [*first[:2], set()])
             assert not [outcome for outcome in running.outcomes() if not outcome["ok"]]
 
 

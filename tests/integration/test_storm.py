@@ -82,6 +82,7 @@ def check_cycle(outcome: dict[str, Any], gauges: dict[str, float], stable: set[i
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_a_fork_storm_stays_within_the_budget(fleet: Sshd, cli: Cli, tmp_path: Path) -> None:
     """1,000 new processes a second for 20 s: the budget holds, `other` makes up for them, the stable ones stay."""
     config = tmp_path / "config.toml"

@@ -70,8 +70,8 @@ def test_the_watchdog_of_one_of_several(systemd: Systemd, fleet: Sshd) -> None:
     systemd.systemctl("start", "fleetmem@a", "fleetmem@b")
     before = systemd.show("fleetmem@b", "MainPID")
     systemd.systemctl("kill", "--signal", "SIGSTOP", "fleetmem@b")
-    wait_for("it is started anew", lambda: systemd.show("fleetmem@b", "NRestarts") != "0", 20)
-    wait_for("it works", lambda: is_sampling(systemd, "fleetmem@b"), 20)
+    wait_for("it is started anew", lambda: systemd.show("fleetmem@b", "NRestarts") != "0")
+    wait_for("it works", lambda: is_sampling(systemd, "fleetmem@b"))
     assert systemd.show("fleetmem@b", "MainPID") != before
     assert systemd.show("fleetmem@a", "NRestarts") == "0"
 

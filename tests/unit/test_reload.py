@@ -60,6 +60,7 @@ class _Stuck:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_stuck_sinks_hold_up_a_reload_together(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,7 @@ def test_one_that_never_answers(scripted: ScriptedAgent) -> None:
     assert time.monotonic() - begun < 5
 
 
+@pytest.mark.timing
 def test_nobody_waits_again_who_has_other_keys(scripted: ScriptedAgent) -> None:
     """Who has a key of a file waits once; from then on the agent is asked on the side, and used when it is well."""
     scripted.does["list"] = "hang"

@@ -171,6 +171,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.timing
 def test_a_lock_that_somebody_keeps(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
