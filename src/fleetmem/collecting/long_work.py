@@ -53,7 +53,7 @@ class LongWork:
         """
         if not shaper.name_patterns or not (names := shaper.undecided(snapshot)):
             return
-        turn.may_last = True
+        turn.measure()
         for first in range(0, len(names), _NAMES_AT_ONCE):
             portion = names[first : first + _NAMES_AT_ONCE]
             for pattern in shaper.name_patterns:

@@ -3,7 +3,8 @@
     a sample's work ──charge──> the host's own allowance ──used up──> what all hosts share beyond their own ──used up──>
     the host fails until its allowance has grown again, and is not asked meanwhile
 
-Ordinary work is charged to nobody: it is too little to be told from noise, and thousands of hosts do nothing else.
+Ordinary work is charged to nobody, nor measured: it is too little to be told from noise, thousands of hosts do nothing
+else, and to ask what CPU it took would take a fifth as much.
 """
 
 import asyncio
@@ -30,6 +31,10 @@ COMMON_SHARE = 0.15
 
 TURN_SECONDS = 0.01
 """Of CPU, after which others have their turn."""
+
+FREE_FRAME_BYTES = 32 * 1024
+"""Work on a frame that is no longer is not measured: 500 processes, which take no more than FREE_SECONDS if all of them
+have changed. A thread's CPU clock takes 0.1 ms to read where a virtual machine has just been busy."""
 
 LONG_FRAME_BYTES = 256 * 1024
 """A frame of 4,000 processes."""
@@ -123,12 +128,9 @@ class Turn:
     Args:
         work: what is charged.
         host: whose it is.
-
-    Attributes:
-        may_last: whether it is worth asking the clock how long it has lasted: not for a short frame.
     """
 
-    __slots__ = ("_begun", "_has_lock", "_host", "_seconds", "_work", "may_last")
+    __slots__ = ("_begun", "_has_lock", "_host", "_may_last", "_seconds", "_work")
 
     def __init__(self, work: WorkShare, host: Hashable) -> None:
         self._work = work
@@ -136,17 +138,18 @@ class Turn:
         self._seconds = 0.0
         self._begun: float | None = None
         self._has_lock = False
-        self.may_last = False
+        self._may_last = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Charges the host."""
-        self._stop()
+        """Charges the host for what was measured."""
         if self._has_lock:
             self._work.long_frames.release()
-        self._work.charge(self._host, self._seconds)
+        if self._begun is not None:
+            self._stop()
+            self._work.charge(self._host, self._seconds)
 
     def check(self) -> None:
         """Lets the host have its sample.
@@ -157,7 +160,7 @@ class Turn:
         self._work.check(self._host)
 
     async def begin(self, frame_bytes: int) -> None:
-        """Begins to measure. Of long frames one at a time is worked on.
+        """Begins to measure, where the frame is not an ordinary one. Of long frames one at a time is worked on.
 
         Raises:
             HostError: (bad_frame) so many wait that this one would be too late.
@@ -169,8 +172,15 @@ class Turn:
             except TimeoutError as error:
                 message = f"one of many frames with megabytes of changes: it waited {LONGEST_WAIT_SECONDS:g} s in vain"
                 raise HostError(Stage.PARSE, Kind.BAD_FRAME, message) from error
-            self._has_lock = self.may_last = True
-        self._begun = time.thread_time()
+            self._has_lock = self._may_last = True
+        if frame_bytes > FREE_FRAME_BYTES:
+            self._begun = time.thread_time()
+
+    def measure(self) -> None:
+        """Measures what follows whatever the frame, and lets it rest: it may last."""
+        self._may_last = True
+        if self._begun is None:
+            self._begun = time.thread_time()
 
     async def rest(self) -> None:
         """Lets others have their turn where this one has lasted long.
@@ -178,7 +188,7 @@ class Turn:
         Raises:
             HostError: the host has cost more than its share.
         """
-        if not self.may_last or self._begun is None or time.thread_time() - self._begun < TURN_SECONDS:
+        if not self._may_last or self._begun is None or time.thread_time() - self._begun < TURN_SECONDS:
             return
         with self.paused():
             self._work.charge(self._host, self._seconds)
@@ -196,7 +206,7 @@ class Turn:
             self._begun = time.thread_time()
 
     def charge(self, seconds: float) -> None:
-        """Adds work that was done elsewhere."""
+        """Adds work that was done elsewhere, while this turn was paused."""
         self._seconds += seconds
 
     def _stop(self) -> None:

@@ -39,7 +39,8 @@ _ROW = re.compile(
     re.DOTALL,
 )
 _FIELDS_BEFORE_NAME = 8
-_NUMBER = re.compile(rb"\d{1,15}")
+_MAX_DIGITS = 15
+_NO_MEMORY_LINES = "memory lines M and K are missing"
 _ESCAPED = re.compile(r"\\([n\\])")
 
 
@@ -51,6 +52,8 @@ class SnapshotParser:
 
     def __init__(self, kind: ProbeKind) -> None:
         self._is_escaped = kind is ProbeKind.STATUS
+        self._counters_line = b""  # of the last frame, and what it said: only another boot or an OOM kill changes it
+        self._counters: tuple[int | None, str | None] = None, None
         self._keys = RowKeys()
         self._made: dict[int, ProcessMemory] = {}
 
@@ -70,7 +73,9 @@ class SnapshotParser:
         try:
             count = take_end(lines)
             _begin, memory_line, counters_line, *rows = lines
-            memory = _parse_memory(memory_line, counters_line)
+            if counters_line != self._counters_line:
+                self._counters, self._counters_line = _parse_counters(counters_line), counters_line
+            memory = _parse_memory(memory_line, *self._counters)
             if len(rows) != count:
                 raise _bad_frame(f"frame has {len(rows)} rows, its end says {count}")
             if len(frame) > _ROW_BYTES * count + MAX_COMMAND_BYTES:
@@ -147,11 +152,18 @@ def take_end(lines: list[bytes]) -> int:
     return count
 
 
-def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
-    tag, total, available, swap_total, swap_free = memory_line.split(b" ")
-    counters_tag, oom_kills, boot_id = counters_line.split(b" ")
-    if tag != b"M" or counters_tag != b"K":
-        raise ValueError("memory lines M and K are missing")
+def _parse_counters(line: bytes) -> tuple[int | None, str | None]:
+    """Returns OOM kills since boot, and the boot's id; None where the host does not tell."""
+    tag, oom_kills, boot_id = line.split(b" ")
+    if tag != b"K":
+        raise ValueError(_NO_MEMORY_LINES)
+    return None if oom_kills == b"-" else _number(oom_kills), None if boot_id == b"-" else _boot_id(boot_id)
+
+
+def _parse_memory(line: bytes, oom_kills_total: int | None, boot_id: str | None) -> HostMemory:
+    tag, total, available, swap_total, swap_free = line.split(b" ")
+    if tag != b"M":
+        raise ValueError(_NO_MEMORY_LINES)
     # The probe prints 0 where /proc/meminfo is empty or not there: of a container, or of a /proc with subset=pid.
     is_unknown = available == b"-" and total in (b"-", b"0")
     total_bytes = None if is_unknown else kib_to_bytes(_number(total))
@@ -162,8 +174,8 @@ def _parse_memory(memory_line: bytes, counters_line: bytes) -> HostMemory:
         available_bytes=_optional_bytes(available),
         swap_total_bytes=_optional_bytes(swap_total),
         swap_free_bytes=_optional_bytes(swap_free),
-        oom_kills_total=None if oom_kills == b"-" else _number(oom_kills),
-        boot_id=None if boot_id == b"-" else _boot_id(boot_id),
+        oom_kills_total=oom_kills_total,
+        boot_id=boot_id,
     )
 
 
@@ -175,7 +187,7 @@ def _boot_id(text: bytes) -> str:
 
 def _number(text: bytes) -> int:
     """Returns a number; `int` alone would take a sign, underscores and any length."""
-    if not _NUMBER.fullmatch(text):
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise ValueError(f"{text[:80]!r} is no number from a kernel")
     return int(text)
 

@@ -121,7 +121,8 @@ class HostSeries:
         )
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
         begun = rows.new + host if has_new_measures else rows.new
-        alive = statsd_zeros(rows.new + host) if self.endings or self._remembered else b""
+        # What ended lives again only where it begins again: the rest of what lives needs no look.
+        alive = statsd_zeros(begun) if begun and (self.endings or gone or self._remembered) else b""
         if self._remembered:
             gone = without(self._remembered, frozenset((alive + gone).splitlines(keepends=True))) + gone
             self._remembered = b""

@@ -124,7 +124,7 @@ def test_a_turn_is_charged_and_rests() -> None:
         task = asyncio.create_task(other())
         with work.turn("a") as turn:
             await turn.begin(100)
-            turn.may_last = True
+            turn.measure()
             for _ in range(5):
                 _burn(0.02)
                 await turn.rest()
@@ -165,7 +165,7 @@ def test_a_turn_that_costs_too_much_ends_in_the_middle() -> None:
         work._common.spend(1000, clock.now)
         with work.turn("a") as turn:
             await turn.begin(100)
-            turn.may_last = True
+            turn.measure()
             for _ in range(5):
                 turn.charge(0.3)
                 _burn(0.011)
