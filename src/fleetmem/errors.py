@@ -152,5 +152,9 @@ def reason_of(error: Exception) -> str:
     return str(error)
 
 
+class PluginBugError(Exception):
+    """A plug-in raised what it should not: not our bug, but its own. Its cause says what and where."""
+
+
 class LabError(FleetmemError):
     """The lab on this machine does not work; the message says which part, why and what to try."""

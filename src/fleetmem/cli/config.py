@@ -1,23 +1,18 @@
 """`fleetmem config`: show, check, sample."""
 
-import ast
-import inspect
-import json
-from collections.abc import Iterator
-from enum import Enum
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import typer
 from pydantic import BaseModel
 
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import print_data
+from fleetmem.cli.plugin_text import plugin_samples, plugin_sections
+from fleetmem.cli.toml_text import meanings_of, toml_value
 from fleetmem.config import Settings, Shape
 from fleetmem.errors import reason_of
 from fleetmem.runtime.pattern import TEXT_LIMIT_SECONDS, Pattern
-from fleetmem.safe_text import printable, redact_setting
+from fleetmem.safe_text import printable
 from fleetmem.wiring.state_files import identity_of, state_folder
 
 _ASIDE = "may take long on some names, so it runs in a process of its own"
@@ -72,7 +67,7 @@ def _pattern_lines(shape: Shape) -> Iterator[str]:
 
 def _sink_count(settings: Settings) -> int:
     others = settings.graphite.server, settings.prometheus.listen, settings.file.path
-    return len(settings.statsd.servers()) + sum(other is not None for other in others)
+    return len(settings.statsd.servers()) + sum(other is not None for other in others) + len(settings.sinks)
 
 
 def to_toml(settings: Settings) -> str:
@@ -83,54 +78,25 @@ def to_toml(settings: Settings) -> str:
 def sample_toml() -> str:
     """Returns every key with its default, or an example where there is none, commented out, and what it means."""
     head = "# fleetmem configuration. Every key is here with its default; remove the # in front to change one.\n"
-    return head + _render(Settings.model_construct(), is_sample=True)
+    return head + _render(Settings.model_construct(), is_sample=True) + plugin_samples()
 
 
 def _render(settings: BaseModel, *, is_sample: bool) -> str:
     lines: list[str] = []
     sections: list[str] = []
-    meanings = _meanings(type(settings)) if is_sample else {}
+    meanings = meanings_of(type(settings)) if is_sample else {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
             title = f"# {type(value).__doc__}\n" if is_sample else ""
             sections.append(f"\n{title}[{name}]\n{_render(value, is_sample=is_sample)}")
+        elif isinstance(value, Mapping):
+            sections.append(f"\n# {meanings[name]} (docs/sinks.md)\n" if is_sample else plugin_sections(value))
         elif is_sample:
             is_set = value is not None and (value != () or not field.examples)
             shown = value if is_set else (field.examples or [""])[0]
             note = "" if is_set else " (not set; an example)"
-            lines += [f"# {meanings[name]}{note}", f"#{name} = {_toml(shown)}"]
+            lines += [f"# {meanings[name]}{note}", f"#{name} = {toml_value(shown)}"]
         elif value is not None:
-            lines.append(f"{name} = {_toml(value)}")
+            lines.append(f"{name} = {toml_value(value)}")
     return "".join(f"{line}\n" for line in lines) + "".join(sections)
-
-
-def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Returns what stands below each field, in the source of the class and of those that it inherits fields from."""
-    meanings: dict[str, str] = {}
-    for class_ in reversed(model.__mro__):
-        if class_.__module__ != model.__module__:
-            continue
-        [definition] = ast.parse(inspect.getsource(class_)).body
-        for pair in pairwise(ast.iter_child_nodes(definition)):
-            match pair:
-                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(meaning))):
-                    meanings[name] = meaning
-    return meanings
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, BaseModel):
-        value = {name: part for name, part in value if name in value.model_fields_set}
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in value.items())} }}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Enum):
-        return json.dumps(value.value)
-    if isinstance(value, str | Path):
-        # A TOML basic string escapes as JSON does, but for DEL, and has no surrogate pairs.
-        return json.dumps(redact_setting(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value)

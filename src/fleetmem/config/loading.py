@@ -67,11 +67,13 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
         else:
             message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
-            given = f" (given: {redact_setting(repr(problem['input']))})" if key else ""
+            # What a plug-in takes may be a secret that nobody knows here by its looks.
+            is_shown = key and not key.startswith("sinks")
+            given = f" (given: {redact_setting(repr(problem['input']))})" if is_shown else ""
             # What several keys have to do with has no key of its own: it begins with the one that it is about.
             lines.append(f"{key or message.split()[0]}: {message[0].lower()}{message[1:]}{given}")
     source = f"flags, {ENV_PREFIX}* variables or {path}" if path else f"flags or {ENV_PREFIX}* variables"

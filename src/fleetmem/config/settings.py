@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fleetmem.config.doctor_section import Doctor
 from fleetmem.config.fields import Section
 from fleetmem.config.inventory_section import Inventory
+from fleetmem.config.plugin_sections import PluginSections
 from fleetmem.config.probe_section import Probe
 from fleetmem.config.run_section import Run
 from fleetmem.config.shape_section import Shape
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
     graphite: Graphite = Graphite()
     prometheus: Prometheus = Prometheus()
     file: File = File()
+    sinks: PluginSections = Field(default_factory=dict)
+    """sinks of one's own: a section [sinks.NAME] for each plug-in of that name"""
     run: Run = Run()
     doctor: Doctor = Doctor()
 
@@ -58,12 +61,13 @@ class Settings(BaseSettings):
 
     def without_sinks(self) -> Self:
         """Returns the same with nowhere to send to."""
-        nowhere = {"statsd": Statsd(), "graphite": Graphite(), "file": File(), **self._without_pages()}
+        nowhere = {"statsd": Statsd(), "graphite": Graphite(), "file": File(), "sinks": {}, **self._without_pages()}
         return self.model_copy(update=nowhere)
 
     def for_worker(self) -> Self:
-        """Returns the same for a worker process, which has none of what there is once: pages, spool, files."""
-        return self.model_copy(update={"graphite": Graphite(), "file": File(), **self._without_pages()})
+        """Returns the same for a worker process, without what there is once: pages, spool, files, plug-ins."""
+        once = {"graphite": Graphite(), "file": File(), "sinks": {}, **self._without_pages()}
+        return self.model_copy(update=once)
 
     def _without_pages(self) -> dict[str, Section]:
         return {"prometheus": Prometheus(), "run": self.run.model_copy(update={"health_listen": None})}

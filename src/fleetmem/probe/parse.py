@@ -107,7 +107,8 @@ class SnapshotParser:
                 print_: new.get(place) or known.get(print_) or self._parse_row(row, total_bytes)
                 for place, (print_, row) in enumerate(zip(prints, rows, strict=True))
             }
-            self._made = made
+            if self._keys is keys:  # else they are asked for late, in another thread perhaps: others are known by now
+                self._made = made
             return tuple(made.values())
 
         return ProcessTable(keys, before, changes, new, make)

@@ -67,7 +67,7 @@ async def _deliver(sink: Sink, running: asyncio.Task[bool], bugs: Bugs) -> SinkE
         if not (running.done() and running.result()):
             return await draining
     draining.cancel()
-    return SinkError(f"{sink.address}: a bug in fleetmem ended the delivery")
+    return sink.problem or SinkError(f"{sink.address}: a bug in fleetmem ended the delivery")
 
 
 async def _drain(sink: Sink) -> SinkError | None:

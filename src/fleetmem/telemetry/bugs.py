@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from fleetmem.errors import PluginBugError
+
 log = logging.getLogger(__name__)
 
 MOST_TRACEBACKS = 1000
@@ -30,10 +32,10 @@ class Bugs:
     def __init__(self, *, is_strict: bool = False) -> None:
         self.total = 0
         self.is_strict = is_strict
-        self._logged: set[tuple[str, type[Exception]]] = set()
+        self._logged: set[tuple[str, type[BaseException]]] = set()
 
     def note(self, place: str, bug: Exception) -> None:
-        """Counts a bug.
+        """Counts a bug, of fleetmem or of a plug-in.
 
         Args:
             place: what it happened to, for people: a host, a sink.
@@ -42,12 +44,14 @@ class Bugs:
         if self.is_strict:
             raise bug
         self.total += 1
-        key = place, type(bug)
+        is_ours = not isinstance(bug, PluginBugError)
+        key = place, type(bug if is_ours else bug.__cause__ or bug)
         if key in self._logged or len(self._logged) >= MOST_TRACEBACKS:
             return
         self._logged.add(key)
         facts = {"place": place, "kind": "internal"}
-        log.error("a bug in fleetmem, please report it: %s", _short(bug), extra=facts, exc_info=_cut(bug))
+        whose = "in fleetmem, please report it" if is_ours else "in a plug-in, please report it to its author"
+        log.error("a bug %s: %s", whose, _short(bug), extra=facts, exc_info=_cut(bug))
         if len(self._logged) == MOST_TRACEBACKS:
             log.error("further bugs are counted (bugs_total) and no longer logged")
 

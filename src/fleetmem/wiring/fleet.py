@@ -20,6 +20,7 @@ from fleetmem.probe.frame import FrameReader
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
+from fleetmem.sinks.kind import SinkContext, Spec
 from fleetmem.sinks.memory import SeriesMemory
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.queue.runner import FormerSink
@@ -29,7 +30,7 @@ from fleetmem.wiring.fleet_spec import FleetSpec, fleet_names, fleet_spec, read_
 from fleetmem.wiring.host_settings import HostSettings, settings_by_host
 from fleetmem.wiring.outputs import (
     STATSD,
-    Spec,
+    Pages,
     build_sinks,
     build_sites,
     former_sinks,
@@ -182,7 +183,8 @@ def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: FleetParts 
     pages, ports = health.pages(), ports_of([*current.sinks, *current.sites]) if current else set()
     with ExitStack() as undo:
         sites = build_sites(settings, current.sites if current else {}, pages, ports, undo)
-        sinks = build_sinks(settings, names, current.sinks if current else {}, pages, ports, undo, spec.senders)
+        context = _sink_context(spec, names, pages, ports, current)
+        sinks = build_sinks(settings, context, current.sinks if current else {}, undo)
         memory = _memory(spec, current.memory if current else None)
         former_sinks: tuple[FormerSink, ...] = ()
         if memory and current and memory is current.memory:
@@ -194,6 +196,23 @@ def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: FleetParts 
     spec = replace(spec, state=memory.spec if memory else None)
     return Prepared(
         spec, names, reach, by_host, targets, series_room, sinks, sites, health, memory, former_sinks, opened
+    )
+
+
+def _sink_context(
+    spec: FleetSpec, names: FleetNames, pages: Pages, ports: set[object], current: FleetParts | None
+) -> SinkContext:
+    settings = spec.settings
+    return SinkContext(
+        names,
+        settings.prefix,
+        settings.inventory.tags,
+        settings.run.interval_seconds,
+        pages,
+        settings.run.http_names,
+        ports,
+        current.sinks.keys() if current else (),
+        spec.senders,
     )
 
 

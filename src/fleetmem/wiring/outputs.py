@@ -1,16 +1,18 @@
 """The composition root's other half: from configuration to sinks, and to the site of the health pages."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from fleetmem.config import CarbonProtocol, File, Graphite, Server, Settings, Statsd, split_server
+from fleetmem.config import CarbonProtocol, File, Graphite, Prometheus, Server, Settings, Statsd, split_server
 from fleetmem.rendezvous import owner
 from fleetmem.sinks import formats
 from fleetmem.sinks.files.archive import Rotation
 from fleetmem.sinks.files.transport import FileTransport
+from fleetmem.sinks.kind import Make, SinkContext, SinkKind, Spec
 from fleetmem.sinks.memory import SeriesMemory, SinkMemory
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.queue.runner import FormerSink, Options, QueuedSink, Transport
@@ -31,57 +33,45 @@ if TYPE_CHECKING:
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - what others may have asked for
 
 Pages = Mapping[str, "Page"]
-Spec = tuple[object, ...]
-"""What a sink is made from; equal ones make the same sink."""
 
 STATSD = "statsd"
 """First in the spec of what sends to StatsD."""
 
 
 def build_sinks(
-    settings: Settings,
-    names: FleetNames,
-    current: dict[Spec, Sink],
-    pages: Pages,
-    ports_in_use: set[object],
-    undo: ExitStack,
-    senders: int = 1,
+    settings: Settings, context: SinkContext, current: Mapping[Spec, Sink], undo: ExitStack
 ) -> dict[Spec, Sink]:
     """Returns the sinks that a configuration names, each with what it is made from.
 
     Args:
         settings: the configuration.
-        names: of the fleet.
+        context: what they are made with.
         current: sinks that are there already; those that are made from the same stay.
-        pages: what Prometheus's address shows beside the metrics.
-        ports_in_use: see `ports_of`.
         undo: is given what closes each file and port that is opened here.
-        senders: processes that send to the same StatsD servers.
 
     Raises:
-        UsageError: a port cannot be listened on, a package is missing.
+        UsageError: a port cannot be listened on, a package is missing, a plug-in cannot be used.
         SinkError: the spool cannot be used.
     """
-    wanted: dict[Spec, Callable[[ExitStack], Sink]] = {}
-    for server in settings.statsd.servers():
-        wanted[STATSD, server, settings.statsd.model_copy(update={"server": ()})] = partial(
-            _statsd, settings.statsd, server, names, senders, settings.run.interval_seconds
-        )
-    if settings.graphite.server:
-        spool = spool_file(settings.graphite)
-        has_spool = any(spec[:2] == ("graphite", spool) for spec in current)
-        wanted["graphite", spool, settings.graphite] = partial(
-            _graphite, settings.graphite, spool, names, has_spool=has_spool
-        )
-    listen = settings.prometheus.address()
-    if listen:
-        tags, http_names = settings.inventory.tags, settings.run.http_names
-        wanted["prometheus", *listen, settings.prefix, tags, http_names] = partial(
-            _prometheus, *listen, settings.prefix, tags, pages, http_names, has_port=listen[1] in ports_in_use
-        )
-    if settings.file.path:
-        wanted["file", settings.file] = partial(_file, settings.file, settings.file.path.expanduser(), names)
+    wanted: dict[Spec, Make] = {}
+    for name, kind in _kinds(settings).items():
+        section = settings.sinks[name] if name in settings.sinks else getattr(settings, name)
+        wanted |= kind.plan(section, context)
     return {spec: current.get(spec) or make(undo) for spec, make in wanted.items()}
+
+
+def _kinds(settings: Settings) -> dict[str, SinkKind[Any]]:
+    """Returns the kinds of sinks there are, by the names of their sections: built-in ones, and plug-ins that are named.
+
+    Raises:
+        UsageError: a plug-in cannot be used.
+    """
+    if not settings.sinks:
+        return dict(BUILT_IN)
+    # Imported here: a start without plug-ins does without.
+    from fleetmem.wiring.plugins import kind_of
+
+    return {**BUILT_IN, **{name: kind_of(name) for name in settings.sinks}}
 
 
 def build_sites(
@@ -174,27 +164,36 @@ def graphite_transport(settings: Graphite) -> Transport:
     return tcp.TcpTransport(receiver, host, port)
 
 
-def _statsd(
-    settings: Statsd, server: Server, names: FleetNames, senders: int, cycle_seconds: float, _undo: ExitStack
-) -> Sink:
-    encoding = SeriesEncoding(formats.STATSD[settings.dialect], settings.retire)
-    options = Options(cycle_seconds=cycle_seconds)
-    return QueuedSink("statsd", encoding, statsd_transport(settings, server, senders), names, options)
+def _plan_statsd(section: Statsd, context: SinkContext) -> dict[Spec, Make]:
+    rest = section.model_copy(update={"server": ()})
+    return {(STATSD, server, rest): partial(_statsd, section, server, context) for server in section.servers()}
 
 
-def _graphite(
-    settings: Graphite, spool_path: Path | None, names: FleetNames, undo: ExitStack, *, has_spool: bool
-) -> Sink:
-    format_ = formats.carbon_tagged if settings.tags else formats.carbon_plain
+def _statsd(section: Statsd, server: Server, context: SinkContext, _undo: ExitStack) -> Sink:
+    encoding = SeriesEncoding(formats.STATSD[section.dialect], section.retire)
+    options = Options(cycle_seconds=context.interval_seconds)
+    return QueuedSink("statsd", encoding, statsd_transport(section, server, context.senders), context.names, options)
+
+
+def _plan_graphite(section: Graphite, context: SinkContext) -> dict[Spec, Make]:
+    if not section.server:
+        return {}
+    path = spool_file(section)
+    return {("graphite", path, section): partial(_graphite, section, path, context)}
+
+
+def _graphite(section: Graphite, spool_path: Path | None, context: SinkContext, undo: ExitStack) -> Sink:
+    format_ = formats.carbon_tagged if section.tags else formats.carbon_plain
     # Each point has its own time there, and an absent point is a gap: nothing has to be ended, nothing is too late.
     encoding = SeriesEncoding(format_, Retire.NONE, formats.with_time)
     spool = None
     if spool_path:
         # Where it is our own until the sink before has ended, it is opened with its first use.
-        spool = Spool(spool_path, settings.spool_max_size, settings.spool_max_age_seconds, opens_later=has_spool)
+        is_ours = any(spec[:2] == ("graphite", spool_path) for spec in context.current)
+        spool = Spool(spool_path, section.spool_max_size, section.spool_max_age_seconds, opens_later=is_ours)
         undo.callback(spool.close)
-    transport = graphite_transport(settings)
-    return QueuedSink("graphite", encoding, transport, names, Options(max_late_seconds=None), spool)
+    options = Options(max_late_seconds=None)
+    return QueuedSink("graphite", encoding, graphite_transport(section), context.names, options, spool)
 
 
 def spool_file(settings: Graphite) -> Path | None:
@@ -205,22 +204,23 @@ def spool_file(settings: Graphite) -> Path | None:
     return (settings.spool_dir or default_base()).expanduser() / f"graphite-{host.replace('/', '_')}-{port}.spool"
 
 
-def _prometheus(
-    host: str,
-    port: int,
-    prefix: str,
-    tags: Sequence[str],
-    pages: Pages,
-    http_names: Sequence[str],
-    undo: ExitStack,
-    *,
-    has_port: bool,
-) -> Sink:
+def _plan_prometheus(section: Prometheus, context: SinkContext) -> dict[Spec, Make]:
+    listen = section.address()
+    if listen is None:
+        return {}
+    return {
+        ("prometheus", *listen, context.prefix, context.tags, context.http_names): partial(
+            _prometheus, *listen, context
+        )
+    }
+
+
+def _prometheus(host: str, port: int, context: SinkContext, undo: ExitStack) -> Sink:
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.pages.metrics_page import PrometheusSink
 
-    sink = PrometheusSink(host, port, prefix, tags, pages, http_names, ALL_COUNTERS)
-    _listen(sink, undo, has_port=has_port)
+    sink = PrometheusSink(host, port, context.prefix, context.tags, context.pages, context.http_names, ALL_COUNTERS)
+    _listen(sink, undo, has_port=port in context.ports_in_use)
     return sink
 
 
@@ -230,9 +230,26 @@ def _listen(site: "Site", undo: ExitStack, *, has_port: bool) -> None:
         undo.callback(site.stop_listening)
 
 
-def _file(settings: File, path: Path, names: FleetNames, _undo: ExitStack) -> Sink:
-    encoding = RecordEncoding(settings.format)
-    rotation = Rotation(settings.rotate_size or None, settings.rotate_seconds or None, settings.keep, settings.compress)
+def _plan_file(section: File, context: SinkContext) -> dict[Spec, Make]:
+    if not section.path:
+        return {}
+    return {("file", section): partial(_file, section, section.path.expanduser(), context)}
+
+
+def _file(section: File, path: Path, context: SinkContext, _undo: ExitStack) -> Sink:
+    encoding = RecordEncoding(section.format)
+    rotation = Rotation(section.rotate_size or None, section.rotate_seconds or None, section.keep, section.compress)
     # A record has its own time, so it is never too late.
     options = Options(max_late_seconds=None)
-    return QueuedSink("file", encoding, FileTransport(path, encoding.header, rotation), names, options)
+    return QueuedSink("file", encoding, FileTransport(path, encoding.header, rotation), context.names, options)
+
+
+BUILT_IN: Mapping[str, SinkKind[Any]] = MappingProxyType(
+    {
+        STATSD: SinkKind(Statsd, _plan_statsd),
+        "graphite": SinkKind(Graphite, _plan_graphite),
+        "prometheus": SinkKind(Prometheus, _plan_prometheus),
+        "file": SinkKind(File, _plan_file),
+    }
+)
+"""The kinds of sinks that fleetmem brings along, by the names of their sections."""
