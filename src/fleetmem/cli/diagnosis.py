@@ -122,7 +122,8 @@ def _machine(fleet: FleetParts, settings: Settings) -> Machine:
         known_hosts=look_at(trust.paths[0] if trust.paths else Path(os.devnull)),
         spool=look_at(spool) if spool else None,
         spool_max_bytes=settings.graphite.spool_max_size,
-        sinks=len(settings.statsd.servers()) + sum(other is not None for other in others),
+        sinks=len(settings.statsd.servers()) + sum(other is not None for other in others) + len(settings.sinks),
+        plugins=tuple(settings.sinks),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -50,10 +50,12 @@ class DryRun:
     Args:
         fleet: its sinks are not used.
         retention: what storage would keep.
+        plugins: names of sinks of one's own, which would get every outcome.
     """
 
     fleet: FleetParts
     retention: Retention
+    plugins: Sequence[str] = ()
     failures: list[Failure] = field(default_factory=list)
     _hosts: dict[Host, _HostTally] = field(default_factory=dict)
 
@@ -155,6 +157,8 @@ class DryRun:
             f"{series:,} points, {format_size(text_bytes)}, {datagrams:,} datagrams to StatsD "
             f"({datagrams / interval:.0f} a second)",
         )
+        for name in self.plugins:
+            yield "also to", f"sinks.{name}, a plug-in: each outcome"
         daily, allowed = self.new_series * _DAY_SECONDS / interval, settings.shape.max_series_per_host
         most = allowed * len(self._hosts) * _DAY_SECONDS / REMEMBER_SECONDS if allowed else daily
         limit = f"the budget allows {most:,.0f} a day" if daily > most else "if that goes on"

@@ -117,7 +117,7 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
         kept = parse_retention(retention)
     except ValueError as error:
         raise UsageError(f"--retention: {error}") from error
-    dry = DryRun(build_fleet(given.settings.without_sinks(), ask_passphrase), kept)
+    dry = DryRun(build_fleet(given.settings.without_sinks(), ask_passphrase), kept, [*given.settings.sinks])
     try:
         run_async(dry.run(raise_file_limit(len(dry.fleet.hosts), dry.fleet.files)))
     except KeyboardInterrupt:

@@ -42,6 +42,7 @@ class Check(StrEnum):
     MACHINE_SPOOL = "machine.spool"
     MACHINE_INVENTORY = "machine.inventory"
     MACHINE_OUTPUT = "machine.output"
+    MACHINE_PLUGIN = "machine.plugin"
     STATSD_SERVER = "statsd.server"
     STATSD_MANAGEMENT = "statsd.management"
     STATSD_CANARY = "statsd.canary"

@@ -42,6 +42,7 @@ class Machine:
         spool: where points wait for Graphite, None where none do.
         spool_max_bytes: how many may.
         sinks: how many places data goes to.
+        plugins: names of those of them that plug-ins are for.
         left_out: entries of the inventories that are no hosts: where each one stands, and why.
     """
 
@@ -53,6 +54,7 @@ class Machine:
     spool: Folder | None
     spool_max_bytes: int
     sinks: int
+    plugins: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -167,6 +169,15 @@ def _judge_entries(about: Machine) -> Iterator[Finding]:
 
 
 def _judge_output(about: Machine) -> Iterator[Finding]:
+    for name in about.plugins:
+        yield Finding(
+            Check.MACHINE_PLUGIN,
+            Severity.NOTE,
+            f"sinks.{name}",
+            "the plug-in is installed and takes its section; nothing was sent through it",
+            "only the plug-in knows what it writes to",
+            f"fleetmem run, then look at the counters collector.*.{name}.failing and points_sent_total",
+        )
     if about.sinks:
         return
     yield Finding(

@@ -83,6 +83,12 @@ def test_data_that_goes_nowhere() -> None:
     assert (fault.check, fault.severity) == (Check.MACHINE_OUTPUT, Severity.NOTE)
 
 
+def test_a_sink_of_ones_own_is_named() -> None:
+    """A note for each: what it writes to cannot be checked."""
+    fault = the_fault(replace(WELL, plugins=("mine",)))
+    assert (fault.check, fault.severity, fault.subject) == (Check.MACHINE_PLUGIN, Severity.NOTE, "sinks.mine")
+
+
 def test_looking_at_a_place_leaves_nothing_there(tmp_path: Path) -> None:
     """What is not there yet is judged by the folder that it would be made in."""
     before = list(tmp_path.iterdir())
