@@ -41,13 +41,15 @@ class FirstOutput:
         self._stderr = b""
         self.stdout_bytes = 0
 
-    def add(self, data: bytes, *, is_stderr: bool) -> None:
-        """Takes what the host printed."""
+    def add(self, data: bytes, *, is_stderr: bool) -> bool:
+        """Takes what the host printed; returns whether there is more to look at than before."""
+        before = self._stdout, self._stderr
         if is_stderr:
             self._stderr = (self._stderr + data)[:_KEPT_BYTES]
         else:
             self.stdout_bytes += len(data)
             self._stdout = (self._stdout + data)[:_KEPT_BYTES]
+        return before != (self._stdout, self._stderr)
 
     @property
     def has_stdout(self) -> bool:

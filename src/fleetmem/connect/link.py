@@ -207,11 +207,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """The host printed something."""
         if self.ended:
             return
-        if self._first_output:
-            self._first_output.add(data, is_stderr=datatype is not None)
+        has_news = self._first_output is not None and self._first_output.add(data, is_stderr=datatype is not None)
         if datatype is not None:
             self._stderr = (self._stderr + data)[-_STDERR_KEPT_BYTES:]
-            self._look_for_others()
+            if has_news:
+                self._look_for_others()
             return
         try:
             frame = self._reader.feed(data)
@@ -221,7 +221,8 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         except Exception as bug:  # noqa: BLE001 - asyncssh would tell of a lost connection: whoever asks gets the bug
             self._end(HostError(Stage.COMMAND, Kind.INTERNAL, f"a bug in fleetmem: {type(bug).__name__}"), bug)
             return
-        self._look_for_others()
+        if has_news:  # a flood has none after its first 2,000 bytes, and is not searched again and again
+            self._look_for_others()
         if frame is not None:
             self._first_output = None
             self._settle()

@@ -112,7 +112,12 @@ class HostSeries:
         had_measures = self._host_measures
         host, host_points, host_gone = self._host_text(outcome)
         has_new_measures = self._host_measures is not had_measures
-        gone = self._gone(rows) + host_gone
+        # What has ended lives again only where it begins again: the rest of what lives needs no look.
+        has_zeros = bool(rows.gone or host_gone or self.endings or self._remembered)
+        alive = statsd_zeros(rows.new) if has_zeros else b""
+        gone = self._gone(rows.gone, alive) + host_gone
+        if has_zeros and has_new_measures:
+            alive += statsd_zeros(host)
         unknown = len(PROCESS_MEASURES) - len(self._rows.measures)
         self.count = (
             len(self._processes) * len(self._rows.measures)
@@ -121,8 +126,6 @@ class HostSeries:
         )
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
         begun = rows.new + host if has_new_measures else rows.new
-        # What ended lives again only where it begins again: the rest of what lives needs no look.
-        alive = statsd_zeros(begun) if begun and (self.endings or gone or self._remembered) else b""
         if self._remembered:
             gone = without(self._remembered, frozenset((alive + gone).splitlines(keepends=True))) + gone
             self._remembered = b""
@@ -161,7 +164,7 @@ class HostSeries:
 
     def _retire(self) -> bytes:
         """Forgets all series but `up`; returns the zeros that end them."""
-        gone = self._gone(Ended(gone=self._rows.full(self._processes.text) + self._sums.text))
+        gone = self._gone(self._rows.full(self._processes.text) + self._sums.text)
         if self._is_retiring:
             gone += self._host_zeros([measure for measure in self._host_measures if measure != "up"])
         if self._remembered:
@@ -233,13 +236,11 @@ class HostSeries:
         template = self._wrap(place).template(COMMAND_MEASURES)
         return (template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)).encode("ascii")
 
-    def _gone(self, ended: Ended) -> bytes:
-        """Returns the zeros that end what is gone."""
-        if not self._is_retiring or not ended.gone:
+    def _gone(self, gone: bytes, new_zeros: bytes = b"") -> bytes:
+        """Returns the zeros that end these lines, but for series that another row has taken over."""
+        if not self._is_retiring or not gone:
             return b""
-        # A series that another row has taken over goes on.
-        new = frozenset(statsd_zeros(ended.new).splitlines(keepends=True))
-        return b"".join([line for line in statsd_zeros(ended.gone).splitlines(keepends=True) if line not in new])
+        return without(statsd_zeros(gone), frozenset(new_zeros.splitlines(keepends=True)))
 
     def _host_text(self, sample: Sample) -> tuple[bytes, int, bytes]:
         """Returns the lines of the host's own series, how many they are, and the zeros of those that it has no more."""

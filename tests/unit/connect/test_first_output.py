@@ -76,3 +76,14 @@ def test_words_are_clean_and_short() -> None:
 def test_facts_are_asked_for_by_another_word() -> None:
     """What complains of the doctor's first request is told apart, too."""
     assert _output(b"", b"sh: facts: not found\n", b"facts 1 host\n").is_other
+
+
+def test_a_flood_is_no_news_for_long() -> None:
+    """Behind what is kept there is nothing to search: a host that prints for ever costs no search for each packet."""
+    output = FirstOutput(REQUEST)
+    assert output.add(b"x" * 1500, is_stderr=False)
+    assert output.add(b"x" * 1500, is_stderr=False)
+    assert not output.add(b"x" * 1500, is_stderr=False)
+    assert output.add(b"words", is_stderr=True)
+    assert not output.add(b"", is_stderr=True)
+    assert output.stdout_bytes == 4500
