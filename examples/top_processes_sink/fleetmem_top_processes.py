@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 
-from fleetmem.sinks.plugin import Outcome, Sample, SecretFile, SinkError, Writer, WriterKind
+from fleetmem.sinks.plugin import Outcome, Sample, SecretFile, SinkError, SinkWriter, WriterKind
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -23,7 +23,7 @@ class Section:
     """sent as the first line of a connection, where it is set"""
 
 
-class TopProcesses(Writer):
+class TopProcesses(SinkWriter):
     """Writes to one connection, which is opened with the first write and again after each failure."""
 
     def __init__(self, section: Section) -> None:

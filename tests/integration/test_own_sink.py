@@ -139,7 +139,7 @@ def _sent(statsd: StatsD) -> float:
 
 
 def _metrics(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -164,9 +164,9 @@ def test_a_receiver_that_is_away(fleet: Sshd, cli: Cli, installed: Path, tmp_pat
 def package(folder: Path, source: str) -> Path:
     """Writes an installed package whose sink is called `broken`."""
     head = (
-        "from dataclasses import dataclass\nfrom fleetmem.sinks.plugin import SinkError, Writer, WriterKind\n"
+        "from dataclasses import dataclass\nfrom fleetmem.sinks.plugin import SinkError, SinkWriter, WriterKind\n"
         "@dataclass(frozen=True)\nclass Section:\n    key: str = ''\n"
-        "class Broken(Writer):\n    def __init__(self, section): pass\n    def write(self, outcomes): return 0\n"
+        "class Broken(SinkWriter):\n    def __init__(self, section): pass\n    def write(self, outcomes): return 0\n"
     )
     info = folder / "broken-1.0.dist-info"
     info.mkdir(parents=True)
@@ -181,7 +181,7 @@ def package(folder: Path, source: str) -> Path:
     [
         ("import no_such_module", "sinks.broken: broken:KIND of broken 1.0 cannot be imported: ModuleNotFoundError"),
         ("Broken.__init__ = lambda self, section: 1 / 0", "sinks.broken: ZeroDivisionError: division by zero"),
-        ("Broken = lambda section: 'nothing'", "sinks.broken: TypeError: makes a str, which is no Writer"),
+        ("Broken = lambda section: 'nothing'", "sinks.broken: TypeError: makes a str, which is no SinkWriter"),
         ("WriterKind = lambda section, make: None", "sinks.broken: broken:KIND of broken 1.0 is no WriterKind"),
     ],
 )
@@ -218,3 +218,24 @@ def test_a_plug_in_with_a_bug(fleet: Sshd, statsd: StatsD, cli: Cli, tmp_path: P
         "a bug in a plug-in, please report it to its author: PluginBugError: sink broken: AttributeError" in done.stderr
     )
     wait_for("StatsD has each host", lambda: sum(name.endswith(".up") for name in statsd.gauges()) == len(_HOSTS))
+
+
+@pytest.mark.slow
+def test_a_plug_in_that_hangs(fleet: Sshd, cli: Cli, tmp_path: Path) -> None:
+    """Hosts are sampled on time, the sink is told to be away, and the stop is in time."""
+    folder = package(tmp_path / "broken", "import time\nBroken.write = lambda self, outcomes: time.sleep(600)")
+    config, port = write(tmp_path / "config.toml", "[sinks.broken]\n"), free_port()
+    more = "-o", "-", "--interval", 1, "--health", port
+    with cli.run(*options(fleet, config), *more, PYTHONPATH=str(folder)) as running:
+        wait_for("a cycle", running.cycles)
+        wait_for("it is told", lambda: "sink broken: has not returned for 5 s" in _health(port))
+        count = len(running.outcomes())
+        wait_for("sampling goes on", lambda: len(running.outcomes()) >= count + 2 * len(_HOSTS))
+        running.signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+        assert "ended: " not in running.stderr  # the last resort
+
+
+def _health(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
+        return str(answer.read().decode())

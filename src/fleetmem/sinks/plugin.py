@@ -39,14 +39,14 @@ __all__ = [
     "SecretFile",
     "Shaped",
     "SinkError",
-    "Writer",
+    "SinkWriter",
     "WriterKind",
 ]
 
 _SECRET_LIMIT_BYTES = 64 * 1024
 
 
-class Writer(ABC):
+class SinkWriter(ABC):
     """Writes outcomes somewhere. fleetmem calls it in one thread of its own, so it may block.
 
     fleetmem owns the queue: it keeps what waits in bounds, tries again after a `SinkError`, and counts. Any other
@@ -90,7 +90,7 @@ class WriterKind(Generic[SectionT]):
     """
 
     section: type[SectionT]
-    make: Callable[[SectionT], Writer]
+    make: Callable[[SectionT], SinkWriter]
 
 
 class SecretFile:

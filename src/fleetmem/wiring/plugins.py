@@ -9,7 +9,7 @@ from typing import Any
 from fleetmem.errors import ConfigError, FleetmemError
 from fleetmem.sinks import installed
 from fleetmem.sinks.kind import Make, SinkContext, SinkKind, Spec
-from fleetmem.sinks.plugin import Writer, WriterKind
+from fleetmem.sinks.plugin import SinkWriter, WriterKind
 from fleetmem.sinks.queue.writer import WriterSink
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def _make(name: str, kind: WriterKind[Any], section: Any, undo: ExitStack) -> Wr
     """
     try:
         writer = kind.make(section)
-        if not isinstance(writer, Writer):
-            raise TypeError(f"makes a {type(writer).__name__}, which is no Writer")
+        if not isinstance(writer, SinkWriter):
+            raise TypeError(f"makes a {type(writer).__name__}, which is no SinkWriter")
         undo.callback(_close, name, writer)
         return WriterSink(name, writer)
     except FleetmemError as error:
@@ -47,7 +47,7 @@ def _make(name: str, kind: WriterKind[Any], section: Any, undo: ExitStack) -> Wr
         raise ConfigError(f"configuration: sinks.{name}: {type(error).__name__}: {error}") from error
 
 
-def _close(name: str, writer: Writer) -> None:
+def _close(name: str, writer: SinkWriter) -> None:
     """Closes a writer that no fleet has come to use."""
     try:
         writer.close()

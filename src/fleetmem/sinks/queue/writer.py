@@ -1,6 +1,6 @@
 """The sink runner of plug-ins: outcomes in, calls of their writer out, one after the other in a thread of its own.
 
-put ──> queue in memory, bounded ──> thread ──> Writer.write
+put ──> queue in memory, bounded ──> thread ──> SinkWriter.write
           └── while the backend is away, or the writer hangs: the oldest are dropped, and counted
 """
 
@@ -17,7 +17,7 @@ from fleetmem.model import CollectorStats, Host, Outcome, Sample
 from fleetmem.runtime.side_thread import SideThread
 from fleetmem.runtime.stop_budget import CLOSE_SECONDS
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.plugin import Writer
+from fleetmem.sinks.plugin import SinkWriter
 from fleetmem.sinks.queue.runner import GIVE_UP_SECONDS
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
@@ -52,7 +52,7 @@ class WriterSink:
         takes: every host: a plug-in has one sink, in the main process.
     """
 
-    def __init__(self, name: str, writer: Writer, max_waiting_rows: int = MAX_WAITING_ROWS) -> None:
+    def __init__(self, name: str, writer: SinkWriter, max_waiting_rows: int = MAX_WAITING_ROWS) -> None:
         self.name = name
         self.address = str(writer.address) or name
         self.problem: SinkError | None = None

@@ -8,7 +8,7 @@ import pytest
 
 from fleetmem.errors import PluginBugError, SinkError
 from fleetmem.model import CollectorStats, Counter, Outcome
-from fleetmem.sinks.plugin import Writer
+from fleetmem.sinks.plugin import SinkWriter
 from fleetmem.sinks.queue import writer as module
 from fleetmem.sinks.queue.writer import WriterSink
 from fleetmem.telemetry.bugs import Bugs
@@ -17,7 +17,7 @@ from unit.builders import failure, process, sample
 _STATS = CollectorStats("ops1", 5.0, (Counter("", "hosts_up", 1),))
 
 
-class ScriptedWriter(Writer):
+class ScriptedWriter(SinkWriter):
     """Does with each call what the script says: an error is raised, anything else is success."""
 
     address = "somewhere"
