@@ -82,6 +82,12 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
+def look_at_error(future: asyncio.Future[Any]) -> None:
+    """Looks at the error of a call that nobody may ask about any more: else asyncio reports it."""
+    if not future.cancelled():
+        future.exception()
+
+
 class SideThread:
     """Runs calls one after the other.
 

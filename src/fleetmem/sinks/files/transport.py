@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from fleetmem.errors import SinkError, reason_of
-from fleetmem.runtime.side_thread import SideThread
+from fleetmem.runtime.side_thread import SideThread, look_at_error
 from fleetmem.runtime.stop_budget import CLOSE_SECONDS
 from fleetmem.sinks.files.archive import Rotation
 from fleetmem.sinks.files.record_file import RecordFile
@@ -82,7 +82,7 @@ class FileTransport:
             future = self._thread.call(work)
         except OSError as error:
             raise SinkError(f"file {self.address}: {reason_of(error)}") from error
-        future.add_done_callback(_look_at_error)
+        future.add_done_callback(look_at_error)
         self._under_way = future, text
         await self._wait(future)
         self._under_way = None
@@ -106,8 +106,3 @@ class FileTransport:
         if not done:  # a thread cannot be stopped: it goes on, and is asked about when there is more
             reason = f"the disk has not answered for {_TIMEOUT_SECONDS:g} s; is it away, or failing?"
             raise SinkError(f"file {self.address}: {reason}")
-
-
-def _look_at_error(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()  # else asyncio reports one that nobody asks about any more

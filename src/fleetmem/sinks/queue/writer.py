@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fleetmem.errors import PluginBugError, SinkError, reason_of
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
-from fleetmem.runtime.side_thread import SideThread
+from fleetmem.runtime.side_thread import SideThread, look_at_error
 from fleetmem.runtime.stop_budget import CLOSE_SECONDS
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.plugin import SinkWriter
@@ -189,7 +189,7 @@ class WriterSink:
             future = self._thread.call(call)
         except OSError as error:
             raise SinkError(reason_of(error)) from error
-        future.add_done_callback(_look_at_error)
+        future.add_done_callback(look_at_error)
         while not (await asyncio.wait({future}, timeout=_HANGS_SECONDS))[0]:
             self._note_failure(SinkError(f"has not returned for {_HANGS_SECONDS:g} s; outcomes wait"))
         return int(future.result() or 0)
@@ -224,8 +224,3 @@ class WriterSink:
             dropped = self._full + self._late
             log.warning("sink %s works again; %d outcomes were dropped since the start", self.name, dropped)
         self.problem = self._failing_since = None
-
-
-def _look_at_error(future: "asyncio.Future[int]") -> None:
-    if not future.cancelled():
-        future.exception()  # else asyncio reports one that nobody asks about any more
