@@ -36,6 +36,7 @@ from fleetmem.sinks.sink import SinkState, SinkStats
 from fleetmem.sinks.transports import tcp
 from fleetmem.sinks.transports.udp import UdpTransport
 from fleetmem.telemetry.bugs import Bugs
+from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS
 from fleetmem.telemetry.selfstats import CycleStats, SelfStats
 from fleetmem.wiring.fleet_spec import FleetSpec
 from unit.builders import WEB, failure, process, sample, snapshot
@@ -285,13 +286,9 @@ def receiver() -> Iterator[socket.socket]:
         yield sock
 
 
-def test_every_counter_has_something_that_moves_it(tmp_path: Path, receiver: socket.socket) -> None:
-    """A counter that is added without a test here fails."""
-
-    async def main() -> None:
-        assert set(Scene(tmp_path, receiver).values()) == set(MOVES)
-
-    asyncio.run(main())
+def test_every_counter_has_something_that_moves_it() -> None:
+    """A counter that is declared without a test here fails."""
+    assert {*COLLECTOR_COUNTERS, *(f"sink.{name}" for name in SINK_COUNTERS)} == set(MOVES)
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ def test_an_interval() -> None:
 
 def test_what_is_shipped_is_what_is_declared() -> None:
     """Every counter that is declared is shipped, in that order; one that is not declared is a bug."""
-    shipped = _add(SelfStats(), CycleStats(), _sink("statsd", SinkStats()))
+    sinks = [_sink("statsd", SinkStats())]
+    shipped = SelfStats().add(CycleStats(), sinks, dict.fromkeys(COLLECTOR_COUNTERS, 1.0), 5.0)
     assert [counter.measure for counter in shipped.counters] == [*COLLECTOR_COUNTERS, *SINK_COUNTERS]
     with pytest.raises(KeyError, match="lost_total"):
         SelfStats().add(CycleStats(), [], {**_OTHERS, "lost_total": 1}, 5.0)
