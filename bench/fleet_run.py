@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulated_host import Fault, SimulationPlan
 
 STOP_SECONDS = 20.0
 MB = 1_000_000
@@ -40,10 +40,10 @@ class SimulatedFleet:
     faulty: float
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> SimulationPlan:
         """The same for the simulator."""
         share = round(self.faulty / len(Fault), 6)
-        return Plan(self.hosts, self.processes, self.churn, _SEED, dict.fromkeys(Fault, share))
+        return SimulationPlan(self.hosts, self.processes, self.churn, _SEED, dict.fromkeys(Fault, share))
 
     @property
     def good_hosts(self) -> int:

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from fleetmem.errors import Kind
-from fleetmem.lab.simulated_host import Fault, Plan, SimulatedHost
+from fleetmem.lab.simulated_host import Fault, SimulatedHost, SimulationPlan
 from fleetmem.lab.simulator import address_of
 
 OK = "ok"
@@ -151,7 +151,7 @@ class HostCheck:
         fault: what is wrong with it.
     """
 
-    def __init__(self, plan: Plan, number: int, interval_seconds: float, findings: Findings) -> None:
+    def __init__(self, plan: SimulationPlan, number: int, interval_seconds: float, findings: Findings) -> None:
         self.name = address_of(number)
         self.fault = plan.fault_of(number)
         self._findings = findings
@@ -258,7 +258,7 @@ class OutcomeChecks:
         is_settled: whether the start is over.
     """
 
-    def __init__(self, plan: Plan, interval_seconds: float, findings: Findings) -> None:
+    def __init__(self, plan: SimulationPlan, interval_seconds: float, findings: Findings) -> None:
         self.is_settled = False
         self.host_count = plan.hosts
         self._interval_seconds = interval_seconds
@@ -512,7 +512,7 @@ class SoakChecks:
         cycles: how many have ended since the start was over.
     """
 
-    def __init__(self, plan: Plan, interval_seconds: float) -> None:
+    def __init__(self, plan: SimulationPlan, interval_seconds: float) -> None:
         self.findings = Findings()
         self.outcomes_total = self.failures_total = 0
         self.cycles = 0

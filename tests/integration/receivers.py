@@ -22,7 +22,7 @@ from typing import Any
 
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.graphite import GraphiteServers, StorageRules, lab_rules
-from fleetmem.lab.render import Graphite
+from fleetmem.lab.render import GraphiteRender
 
 from .servers import TOOLS, Server, find_tool, free_port, is_ready, missing, udp_drops
 
@@ -144,7 +144,7 @@ class GraphiteWebServer(Server):
         return {**super()._environment(), **self._servers.web().environment}
 
     def _is_up(self) -> bool:
-        return is_ready(self.port) and Graphite(self.url).is_ready()
+        return is_ready(self.port) and GraphiteRender(self.url).is_ready()
 
 
 # --- collectd --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from fleetmem.connect.openssh.targets import Targets
-from fleetmem.connect.settings import LoginLimits, ReachSettings, SshSettings
+from fleetmem.connect.ssh_settings import LoginLimits, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import UsageError
 from fleetmem.inventory.ansible import source

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.dashboards import DashboardSet, Source
+from fleetmem.dashboards import DashboardSet, GrafanaSource
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.state import State, read_state
 
@@ -44,10 +44,10 @@ class Show:
     prometheus: Prometheus
     folder: Path
 
-    def source(self, kind: Source) -> DataSource:
+    def source(self, kind: GrafanaSource) -> DataSource:
         """Returns a data source."""
         assert self.state.graphite_port
-        is_graphite = kind is Source.GRAPHITE
+        is_graphite = kind is GrafanaSource.GRAPHITE
         return GraphiteWeb(self.state.graphite_port) if is_graphite else PrometheusServer(self.prometheus.port)
 
 
@@ -86,7 +86,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
 
 
 def _has_enough(show: Show) -> bool:
-    source = show.source(Source.GRAPHITE)
+    source = show.source(GrafanaSource.GRAPHITE)
     heads = ["stats.gauges.fleetmem", "stats.gauges.commands", "stats.gauges.both.levels", "direct"]
     targets = [f"{head}.collector.*.hosts_up" for head in heads]
     answers = [*source.ask([{"target": target} for target in targets])]
@@ -96,13 +96,13 @@ def _has_enough(show: Show) -> bool:
 
 
 SETS = {
-    "as delivered": DashboardSet(Source.GRAPHITE, "fleetmem"),
-    "by command": DashboardSet(Source.GRAPHITE, "commands"),
-    "both levels": DashboardSet(Source.GRAPHITE, "both.levels"),
-    "without StatsD": DashboardSet(Source.GRAPHITE, "direct", ""),
-    "Prometheus": DashboardSet(Source.PROMETHEUS, "fleetmem"),
-    "Prometheus by command": DashboardSet(Source.PROMETHEUS, "commands"),
-    "Prometheus, both levels": DashboardSet(Source.PROMETHEUS, "both.levels"),
+    "as delivered": DashboardSet(GrafanaSource.GRAPHITE, "fleetmem"),
+    "by command": DashboardSet(GrafanaSource.GRAPHITE, "commands"),
+    "both levels": DashboardSet(GrafanaSource.GRAPHITE, "both.levels"),
+    "without StatsD": DashboardSet(GrafanaSource.GRAPHITE, "direct", ""),
+    "Prometheus": DashboardSet(GrafanaSource.PROMETHEUS, "fleetmem"),
+    "Prometheus by command": DashboardSet(GrafanaSource.PROMETHEUS, "commands"),
+    "Prometheus, both levels": DashboardSet(GrafanaSource.PROMETHEUS, "both.levels"),
 }
 _BY_COMMAND = {"by command", "both levels", "Prometheus by command", "Prometheus, both levels"}
 

@@ -27,7 +27,7 @@ from asyncssh.packet import SSHPacketLogger
 from delay_proxy import DelayProxy
 from fleetmem.connect.link import Link, ProbeChannel
 from fleetmem.connect.reach import Reach
-from fleetmem.connect.settings import LoginLimits, ReachSettings, SshSettings
+from fleetmem.connect.ssh_settings import LoginLimits, ReachSettings, SshSettings
 from fleetmem.model import Host
 from fleetmem.probe import script
 from fleetmem.probe.frame import FrameReader

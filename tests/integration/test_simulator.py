@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulated_host import Fault, SimulationPlan
 from fleetmem.lab.simulator import address_of
 
 from .servers import Cli, Running, wait_for
 
 HOSTS, PROCESSES, SHARE = 200, 30, 0.02
-PLAN = Plan(HOSTS, PROCESSES, 0.1, 1, dict.fromkeys(Fault, SHARE))
+PLAN = SimulationPlan(HOSTS, PROCESSES, 0.1, 1, dict.fromkeys(Fault, SHARE))
 FAULTS = {address_of(number): PLAN.fault_of(number) for number in range(HOSTS)}
 
 

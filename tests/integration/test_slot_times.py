@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleetmem.config import load
-from fleetmem.connect.link import Answer
+from fleetmem.connect.link import ProbeAnswer
 from fleetmem.lab.graphite import RETENTION, lab_rules
 from fleetmem.sampling.sampler import Sampler
 from fleetmem.sampling.schedule import Grid
@@ -45,13 +45,13 @@ class Answering:
         self._dice = dice
         self._longest_seconds = longest_seconds
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
+    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
         """Returns always the same."""
         make_request(1)
         await asyncio.sleep(self._dice.random() * self._longest_seconds)
         asked_unix_seconds = time.time()
         await asyncio.sleep(self._dice.random() * self._longest_seconds)
-        return Answer(asked_unix_seconds, FRAME)
+        return ProbeAnswer(asked_unix_seconds, FRAME)
 
     async def close(self) -> None:
         """Has nothing to close."""

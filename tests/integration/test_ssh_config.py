@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fleetmem.connect.openssh.targets import Targets
-from fleetmem.connect.settings import LoginLimits, ReachSettings, SshSettings
+from fleetmem.connect.ssh_settings import LoginLimits, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.model import Host
 

@@ -6,14 +6,14 @@ from typing import cast
 import pytest
 
 from fleetmem.collector import Collector
-from fleetmem.connect.link import Answer, Link
+from fleetmem.connect.link import Link, ProbeAnswer
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample, Shaped, Snapshot
 from fleetmem.probe import script
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.runtime.pattern import Pattern, end_process
-from fleetmem.shape.limits import Group, Limits
+from fleetmem.shape.limits import CommandGroup, Limits
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 
@@ -34,7 +34,7 @@ class FakeLink:
         self.closed = 0
         self.connects_total = 2
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
+    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
         """Takes one turn of the event loop."""
         self.requests.append(make_request(len(self.requests) + 1))
         FakeLink.at_work += 1
@@ -43,7 +43,7 @@ class FakeLink:
         FakeLink.at_work -= 1
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Answer(1234.5, self.answer)
+        return ProbeAnswer(1234.5, self.answer)
 
     async def close(self) -> None:
         """Counts."""
@@ -283,7 +283,7 @@ def _rows(*names: str) -> bytes:
 
 def test_a_pattern_that_takes_for_ever_holds_nobody_up() -> None:
     """It counts as not found for the name that it is slow on; groups of others are as ever, and so are other hosts."""
-    slow = Group(Pattern(r"^(?P<app>(?:[a-z]+)+)-[0-9]+$"), "{app}")
+    slow = CommandGroup(Pattern(r"^(?P<app>(?:[a-z]+)+)-[0-9]+$"), "{app}")
     fleet = Fleet({"a": _rows("web-1", "a" * 200, "db-2"), "b": _rows("web-7")}, Limits(groups=(slow,)))
     assert not cast("Pattern", slow.match).is_bounded
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from fleetmem import config
 from fleetmem.cli.config import sample_toml, to_toml
 from fleetmem.config import Server, Settings, find_path, load, loading, split_address, split_server
-from fleetmem.connect.settings import JumpSpec, SshSettings
+from fleetmem.connect.ssh_settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
 from fleetmem.runtime.pattern import Pattern
-from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.shape.limits import CommandGroup, Filter, Limits, TopBy
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire
 
@@ -91,7 +91,7 @@ def test_settings_of_shape(tmp_path: Path) -> None:
     assert (limits.top, limits.top_by, limits.min_rss_bytes) == (3, TopBy.SWAP, 2048)
     for what, patterns in zip(_FILTERED, (limits.commands, limits.users, limits.hosts), strict=True):
         assert patterns == Filter((Pattern(f"i{what[0]}."),), (Pattern(f"e{what[0]}."),))
-    assert limits.groups == (Group(Pattern("(?P<x>.)"), "{x}"), Group(Pattern("b"), "b"))
+    assert limits.groups == (CommandGroup(Pattern("(?P<x>.)"), "{x}"), CommandGroup(Pattern("b"), "b"))
     assert shape.without_budget() == shape.model_copy(update={"max_series_per_host": 0, "max_series": 0})
 
 

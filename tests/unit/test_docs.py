@@ -18,8 +18,8 @@ from fleetmem.cli import make_app
 from fleetmem.connect import guard
 from fleetmem.connect.openssh import directives
 from fleetmem.doctor.findings import Check
+from fleetmem.inventory.ansible import ansible_config as ansible_settings
 from fleetmem.inventory.ansible import connection
-from fleetmem.inventory.ansible import settings as ansible_settings
 from fleetmem.inventory.ansible.arguments import FATES, Fate
 from fleetmem.inventory.entries import parse_hosts
 from fleetmem.inventory.patterns import select
@@ -111,7 +111,7 @@ def test_every_kind_of_inventory_is_documented() -> None:
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(KINDS)
 
 
-@pytest.mark.parametrize("key", config.Inventory.model_fields)
+@pytest.mark.parametrize("key", config.InventorySection.model_fields)
 def test_every_setting_of_inventories_is_documented(key: str) -> None:
     """inventory.md names the keys of its section."""
     assert f"inventory.{key}" in INVENTORY

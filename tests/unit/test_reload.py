@@ -18,7 +18,7 @@ from fleetmem.connect.link import Link
 from fleetmem.connect.reach import Reach
 from fleetmem.daemon import Daemon
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.simulated_host import Plan
+from fleetmem.lab.simulated_host import SimulationPlan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import CollectorStats, Host, Outcome, Sample
 from fleetmem.runtime.stop_budget import DRAIN_SECONDS
@@ -125,7 +125,7 @@ def test_a_reload_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         def read() -> Settings:
             return load(Directory(tmp_path).config, {"run": {"interval_seconds": 0.2}})
 
-        async with Simulator(Directory(tmp_path), Plan(hosts, 5, 0.1, 1, {})):
+        async with Simulator(Directory(tmp_path), SimulationPlan(hosts, 5, 0.1, 1, {})):
             outcomes: list[Outcome] = []
             running = Daemon(build_fleet(read(), lambda _path: None), read, outcomes.append)
             task = asyncio.create_task(running.run())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dashboards.catalogue import templates
-from fleetmem.dashboards import DashboardSet, Source
+from fleetmem.dashboards import DashboardSet, GrafanaSource
 
 _ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
 
 def main() -> None:
     """Writes all files anew."""
-    for source in Source:
+    for source in GrafanaSource:
         _write(_ROOT / "src" / "fleetmem" / "dashboards" / source, templates(source))
         _write(_ROOT / "deploy" / "grafana" / source, DashboardSet(source).texts())
 

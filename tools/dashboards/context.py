@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleetmem.dashboards import Page, Source
+from fleetmem.dashboards import GrafanaSource, Page
 
 Json = dict[str, Any]
 
@@ -20,7 +20,7 @@ class Context:
         source: the kind of the data source.
     """
 
-    source: Source
+    source: GrafanaSource
 
     @property
     def datasource(self) -> Json:
@@ -38,7 +38,7 @@ class Context:
 
     def title(self, page: Page) -> str:
         """Returns a title that no other set has."""
-        kind = "" if self.source is Source.GRAPHITE else f" ({self.source.capitalize()})"
+        kind = "" if self.source is GrafanaSource.GRAPHITE else f" ({self.source.capitalize()})"
         return f"{PREFIX_MARK}: {page.capitalize()}{kind}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dashboards.context import PREFIX_MARK, Context, Json
 from dashboards.panels import Panel
-from fleetmem.dashboards import Page, Source
+from fleetmem.dashboards import GrafanaSource, Page
 
 SCHEMA_VERSION = 42
 COLUMNS = 24
@@ -62,7 +62,7 @@ class Variable:
         """Returns the variable, without a value: Grafana takes the first one there is."""
         query: str | Json = self.graphite
         all_value = "*"
-        if context.source is Source.PROMETHEUS:
+        if context.source is GrafanaSource.PROMETHEUS:
             query = {"qryType": 1, "query": self.prometheus, "refId": "PrometheusVariableQueryEditor-VariableQuery"}
             all_value = ".*"
         everything: Json = {"current": {}}
@@ -96,7 +96,7 @@ class Dashboard:
     def to_json(self, context: Context) -> Json:
         """Returns it for one kind of data source."""
         # Graphite's newest points are not all there for a moment.
-        delay = {"nowDelay": "10s"} if context.source is Source.GRAPHITE else {}
+        delay = {"nowDelay": "10s"} if context.source is GrafanaSource.GRAPHITE else {}
         return {
             "uid": context.uid(self.page),
             "title": context.title(self.page),

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
 from dashboards.context import Context, Json, Link
-from fleetmem.dashboards import Source
+from fleetmem.dashboards import GrafanaSource
 
 _JOIN_GAPS_UP_TO_MS = 60_000
 
@@ -54,7 +54,7 @@ class Queries:
 
     def to_json(self, context: Context, answers: "Answers") -> list[Json]:
         """Returns the queries of a panel, called A, B, ..."""
-        if context.source is Source.GRAPHITE:
+        if context.source is GrafanaSource.GRAPHITE:
             targets: list[Json] = [{"target": target, "textEditor": True} for target in self.graphite]
         else:
             targets = [
@@ -169,7 +169,7 @@ class Panel(ABC):
             "options": self._options(),
         }
 
-    def _transformations(self, _source: Source) -> list[Json]:
+    def _transformations(self, _source: GrafanaSource) -> list[Json]:
         return []
 
     def _defaults(self, context: Context) -> Json:
@@ -327,8 +327,8 @@ class Table(Panel):
     columns: Sequence[Column]
     is_ascending: bool = False
 
-    def _transformations(self, source: Source) -> list[Json]:
-        return self._rows_of_series() if source is Source.GRAPHITE else self._joined_answers()
+    def _transformations(self, source: GrafanaSource) -> list[Json]:
+        return self._rows_of_series() if source is GrafanaSource.GRAPHITE else self._joined_answers()
 
     def _rows_of_series(self) -> list[Json]:
         reducers = [str(column.calc) for column in self.columns]

@@ -18,7 +18,7 @@ from fleetmem.cli.options import ask_passphrase
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError
 from fleetmem.lab.readback import RecordingTransport, Verdict, record, verify
-from fleetmem.lab.render import Graphite
+from fleetmem.lab.render import GraphiteRender
 from fleetmem.model import Failure, Outcome, Sample
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
 from fleetmem.runtime.exit_status import ExitStatus
@@ -52,7 +52,7 @@ def check(
     fleet = build_fleet(config.load(config_file, {}), ask_passphrase)
     raise_file_limit(len(fleet.hosts), fleet.files)
     transport = record(fleet)
-    graphite = Graphite(url, certificate)
+    graphite = GraphiteRender(url, certificate)
     try:
         _wait_for(graphite, wait_seconds)
         problems = [*_collect(config_file), *_run(fleet, cycles)]
@@ -77,7 +77,7 @@ def print_verdict(verdict: Verdict, datagrams: int) -> None:
         print(f"    {mismatch.name}: sent {mismatch.sent}, found {found}")
 
 
-def _wait_for(graphite: Graphite, seconds: float) -> None:
+def _wait_for(graphite: GraphiteRender, seconds: float) -> None:
     _report(f"waiting for Graphite at {graphite.url}, up to {seconds:g} s")
     deadline = time.monotonic() + seconds
     while not graphite.is_ready():
@@ -146,7 +146,7 @@ class _Cycles:
         return [*failed, *slow, *([f"{silent} hosts gave no outcome at all"] if silent else [])]
 
 
-def _read_back(fleet: FleetParts, transport: RecordingTransport, graphite: Graphite) -> Verdict:
+def _read_back(fleet: FleetParts, transport: RecordingTransport, graphite: GraphiteRender) -> Verdict:
     interval = fleet.settings.run.interval_seconds
     _report("waiting for StatsD's next flush, then reading every series back from Graphite")
     ahead_seconds = graphite.clock_ahead_seconds()

@@ -13,7 +13,7 @@ from fleetmem.cli.hints import hint_for
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
+from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, OutputFormat, make_writer, open_output
 from fleetmem.cli.progress import progress_bars
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import Failure, Host, Outcome, Sample
@@ -147,7 +147,9 @@ class Tally:
         return ", ".join(parts)
 
 
-async def _collect(fleet: FleetParts, at_once: int, tally: Tally, writer: Writer, *, is_quiet: bool) -> list[SinkError]:
+async def _collect(
+    fleet: FleetParts, at_once: int, tally: Tally, writer: OutcomeWriter, *, is_quiet: bool
+) -> list[SinkError]:
     """Runs the cycle; returns what went wrong with the sinks."""
     with progress_bars(is_quiet=is_quiet) as progress:
         task = progress.add_task("hosts", total=tally.hosts, text="")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fleetmem.cli.output import print_data
-from fleetmem.dashboards import STATSD_PREFIX, DashboardSet, Source, check_statsd_prefix
+from fleetmem.dashboards import STATSD_PREFIX, DashboardSet, GrafanaSource, check_statsd_prefix
 from fleetmem.errors import UsageError, reason_of
 from fleetmem.safe_text import printable
 from fleetmem.sinks.naming import check_prefix
@@ -14,7 +14,9 @@ from fleetmem.sinks.naming import check_prefix
 
 def dashboards(
     folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write to; made if missing.")],
-    datasource: Annotated[Source, typer.Option("--datasource", help="What Grafana reads from.")] = Source.GRAPHITE,
+    datasource: Annotated[
+        GrafanaSource, typer.Option("--datasource", help="What Grafana reads from.")
+    ] = GrafanaSource.GRAPHITE,
     prefix: Annotated[
         str, typer.Option("--prefix", metavar="PREFIX", help="Prefix of metric names, as fleetmem sends them.")
     ] = "fleetmem",
@@ -44,7 +46,7 @@ def dashboards(
 
       fleetmem dashboards --datasource prometheus -o dashboards
     """
-    if statsd_prefix is not None and datasource is not Source.GRAPHITE:
+    if statsd_prefix is not None and datasource is not GrafanaSource.GRAPHITE:
         raise UsageError(f"--statsd-prefix: there is none in {datasource}; leave it out")
     behind = STATSD_PREFIX if statsd_prefix is None else check_statsd_prefix(statsd_prefix)
     made = DashboardSet(datasource, _checked(prefix), behind, datasource_uid)

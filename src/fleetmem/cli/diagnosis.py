@@ -13,7 +13,7 @@ from fleetmem.config import Settings
 from fleetmem.connect.target import Access
 from fleetmem.doctor.examiner import Examiner, access_of
 from fleetmem.doctor.findings import Finding, exit_status
-from fleetmem.doctor.hosts import Examination, Limits, judge_hosts
+from fleetmem.doctor.hosts import Examination, ExamLimits, judge_hosts
 from fleetmem.doctor.machine import Machine, judge_machine, look_at
 from fleetmem.doctor.pipeline import Pipeline
 from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
@@ -98,10 +98,10 @@ def _web(settings: Settings) -> GraphiteWeb | None:
     return GraphiteWeb(settings.doctor.graphite_url, _WEB_SECONDS) if settings.doctor.graphite_url else None
 
 
-def _limits(fleet: FleetParts) -> Limits:
+def _limits(fleet: FleetParts) -> ExamLimits:
     access = _usual_access(fleet)
     interval_seconds = fleet.settings.run.interval_seconds
-    return Limits(interval_seconds, access.command_timeout_seconds, access.login_timeout_seconds)
+    return ExamLimits(interval_seconds, access.command_timeout_seconds, access.login_timeout_seconds)
 
 
 def _usual_access(fleet: FleetParts) -> Access:

@@ -44,7 +44,7 @@ def doctor(
         raise UsageError("doctor writes a table or jsonl")
     # Here: what the doctor knows is a twentieth of a start without it.
     from fleetmem.cli.diagnosis import diagnose
-    from fleetmem.cli.findings import count, write
+    from fleetmem.cli.findings_output import count, write
 
     begun = time.monotonic()
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)

@@ -26,10 +26,10 @@ from fleetmem.errors import LabError, UsageError
 from fleetmem.lab.addresses import MAX_HOSTS
 from fleetmem.lab.demo import Row, Watch, build_recording_fleet, fetch_histories
 from fleetmem.lab.directory import DEFAULT_DIRECTORY, Directory
-from fleetmem.lab.local import Lab, Plan, take_down
+from fleetmem.lab.local import Lab, LocalLabPlan, take_down
 from fleetmem.lab.process import Limit
 from fleetmem.lab.readback import GRAPHITE_PREFIX, Verdict, verify
-from fleetmem.lab.render import Graphite
+from fleetmem.lab.render import GraphiteRender
 from fleetmem.lab.sparkline import ASCII, BLOCKS, sparkline
 from fleetmem.lab.state import State, read_state
 from fleetmem.runtime.event_loop import run_async
@@ -68,7 +68,7 @@ def up(
 ) -> None:
     """Start the lab in the background, and print how to use it."""
     limit = Limit(max_hours * _SECONDS_PER_HOUR, os.getpid() if foreground else None)
-    lab = Lab(Directory(path), Plan(hosts, interval, limit, hosts_only), _report)
+    lab = Lab(Directory(path), LocalLabPlan(hosts, interval, limit, hosts_only), _report)
     with told_clearly():
         if foreground:
             _stay(lab, path)
@@ -116,7 +116,7 @@ def demo(path: Dir = DEFAULT_DIRECTORY, hosts: Hosts = 5, interval: Interval = 2
     if not console.is_terminal:
         console = Console(width=_PIPE_COLUMNS)
     limit = Limit(_MAX_HOURS * _SECONDS_PER_HOUR, os.getpid())
-    lab = Lab(Directory(path), Plan(hosts, interval, limit), _report)
+    lab = Lab(Directory(path), LocalLabPlan(hosts, interval, limit), _report)
     with told_clearly(), _ended_by_sigterm(), lab:
         verdict = _Demo(lab, console).run(seconds)
     _report("lab stopped; `fleetmem lab up` starts one that stays")
@@ -146,7 +146,7 @@ class _Demo:
             raise LabError("the demo needs Graphite")
         self._lab = lab
         self._console = console
-        self._graphite = Graphite(lab.state.graphite_url)
+        self._graphite = GraphiteRender(lab.state.graphite_url)
         self._fleet, self._transport = build_recording_fleet(lab.directory, lab.state)
         self._watch = Watch(self._fleet)
         self._histories: dict[str, list[float]] = {}

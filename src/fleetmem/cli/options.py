@@ -12,7 +12,7 @@ import typer
 
 from fleetmem import config
 from fleetmem.cli.logs import Verbosity
-from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.probe.script import ProbeKind
 from fleetmem.shape.limits import TopBy
 

@@ -25,7 +25,7 @@ class OutputFormat(StrEnum):
     CSV = "csv"
 
 
-class Writer(Protocol):
+class OutcomeWriter(Protocol):
     """Writes outcomes as they come."""
 
     def write(self, outcome: Outcome) -> None:
@@ -113,7 +113,7 @@ class BackgroundWriter:
         SinkError: no thread can be started.
     """
 
-    def __init__(self, writer: Writer, max_waiting: int = 0, bugs: Bugs | None = None) -> None:
+    def __init__(self, writer: OutcomeWriter, max_waiting: int = 0, bugs: Bugs | None = None) -> None:
         self.lost = 0
         self.bugs = bugs or Bugs()
         self._writer = writer
@@ -167,7 +167,7 @@ class BackgroundWriter:
         return True
 
 
-def make_writer(format_: OutputFormat, file: TextIO, rows: int) -> Writer:
+def make_writer(format_: OutputFormat, file: TextIO, rows: int) -> OutcomeWriter:
     """Returns the writer for a format."""
     match format_:
         case OutputFormat.TABLE:

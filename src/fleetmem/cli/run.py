@@ -10,7 +10,7 @@ import typer
 from fleetmem.cli.collect import Tally
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
-from fleetmem.cli.output import BackgroundWriter, OutputFormat, Writer, make_writer, open_output
+from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, OutputFormat, make_writer, open_output
 from fleetmem.config import AUTO
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
@@ -143,7 +143,7 @@ def _dry_run(given: Given, retention: str, output: Path | None) -> None:
 class _FullDiskGuard:
     """Keeps a file that cannot be written from stopping the collection: reports it once, and goes on."""
 
-    def __init__(self, writer: Writer, path: Path) -> None:
+    def __init__(self, writer: OutcomeWriter, path: Path) -> None:
         self._writer = writer
         self._path = path
         self._lost = 0

@@ -12,7 +12,7 @@ import typer
 from fleetmem.cli.lab import MaxHours, app, told_clearly
 from fleetmem.errors import UsageError
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulated_host import Fault, SimulationPlan
 from fleetmem.lab.simulator import MAX_HOSTS, Simulator
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
 from fleetmem.runtime.garbage import keep_collections_short
@@ -68,7 +68,7 @@ def simulate(
     fits = raise_file_limit(hosts, hosts)
     if fits < hosts:
         raise UsageError(f"{hosts} hosts need as many open files, {fits} are allowed; see `ulimit -Hn`")
-    simulator = Simulator(Directory(path), Plan(hosts, processes, churn, seed, faults), port)
+    simulator = Simulator(Directory(path), SimulationPlan(hosts, processes, churn, seed, faults), port)
     with told_clearly():
         run_async(_serve(simulator, path, max_hours * _SECONDS_PER_HOUR))
 

@@ -4,7 +4,7 @@ Environment variables are `FLEETMEM_<SECTION>__<KEY>`, as in `FLEETMEM_SSH__USER
 """
 
 from fleetmem.config.doctor_section import Doctor
-from fleetmem.config.inventory_section import Inventory, split_shard
+from fleetmem.config.inventory_section import InventorySection, split_shard
 from fleetmem.config.loading import DEFAULT_PATHS, find_path, load
 from fleetmem.config.network import Server, split_address, split_server
 from fleetmem.config.probe_section import Probe
@@ -21,7 +21,7 @@ __all__ = [
     "Doctor",
     "File",
     "Graphite",
-    "Inventory",
+    "InventorySection",
     "Override",
     "Probe",
     "Prometheus",

@@ -11,7 +11,7 @@ from pydantic import (
     ConfigDict,
 )
 
-from fleetmem.connect.settings import parse_jumps
+from fleetmem.connect.ssh_settings import parse_jumps
 from fleetmem.runtime.pattern import compiled
 from fleetmem.units import parse_size
 

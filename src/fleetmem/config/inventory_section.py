@@ -16,7 +16,7 @@ from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader
 from fleetmem.sinks.naming import check_tags
 
 
-class Inventory(Section):
+class InventorySection(Section):
     """Which hosts."""
 
     hosts: Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = ()

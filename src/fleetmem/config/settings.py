@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fleetmem.config.doctor_section import Doctor
 from fleetmem.config.fields import Section
-from fleetmem.config.inventory_section import Inventory
+from fleetmem.config.inventory_section import InventorySection
 from fleetmem.config.plugin_sections import PluginSections
 from fleetmem.config.probe_section import Probe
 from fleetmem.config.run_section import Run
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         default=(), examples=[({"match": "db:&eu", "user": "admin", "jump": "bastion.example.com", "sudo": True},)]
     )
     """for hosts that `match`, also as [[overrides]]: keys of [ssh] and [probe]; later ones and flags are stronger"""
-    inventory: Inventory = Inventory()
+    inventory: InventorySection = InventorySection()
     ssh: Ssh = Ssh()
     probe: Probe = Probe()
     shape: Shape = Shape()

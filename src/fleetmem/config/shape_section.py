@@ -13,7 +13,7 @@ from fleetmem.config.fields import PatternText, PatternTexts, Section, Size, Use
 from fleetmem.model import Detail
 from fleetmem.runtime.pattern import Pattern
 from fleetmem.shape.budget import reserved_series
-from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.shape.limits import CommandGroup, Filter, Limits, TopBy
 
 
 class ShapeGroup(Section):
@@ -26,7 +26,7 @@ class ShapeGroup(Section):
     @classmethod
     def _check_name(cls, value: str, info: ValidationInfo) -> str:
         if "match" in info.data:  # else that is wrong, and told
-            Group(Pattern(info.data["match"]), value)
+            CommandGroup(Pattern(info.data["match"]), value)
         return value
 
 
@@ -81,7 +81,7 @@ class Shape(Section):
             commands=_filter(self.include_commands, self.exclude_commands),
             users=_filter(self.include_users, self.exclude_users),
             hosts=_filter(self.include_hosts, self.exclude_hosts),
-            groups=tuple(Group(Pattern(group.match), group.name) for group in self.groups),
+            groups=tuple(CommandGroup(Pattern(group.match), group.name) for group in self.groups),
         )
 
     def without_budget(self) -> Self:

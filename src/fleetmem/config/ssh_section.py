@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from fleetmem.config.fields import HomePath, Section, SectionT, check_jumps, split
-from fleetmem.connect.settings import (
+from fleetmem.connect.ssh_settings import (
     CONNECT_SECONDS,
     KEEPALIVE_SECONDS,
     HostKeyPolicy,

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from fleetmem.connect import wire
-from fleetmem.connect.settings import AGENT_ANSWER_SECONDS
 from fleetmem.connect.ssh import asyncssh
+from fleetmem.connect.ssh_settings import AGENT_ANSWER_SECONDS
 from fleetmem.errors import reason_of
 
 _SIGN_SECONDS = 60.0  # somebody may have to touch a token or to say yes; the login's own limit is mostly shorter
@@ -175,7 +175,7 @@ class Agent:
         finally:
             self._question = None
 
-    async def _ask(self, question: bytes) -> tuple[int, wire.Reader]:
+    async def _ask(self, question: bytes) -> tuple[int, wire.WireReader]:
         """Returns kind and rest of the answer to a question; there is no limit but that of the caller.
 
         Raises:
@@ -188,7 +188,7 @@ class Agent:
             size = int.from_bytes(await reader.readexactly(4), "big")
             if not 0 < size <= _LONGEST_ANSWER_BYTES:
                 raise self._nonsense()
-            answer = wire.Reader(await reader.readexactly(size))
+            answer = wire.WireReader(await reader.readexactly(size))
             return answer.byte(), answer
         except asyncio.IncompleteReadError as error:
             raise AgentError(f"ssh agent {self.path} hung up") from error
@@ -207,7 +207,7 @@ class Agent:
         return AgentError(f"ssh agent {self.path}: what answers there is no agent")
 
 
-def _parse_keys(agent: Agent, kind: int, answer: wire.Reader) -> list[asyncssh.SSHKeyPair]:
+def _parse_keys(agent: Agent, kind: int, answer: wire.WireReader) -> list[asyncssh.SSHKeyPair]:
     if kind == _FAILURE:
         raise AgentError(f"ssh agent {agent.path} refused to say which keys it has")
     if kind != _IDENTITIES_ANSWER:
@@ -216,7 +216,7 @@ def _parse_keys(agent: Agent, kind: int, answer: wire.Reader) -> list[asyncssh.S
     try:
         for _ in range(answer.uint32()):
             public_data, comment = answer.string(), answer.string()
-            keys.append(AgentKey(agent, wire.Reader(public_data).string(), public_data, comment))
+            keys.append(AgentKey(agent, wire.WireReader(public_data).string(), public_data, comment))
     except wire.WireError as error:
         raise agent._nonsense() from error
     return keys
@@ -258,7 +258,7 @@ def public_keys(path: str) -> frozenset[bytes] | None:
             size = int.from_bytes(_receive(sock, 4, until), "big")
             if not 0 < size <= _LONGEST_ANSWER_BYTES:
                 return None
-            answer = wire.Reader(_receive(sock, size, until))
+            answer = wire.WireReader(_receive(sock, size, until))
         if answer.byte() != _IDENTITIES_ANSWER:
             return None
         return frozenset([(answer.string(), answer.string())[0] for _ in range(answer.uint32())])

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.openssh.algorithms import CERTIFICATE
 from fleetmem.connect.openssh.known_hosts import CERT_AUTHORITY, REVOKED, Entry, KnownHostsFile
-from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.connect.ssh import asyncssh
+from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.connect.target import Target, Trust, entry_name
 from fleetmem.errors import ConfigError, HostError, Kind, Stage, reason_of
 from fleetmem.runtime.bounded_file import read_bytes

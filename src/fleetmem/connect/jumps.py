@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from fleetmem.connect.backoff import NotTriedError, backoff_for_jump
-from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login
-from fleetmem.connect.settings import LoginLimits
+from fleetmem.connect.rate_limit import RateLimit
 from fleetmem.connect.ssh import asyncssh
+from fleetmem.connect.ssh_settings import LoginLimits
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way, open_way
@@ -52,7 +52,7 @@ class Jump:
         """Makes it one of a fleet's, which it may be from the start or become."""
         self._before, self._login = before, login
         self.slots = asyncio.Semaphore(limits.jump_handshakes)
-        self.turns = Turns(limits.jump_handshakes_per_second, limits.jump_handshakes)
+        self.turns = RateLimit(limits.jump_handshakes_per_second, limits.jump_handshakes)
 
     async def way_to(self, target: Target) -> Way:
         """Returns a way to a host behind it.

@@ -39,7 +39,7 @@ _TRIES = 3
 """So often a sample is asked for, all within its time, where the probe breaks off."""
 
 
-class Reader(Protocol):
+class FrameSource(Protocol):
     """Cuts answers out of a byte stream (see `probe.frame.FrameReader`)."""
 
     def expect(self, request_id: int) -> None:
@@ -60,14 +60,14 @@ class Reader(Protocol):
         """Why the host gave the request up and waits for another one; None where it did not."""
 
 
-class Request(NamedTuple):
+class ProbeRequest(NamedTuple):
     """What asks the probe for a frame: its id, and the line."""
 
     id: int
     line: bytes
 
 
-class Answer(NamedTuple):
+class ProbeAnswer(NamedTuple):
     """A frame, and when it was asked for by our clock."""
 
     asked_unix_seconds: float
@@ -92,9 +92,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         is_input_over: whether the input has ended: the probe answers what it was asked, and ends.
     """
 
-    def __init__(self, reader: Reader, first: Request, *, first_input: bytes = b"", runs_by_sudo: bool = False) -> None:
+    def __init__(
+        self, reader: FrameSource, first: ProbeRequest, *, first_input: bytes = b"", runs_by_sudo: bool = False
+    ) -> None:
         self._reader = reader
-        self.first: Request | None = first
+        self.first: ProbeRequest | None = first
         self._first_input = first_input
         self._runs_by_sudo = runs_by_sudo
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
@@ -124,7 +126,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         """Whether the probe has answered all that it was asked, and ends, as its input has ended."""
         return self.is_input_over and self._first_output is None and self._asked_at is None
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: ProbeRequest) -> ProbeAnswer:
         """Returns the frame that answers a request, which is sent now unless it is the first one.
 
         Raises:
@@ -143,11 +145,11 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         if self._answer is None:
             raise RuntimeError("asked before the channel was open")
         try:
-            return Answer(self._asked_unix_seconds, await self._answer)
+            return ProbeAnswer(self._asked_unix_seconds, await self._answer)
         finally:
             self._answer = None  # thousands would keep their last frame
 
-    def _expect(self, request: Request) -> None:
+    def _expect(self, request: ProbeRequest) -> None:
         self._reader.expect(request.id)
         self._answer = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(_look_at)
@@ -382,7 +384,7 @@ class Link:
         host: Host,
         reach: Reach,
         command: str,
-        make_reader: Callable[[], Reader],
+        make_reader: Callable[[], FrameSource],
         *,
         first_input: bytes = b"",
         runs_by_sudo: bool = False,
@@ -408,7 +410,7 @@ class Link:
         self._way_error: HostError | None = None  # why it cannot be reached, while it is still at work
         self._is_slow = False  # whether the probe there needs most of its time for its first answer
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
+    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
         """Returns the frame that answers a request; connects first where needed.
 
         Args:
@@ -448,7 +450,7 @@ class Link:
         self._is_slow = True
         await self.close()
 
-    async def _ask_repeatedly(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
+    async def _ask_repeatedly(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> ProbeAnswer:
         """Asks once more where the probe broke off, and a last time; never for a program that the host does not have.
 
         Raises:
@@ -462,12 +464,12 @@ class Link:
                     raise
         return await self._ask_once(channel, make_request)
 
-    async def _ask_once(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> Answer:
+    async def _ask_once(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> ProbeAnswer:
         return await channel.ask(channel.first or self._next_request(make_request))
 
-    def _next_request(self, make_request: Callable[[int], bytes]) -> Request:
+    def _next_request(self, make_request: Callable[[int], bytes]) -> ProbeRequest:
         self._request_id += 1
-        return Request(self._request_id, make_request(self._request_id))
+        return ProbeRequest(self._request_id, make_request(self._request_id))
 
     async def _outwait(self, channel: ProbeChannel, timeout_seconds: float) -> None:
         """Lets a host finish the sample that a reload left in flight, within what is left of its time.
@@ -548,7 +550,7 @@ class Link:
         self.connects_total += 1
         return self._channel
 
-    async def _connect(self, first: Request) -> ProbeChannel:
+    async def _connect(self, first: ProbeRequest) -> ProbeChannel:
         """Returns a new channel with the probe started in it, and at work on the first request."""
         channel = ProbeChannel(
             self._make_reader(), first, first_input=self._first_input, runs_by_sudo=self._runs_by_sudo

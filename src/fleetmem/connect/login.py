@@ -15,8 +15,8 @@ from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import KeyRing, Offer
 from fleetmem.connect.openssh.algorithms import Algorithms
 from fleetmem.connect.openssh.config_file import local_user
-from fleetmem.connect.settings import HostKeyPolicy
 from fleetmem.connect.ssh import asyncssh
+from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import within
 from fleetmem.connect.way import Way

@@ -12,11 +12,11 @@ from fleetmem.connect.host_keys import AskAgainError, HostKeys
 from fleetmem.connect.jumps import Jump, Jumps
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.keys import AskPassphrase
-from fleetmem.connect.limits import Turns
 from fleetmem.connect.login import Login, OnBegun
 from fleetmem.connect.openssh.targets import Targets
-from fleetmem.connect.settings import HostKeyPolicy, ReachSettings, SshSettings
+from fleetmem.connect.rate_limit import RateLimit
 from fleetmem.connect.ssh import asyncssh
+from fleetmem.connect.ssh_settings import HostKeyPolicy, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.connect.way import Way, open_way
 from fleetmem.model import Host
@@ -57,7 +57,7 @@ class Reach:
         self._resolving = threading.Lock()
         self._connect_slots = asyncio.Semaphore(settings.limits.max_connects)
         self._handshake_slots = asyncio.Semaphore(settings.limits.max_handshakes)
-        self._turns = Turns(settings.limits.handshakes_per_second, settings.limits.max_handshakes)
+        self._turns = RateLimit(settings.limits.handshakes_per_second, settings.limits.max_handshakes)
 
     def resolve(self, hosts: Iterable[Host], ssh_of: Callable[[Host], SshSettings]) -> dict[Host, Target]:
         """Returns how hosts are reached, and reads the keys and known hosts that it takes.

@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from fleetmem.connect.openssh.algorithms import Algorithms
-from fleetmem.connect.settings import AGENT_ANSWER_SECONDS, SSH_PORT, HostKeyPolicy
+from fleetmem.connect.ssh_settings import AGENT_ANSWER_SECONDS, SSH_PORT, HostKeyPolicy
 
 
 class KeyOrigin(Enum):

@@ -5,7 +5,7 @@ class WireError(ValueError):
     """There is less than a value takes."""
 
 
-class Reader:
+class WireReader:
     """Reads values from the front of some bytes.
 
     All methods raise WireError where there is less than they are to read.

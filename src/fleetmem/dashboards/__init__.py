@@ -21,7 +21,7 @@ _STATSD_PREFIX = re.compile(r"([A-Za-z0-9_-]+\.)*")
 _MARK = re.compile(r"@(prefix|path|metric|uid|node)(?::(\w+))?@")
 
 
-class Source(StrEnum):
+class GrafanaSource(StrEnum):
     """Kinds of data sources, as Grafana calls them."""
 
     GRAPHITE = "graphite"
@@ -48,7 +48,7 @@ class DashboardSet:
         datasource_uid: the data source that is chosen first, empty for Grafana's default one of this kind.
     """
 
-    source: Source
+    source: GrafanaSource
     prefix: str = "fleetmem"
     statsd_prefix: str = STATSD_PREFIX
     datasource_uid: str = ""

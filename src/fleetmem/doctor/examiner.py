@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from fleetmem.connect.link import Answer, Link
+from fleetmem.connect.link import Link, ProbeAnswer
 from fleetmem.connect.openssh.targets import USUAL_KEY_PATHS, USUAL_KNOWN_HOSTS_PATHS
 from fleetmem.connect.reach import Reach
-from fleetmem.doctor.hosts import Access, ClockReading, Examination
+from fleetmem.doctor.hosts import ClockReading, Examination, ReachFlags
 from fleetmem.errors import HostError, Kind
 from fleetmem.model import Host
 from fleetmem.probe import script
@@ -36,7 +36,7 @@ class Examiner:
     def __init__(
         self,
         make_link: Callable[[Host], Link],
-        access_of: Callable[[Host], Access],
+        access_of: Callable[[Host], ReachFlags],
         kind: ProbeKind,
         processes: Processes,
     ) -> None:
@@ -105,17 +105,17 @@ class Examiner:
             cost_seconds=used_seconds / samples if after.processes >= _STARTED_BY_THEN else None,
         )
 
-    async def _ask_sample(self, link: Link, kind: ProbeKind) -> tuple[Answer, float]:
+    async def _ask_sample(self, link: Link, kind: ProbeKind) -> tuple[ProbeAnswer, float]:
         begun = time.monotonic()
         answer = await link.ask(partial(script.request, kind=kind, processes=self._processes))
         return answer, time.monotonic() - begun
 
 
-def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> Access:
+def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> ReachFlags:
     """Returns how a host is reached, as far as commands for people need it."""
     target = reach.target(host)
     key_paths, known_hosts = target.access.identities.paths, target.access.trust.paths
-    return Access(
+    return ReachFlags(
         name=host.name,
         address=target.address,
         port=target.port,

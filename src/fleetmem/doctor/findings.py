@@ -90,7 +90,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class FindingGroup:
     """Findings that say the same of several subjects."""
 
     findings: tuple[Finding, ...]
@@ -111,7 +111,7 @@ class Group:
         return sorted(finding.value for finding in self.findings if finding.value is not None)
 
 
-def fold(findings: Iterable[Finding]) -> list[Group]:
+def fold(findings: Iterable[Finding]) -> list[FindingGroup]:
     """Returns equal findings together: worst first, then in the order of `Check`, then the most subjects first."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
@@ -121,7 +121,7 @@ def fold(findings: Iterable[Finding]) -> list[Group]:
         groups.items(),
         key=lambda item: (severities.index(item[1][0].severity), checks.index(item[1][0].check), -len(item[1])),
     )
-    return [Group(tuple(group)) for _key, group in ordered]
+    return [FindingGroup(tuple(group)) for _key, group in ordered]
 
 
 def exit_status(findings: Iterable[Finding], *, has_answer: bool) -> int:

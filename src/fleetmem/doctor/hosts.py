@@ -85,7 +85,7 @@ _KEEP_FROM = 'Does its line there have from="..."? Then add --from with the same
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ReachFlags:
     """How a host is reached, as configuration and command line say: what goes into commands that mend.
 
     Attributes:
@@ -200,7 +200,7 @@ class Examination:
         cost_seconds: of its CPU that a sample takes.
     """
 
-    access: Access
+    access: ReachFlags
     wanted_kind: ProbeKind
     kind: ProbeKind | None = None
     error: HostError | None = None
@@ -216,7 +216,7 @@ class Examination:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ExamLimits:
     """What configuration allows.
 
     Attributes:
@@ -230,7 +230,7 @@ class Limits:
     login_timeout_seconds: float
 
 
-def judge_hosts(examinations: Sequence[Examination], limits: Limits) -> list[Finding]:
+def judge_hosts(examinations: Sequence[Examination], limits: ExamLimits) -> list[Finding]:
     """Returns the findings about all hosts, and that about our own clock where most of them agree against it."""
     ours_ahead_seconds = _common_difference([each.clock for each in examinations if each.clock])
     findings = [finding for each in examinations for finding in _judge(each, limits, ours_ahead_seconds)]
@@ -239,7 +239,7 @@ def judge_hosts(examinations: Sequence[Examination], limits: Limits) -> list[Fin
     return findings
 
 
-def _judge(about: Examination, limits: Limits, ours_ahead_seconds: float) -> Iterator[Finding]:
+def _judge(about: Examination, limits: ExamLimits, ours_ahead_seconds: float) -> Iterator[Finding]:
     yield from _judge_steps(about, limits)
     if about.facts:
         yield from _judge_facts(about, about.facts)
@@ -252,7 +252,7 @@ def _ok(about: Examination, check: Check, what: str, value: float | None = None,
     return Finding(check, Severity.OK, about.access.name, what, value=value, unit=unit)
 
 
-def _judge_steps(about: Examination, limits: Limits) -> Iterator[Finding]:
+def _judge_steps(about: Examination, limits: ExamLimits) -> Iterator[Finding]:
     failed = _failed_step(about)
     for step in _STEPS:
         if step is failed:
@@ -302,7 +302,7 @@ def _judge_kind(about: Examination, kind: ProbeKind) -> Finding:
     )
 
 
-def _failure(about: Examination, error: HostError, check: Check, limits: Limits) -> Finding:
+def _failure(about: Examination, error: HostError, check: Check, limits: ExamLimits) -> Finding:
     is_awk = error.kind is Kind.COMMAND_MISSING and about.facts is not None and not about.facts.awk
     what = "awk is missing" if is_awk else error.message
     if is_awk:
@@ -316,7 +316,7 @@ def _failure(about: Examination, error: HostError, check: Check, limits: Limits)
     return Finding(check, Severity.PROBLEM, about.access.name, what, why, mend)
 
 
-def _mend_cause(access: Access, cause: Cause | None) -> str | None:
+def _mend_cause(access: ReachFlags, cause: Cause | None) -> str | None:
     """Returns what mends that for which there is evidence beyond the kind of failure."""
     account = f"`Match User {access.user}` in sshd_config there"
     match cause:
@@ -341,7 +341,7 @@ def _install_awk(about: Examination) -> str:
     return about.access.ssh(f"sudo {_AWK_BY_SYSTEM.get(system, _AWK_ELSEWHERE)}", "-t")
 
 
-def _mend(access: Access, kind: Kind, limits: Limits) -> str:
+def _mend(access: ReachFlags, kind: Kind, limits: ExamLimits) -> str:
     name, path = shlex.quote(access.known_hosts_entry), shlex.quote(str(access.known_hosts_path))
     match kind:
         case Kind.UNRESOLVABLE:
@@ -489,7 +489,7 @@ def _our_clock(ahead_seconds: float) -> Finding:
     )
 
 
-def _judge_sample(about: Examination, limits: Limits) -> Iterator[Finding]:
+def _judge_sample(about: Examination, limits: ExamLimits) -> Iterator[Finding]:
     if about.round_trip_seconds is not None:
         yield _ok(about, Check.HOST_ROUND_TRIP, "round trip", round(about.round_trip_seconds * 1000, 2), "ms")
     if about.sample_seconds is not None:
@@ -498,7 +498,7 @@ def _judge_sample(about: Examination, limits: Limits) -> Iterator[Finding]:
         yield _judge_cost(about, about.cost_seconds, limits)
 
 
-def _judge_duration(about: Examination, seconds: float, limits: Limits) -> Finding:
+def _judge_duration(about: Examination, seconds: float, limits: ExamLimits) -> Finding:
     well = _ok(about, Check.HOST_SAMPLE, "a sample takes", round(seconds * 1000, 1), "ms")
     if seconds <= _LATE_SHARE * limits.command_timeout_seconds:
         return well
@@ -511,7 +511,7 @@ def _judge_duration(about: Examination, seconds: float, limits: Limits) -> Findi
     )
 
 
-def _judge_cost(about: Examination, seconds: float, limits: Limits) -> Finding:
+def _judge_cost(about: Examination, seconds: float, limits: ExamLimits) -> Finding:
     well = _ok(about, Check.HOST_COST, "a sample costs host CPU", round(seconds * 1000, 2), "ms")
     share = seconds / limits.interval_seconds
     if share <= _COST_SHARE:

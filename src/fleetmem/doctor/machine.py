@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.units import format_size
 

@@ -89,7 +89,7 @@ class Canary:
         return value is not None and value >= int(self._begun_ms)
 
 
-class Reader:
+class CanaryReader:
     """Reads a canary back from Graphite."""
 
     def __init__(self, web: GraphiteWeb, canary: Canary) -> None:
@@ -192,7 +192,7 @@ class Pipeline:
             if management and answer.config:
                 answer = replace(answer, has_canary=await _is_held(transport, canary, management))
             if web:
-                answer = await self._watch_statsd(answer, transport, canary, Reader(web, canary))
+                answer = await self._watch_statsd(answer, transport, canary, CanaryReader(web, canary))
         except GraphiteError:
             return answer
         except SinkError as error:
@@ -209,7 +209,7 @@ class Pipeline:
         return Management(*address) if address else None
 
     async def _watch_statsd(
-        self, answer: StatsdAnswer, transport: Transport, canary: Canary, reader: Reader
+        self, answer: StatsdAnswer, transport: Transport, canary: Canary, reader: CanaryReader
     ) -> StatsdAnswer:
         """Feeds a canary until Graphite has it; where nothing is known of StatsD, until it shows what that does."""
         wanted, begun = (1 if answer.config else 3), time.monotonic()
@@ -243,7 +243,7 @@ class Pipeline:
             await transport.flush()
             if not web:
                 return answer
-            reader, begun = Reader(web, canary), time.monotonic()
+            reader, begun = CanaryReader(web, canary), time.monotonic()
             async with _feeding(transport, canary):
                 await _until_enough(reader, 1, begun + self._patience_seconds)
             answer = replace(answer, waited_seconds=time.monotonic() - begun)
@@ -401,7 +401,7 @@ async def _feeding(transport: Transport, canary: Canary) -> AsyncIterator[None]:
         await transport.flush()
 
 
-async def _until_enough(reader: Reader, wanted: int, deadline: float) -> Sequence[Datapoint]:
+async def _until_enough(reader: CanaryReader, wanted: int, deadline: float) -> Sequence[Datapoint]:
     """Returns the values of a canary when there are enough that differ, or the time is over (monotonic seconds)."""
     while True:
         values = await reader.distinct()
@@ -410,7 +410,7 @@ async def _until_enough(reader: Reader, wanted: int, deadline: float) -> Sequenc
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _repeats(reader: Reader, flush_seconds: float, longest_seconds: float) -> bool | None:
+async def _repeats(reader: CanaryReader, flush_seconds: float, longest_seconds: float) -> bool | None:
     """Whether the last value goes on though nothing is sent, by Graphite's own clock; None where that is not clear."""
     deadline = time.monotonic() + _FLUSHES_OF_PATIENCE * longest_seconds + 3 * longest_seconds + 5
     while time.monotonic() < deadline:

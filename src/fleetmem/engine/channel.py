@@ -42,7 +42,7 @@ class Orders:
     log_levels: Mapping[str, int]
 
 
-class Request(Enum):
+class WorkerRequest(Enum):
     """To a worker, beside `Orders` and, when it is ready, `Begin`."""
 
     REPORT = "report"

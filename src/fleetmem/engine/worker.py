@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from logging.handlers import QueueHandler
 
-from fleetmem.engine.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request, Settle
+from fleetmem.engine.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Settle, WorkerRequest
 from fleetmem.errors import FleetmemError
 from fleetmem.model import Outcome
 from fleetmem.runtime import children
@@ -115,11 +115,11 @@ class _Worker:
             match message:
                 case Orders():
                     group.create_task(self._take(message))
-                case Request.REPORT:
+                case WorkerRequest.REPORT:
                     self._report()
                 case Settle():
                     self._report(message.cycle)
-                case Request.STOP:
+                case WorkerRequest.STOP:
                     await self._sampler.stop()
                     self._report()  # all slots that were settled, before who asked ships the last counters
                     self._channel.send(Progress.STOPPED)
@@ -180,7 +180,7 @@ async def _obey_from_the_start(channel: Channel) -> None:
             case Begin() if worker:
                 await worker.run(message)
                 return
-            case Request.REPORT | Settle():
+            case WorkerRequest.REPORT | Settle():
                 continue  # there is nothing to tell yet
             case _:
                 return

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from fleetmem.engine.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Request, Settle
+from fleetmem.engine.channel import MAIN_SIGNALS, Channel, LogLine, Orders, Progress, Settle, WorkerRequest
 from fleetmem.errors import reason_of
 from fleetmem.model import Failure, Sample
 from fleetmem.runtime.side_thread import SideThread
@@ -242,7 +242,7 @@ class WorkerProcess:
             until: a cycle that it is to tell of in any case.
         """
         self._told.clear()
-        request = Request.REPORT if until is None else Settle(until)
+        request = WorkerRequest.REPORT if until is None else Settle(until)
         if self._channel and self._has_begun and self._channel.send(request):
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
@@ -277,7 +277,7 @@ class WorkerProcess:
     async def stop(self) -> None:
         """Lets it stop; returns when it samples no more, and has sent all outcomes."""
         self._stopping.set()
-        if self._channel and self._channel.send(Request.STOP):
+        if self._channel and self._channel.send(WorkerRequest.STOP):
             await self._has_stopped.wait()
 
     def kill(self) -> None:

@@ -10,7 +10,7 @@ from fleetmem import config
 from fleetmem.lab.access import settings
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.readback import GRAPHITE_PREFIX, RecordingTransport, record
-from fleetmem.lab.render import Graphite
+from fleetmem.lab.render import GraphiteRender
 from fleetmem.lab.state import State
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample
 from fleetmem.sinks.formats import statsd_plain
@@ -80,7 +80,7 @@ def _ask_nobody(_path: Path) -> None:
     return None
 
 
-def fetch_histories(graphite: Graphite, rows: Iterable[Row], seconds: float) -> dict[str, list[float]]:
+def fetch_histories(graphite: GraphiteRender, rows: Iterable[Row], seconds: float) -> dict[str, list[float]]:
     """Returns the RSS of the last seconds, in bytes, by series.
 
     Raises:

@@ -21,15 +21,15 @@ from fleetmem.lab.addresses import bind_datagrams, free_ports, is_answering, lis
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.namespace import find_namespace
 from fleetmem.lab.process import Command, Limit, Process, stop
-from fleetmem.lab.render import Graphite
-from fleetmem.lab.state import Member, State, read_state
+from fleetmem.lab.render import GraphiteRender
+from fleetmem.lab.state import LabProcess, State, read_state
 
 _START_SECONDS = 60.0
 _LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LocalLabPlan:
     """What to start.
 
     Attributes:
@@ -54,7 +54,7 @@ class Lab:
         report: told what is being done.
     """
 
-    def __init__(self, directory: Directory, plan: Plan, report: Callable[[str], None]) -> None:
+    def __init__(self, directory: Directory, plan: LocalLabPlan, report: Callable[[str], None]) -> None:
         self.directory = directory
         self.state = State(plan.interval_seconds, hosts=[], port=None, is_isolated=False)
         self._plan = plan
@@ -101,7 +101,7 @@ class Lab:
     def _wait_for_graphite(self, servers: graphite.GraphiteServers) -> None:
         carbon, web = self._processes[:2]
         carbon.wait_until(lambda: is_answering(servers.line_port), _START_SECONDS)
-        web.wait_until(Graphite(servers.url).is_ready, _START_SECONDS)
+        web.wait_until(GraphiteRender(servers.url).is_ready, _START_SECONDS)
 
     def _start_statsd(self, carbon_port: int) -> None:
         with bind_datagrams() as sock:
@@ -148,7 +148,7 @@ class Lab:
     def _start(self, command: Command, address: str) -> Process:
         process = Process(command, self._plan.limit)
         self._processes.append(process)
-        self.state.members.append(Member(command.role, address, process.identity))
+        self.state.members.append(LabProcess(command.role, address, process.identity))
         self.state.write(self.directory.state)
         return process
 

@@ -8,18 +8,18 @@ from urllib.parse import urlencode
 from fleetmem.errors import GraphiteError, LabError, UsageError
 from fleetmem.sinks.graphite_web import GraphiteWeb
 
-Series = list["Datapoint"]
+Series = list["RenderedPoint"]
 """In the order of time, without gaps."""
 
 
-class Datapoint(NamedTuple):
+class RenderedPoint(NamedTuple):
     """A stored value and the start of its whisper step."""
 
     value: float
     unix_seconds: int
 
 
-class Graphite:
+class GraphiteRender:
     """Graphite's web server.
 
     Attributes:
@@ -66,7 +66,8 @@ class Graphite:
         except GraphiteError as error:
             raise LabError(str(error)) from error
         stored = {
-            name: [Datapoint(value, at) for value, at in series if value is not None] for name, series in found.items()
+            name: [RenderedPoint(value, at) for value, at in series if value is not None]
+            for name, series in found.items()
         }
         return {name: series for name, series in stored.items() if series}
 

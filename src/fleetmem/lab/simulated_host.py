@@ -46,7 +46,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SimulationPlan:
     """What a simulated fleet does.
 
     Attributes:
@@ -89,7 +89,7 @@ class SimulatedHost:
         number: of the host, from 0.
     """
 
-    def __init__(self, plan: Plan, number: int) -> None:
+    def __init__(self, plan: SimulationPlan, number: int) -> None:
         self._rows: list[bytes] = list(_first_rows(plan.processes))
         self._churn = plan.churn
         self._state = _mixed(plan.seed, number)

@@ -15,7 +15,7 @@ from fleetmem.connect.ssh import asyncssh
 from fleetmem.errors import LabError
 from fleetmem.lab.access import host_key_line, make_keys
 from fleetmem.lab.directory import Directory, write_private
-from fleetmem.lab.simulated_host import Fault, Plan, SimulatedHost
+from fleetmem.lab.simulated_host import Fault, SimulatedHost, SimulationPlan
 
 MAX_HOSTS = 100_000
 PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
@@ -68,7 +68,7 @@ class Simulator:
         crowds_total: connections to a host that had one: likewise.
     """
 
-    def __init__(self, directory: Directory, plan: Plan, port: int = 0) -> None:
+    def __init__(self, directory: Directory, plan: SimulationPlan, port: int = 0) -> None:
         self.port = port
         self.hosts = plan.hosts
         self.connections = 0

@@ -11,7 +11,7 @@ from fleetmem.lab.process import Identity, is_alive, members
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class LabProcess:
     """A process of the lab: what it does, where it can be reached, which one it is."""
 
     role: str
@@ -44,7 +44,7 @@ class State:
     is_isolated: bool
     statsd_port: int | None = None
     graphite_port: int | None = None
-    members: list[Member] = field(default_factory=list)
+    members: list[LabProcess] = field(default_factory=list)
 
     @property
     def is_running(self) -> bool:
@@ -81,5 +81,5 @@ def read_state(path: Path) -> State | None:
 
 
 def _decode(data: dict[str, Any]) -> State:
-    decoded = [Member(each["role"], each["address"], Identity(**each["identity"])) for each in data.pop("members")]
+    decoded = [LabProcess(each["role"], each["address"], Identity(**each["identity"])) for each in data.pop("members")]
     return State(**data, members=decoded)

@@ -38,7 +38,7 @@ def read_bytes(path: Path, limit_bytes: int = LIMIT_BYTES, limit_seconds: float 
         _check_kind(status.st_mode)
         if stat.S_ISREG(status.st_mode) and status.st_size > limit_bytes:
             raise _too_large(limit_bytes)
-        return _read_to_end(_Reader(descriptor, status.st_mode, limit_seconds, deadline), limit_bytes)
+        return _read_to_end(_PortionReader(descriptor, status.st_mode, limit_seconds, deadline), limit_bytes)
     finally:
         os.close(descriptor)
 
@@ -80,7 +80,7 @@ def read_head(path: Path, size_bytes: int) -> bytes:
         os.close(descriptor)
 
 
-class _Reader:
+class _PortionReader:
     """Reads an open file portion by portion; waits for a pipe until the deadline."""
 
     def __init__(self, descriptor: int, mode: int, limit_seconds: float, deadline: float) -> None:
@@ -118,7 +118,7 @@ class _Reader:
         return TimeoutError(f"its end did not come within {self._limit_seconds:g} s: does anybody write to it?")
 
 
-def _read_to_end(reader: _Reader, limit_bytes: int) -> bytes:
+def _read_to_end(reader: _PortionReader, limit_bytes: int) -> bytes:
     content = bytearray()
     while portion := reader.next_portion():
         content += portion

@@ -62,7 +62,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CommandGroup:
     """Gives processes a name in place of their command's.
 
     Attributes:
@@ -112,7 +112,7 @@ class Limits:
     commands: Filter = Filter()
     users: Filter = Filter()
     hosts: Filter = Filter()
-    groups: tuple[Group, ...] = ()
+    groups: tuple[CommandGroup, ...] = ()
 
     @property
     def details(self) -> frozenset[Detail]:

@@ -15,7 +15,7 @@ from fleetmem.sinks.sink import SinkState
 from fleetmem.telemetry.selfstats import CycleStats
 
 if TYPE_CHECKING:
-    from fleetmem.sinks.pages.http_server import Answer, Page
+    from fleetmem.sinks.pages.http_server import HttpAnswer, Page
 
 _CYCLES = 3
 
@@ -138,7 +138,7 @@ class Health:
             "/readyz": lambda _encodings: self._answer(is_good=self.is_ready),
         }
 
-    def _answer(self, *, is_good: bool) -> "Answer":
+    def _answer(self, *, is_good: bool) -> "HttpAnswer":
         # Imported here: a start without a page does without.
         from fleetmem.sinks.pages.http_server import json_answer
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleetmem.config import Settings, split_shard
-from fleetmem.connect.settings import ReachSettings
+from fleetmem.connect.ssh_settings import ReachSettings
 from fleetmem.errors import ConfigError
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.inventory.listing import Means

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleetmem.config import Override, Probe, Settings
-from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.ssh_settings import SshSettings
 from fleetmem.errors import ConfigError, InventoryError
 from fleetmem.inventory.patterns import select
 from fleetmem.model import Host

@@ -11,7 +11,7 @@ from fleetmem.config import CarbonProtocol, File, Graphite, Prometheus, Server, 
 from fleetmem.rendezvous import owner
 from fleetmem.sinks import formats
 from fleetmem.sinks.files.archive import Rotation
-from fleetmem.sinks.files.transport import FileTransport
+from fleetmem.sinks.files.file_transport import FileTransport
 from fleetmem.sinks.kind import Make, SinkContext, SinkKind, Spec
 from fleetmem.sinks.memory import SeriesMemory, SinkMemory
 from fleetmem.sinks.naming import FleetNames

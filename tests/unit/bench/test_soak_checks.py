@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleetmem.errors import Kind, Stage
-from fleetmem.lab.simulated_host import Fault, Plan, SimulatedHost
+from fleetmem.lab.simulated_host import Fault, SimulatedHost, SimulationPlan
 from fleetmem.lab.simulator import address_of
 from fleetmem.model import Detail, Failure, Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 
 INTERVAL_SECONDS = 4.0
 BEGUN_UNIX_SECONDS = 1_700_000_000.0
-PLAN = Plan(10, 20, 0.2, 5, {Fault.SILENT: 0.1, Fault.DROPPING: 0.1})
+PLAN = SimulationPlan(10, 20, 0.2, 5, {Fault.SILENT: 0.1, Fault.DROPPING: 0.1})
 USAGE = Usage(1.0, 100_000_000, 40, 3, 30)
 GOOD = [number for number in range(PLAN.hosts) if PLAN.fault_of(number) is None]
 (SILENT,), (DROPPING,) = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fleetmem.connect.openssh.targets import Targets
-from fleetmem.connect.settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings
+from fleetmem.connect.ssh_settings import HostKeyPolicy, LoginLimits, ReachSettings, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.model import Host
 

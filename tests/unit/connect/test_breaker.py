@@ -6,7 +6,7 @@ import pytest
 from fleetmem.connect import breaker
 from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.breaker import Breakers, WithheldError
-from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.ssh_settings import SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import HostError, Kind, Stage
 from unit.connect.targets import resolve

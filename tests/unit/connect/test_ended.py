@@ -16,7 +16,7 @@ from fleetmem.connect.link import ProbeChannel
 from fleetmem.connect.login import Client
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulated_host import Fault, SimulationPlan
 from fleetmem.lab.simulator import Simulator
 from fleetmem.model import Failure
 from fleetmem.wiring.fleet import build_fleet
@@ -43,7 +43,7 @@ def test_an_ended_connection_leaves_nothing(fault: Fault | None, tmp_path: Path)
     """However it ends. The link remembers why, but none of the frames and buffers that were there then."""
 
     async def main() -> None:
-        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {fault: 1.0} if fault else {})):
+        async with Simulator(Directory(tmp_path), SimulationPlan(1, 5, 0.1, 1, {fault: 1.0} if fault else {})):
             fleet = build_fleet(config.load(Directory(tmp_path).config, {}), lambda _key: None)
             (host,) = fleet.hosts
             for _ in range(4):  # that is when a host that drops does so

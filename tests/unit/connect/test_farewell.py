@@ -9,7 +9,7 @@ import pytest
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.login import Login
-from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.ssh_settings import SshSettings
 from fleetmem.connect.way import open_way
 from fleetmem.errors import HostError, Kind, Stage
 from unit.connect.ssh_server import OpenServer, listening

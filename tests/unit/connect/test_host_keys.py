@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 from fleetmem.connect.host_keys import HostKeys, fingerprint
-from fleetmem.connect.settings import HostKeyPolicy, SshSettings
+from fleetmem.connect.ssh_settings import HostKeyPolicy, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import ConfigError, HostError, Kind, Stage
 from unit.connect.targets import known_in, resolve

@@ -14,7 +14,7 @@ from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.jumps import Jump, Jumps
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.login import Login
-from fleetmem.connect.settings import JumpSpec, LoginLimits, SshSettings
+from fleetmem.connect.ssh_settings import JumpSpec, LoginLimits, SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.connect.way import Way
 from fleetmem.errors import HostError, Kind

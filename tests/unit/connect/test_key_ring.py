@@ -11,7 +11,7 @@ from fleetmem.connect import keys as keys_module
 from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Experience, KeyRing, Offer
-from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.ssh_settings import SshSettings
 from fleetmem.connect.target import Target
 from fleetmem.errors import Cause, UsageError
 from unit.connect.targets import resolve

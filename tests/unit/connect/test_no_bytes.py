@@ -8,7 +8,7 @@ from asyncssh.connection import SSHConnection
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.login import Login
-from fleetmem.connect.settings import HostKeyPolicy, SshSettings
+from fleetmem.connect.ssh_settings import HostKeyPolicy, SshSettings
 from fleetmem.connect.way import open_way
 from unit.connect.ssh_server import OpenServer, listening
 from unit.connect.targets import resolve

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetmem.connect.reach import Reach
-from fleetmem.connect.settings import JumpSpec, LoginLimits, ReachSettings, SshSettings
+from fleetmem.connect.ssh_settings import JumpSpec, LoginLimits, ReachSettings, SshSettings
 from fleetmem.model import Host
 from unit.connect.ssh_server import OpenServer, listening
 

@@ -10,7 +10,7 @@ from fleetmem.connect import wire
 def test_what_asyncssh_writes_is_read(number: int, text: bytes, big: int, byte: int) -> None:
     """Numbers of a byte, of four bytes and of any size, and strings, one behind the other; written alike."""
     packet = asyncssh.packet
-    reader = wire.Reader(packet.UInt32(number) + packet.String(text) + packet.MPInt(big) + bytes([byte]))
+    reader = wire.WireReader(packet.UInt32(number) + packet.String(text) + packet.MPInt(big) + bytes([byte]))
     assert (reader.uint32(), reader.string(), reader.mpint(), reader.byte()) == (number, text, big, byte)
     assert wire.uint32(number) == packet.UInt32(number)
     assert wire.string(text) == packet.String(text)
@@ -20,4 +20,4 @@ def test_what_asyncssh_writes_is_read(number: int, text: bytes, big: int, byte: 
 def test_what_breaks_off_is_an_error(data: bytes) -> None:
     """Nothing is made up for what is missing."""
     with pytest.raises(wire.WireError):
-        wire.Reader(data).string()
+        wire.WireReader(data).string()

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.catalogue import templates
 from dashboards.graphite import Paths
 from dashboards.promql import Metrics
-from fleetmem.dashboards import DashboardSet, Page, Source
+from fleetmem.dashboards import DashboardSet, GrafanaSource, Page
 from fleetmem.model import (
     HOST_MEASURES,
     PROCESS_MEASURES,
@@ -43,10 +43,10 @@ BUILT_IN = {"__all", "__range", "__interval", "__rate_interval", "__url_time_ran
 _PATH_PART = r"(?:[\w$*]|\{[\w,]+\})+"
 
 SETS = {
-    "graphite": DashboardSet(Source.GRAPHITE),
-    "graphite without StatsD": DashboardSet(Source.GRAPHITE, "prod.mem", ""),
-    "prometheus": DashboardSet(Source.PROMETHEUS),
-    "prometheus, dotted": DashboardSet(Source.PROMETHEUS, "prod.mem"),
+    "graphite": DashboardSet(GrafanaSource.GRAPHITE),
+    "graphite without StatsD": DashboardSet(GrafanaSource.GRAPHITE, "prod.mem", ""),
+    "prometheus": DashboardSet(GrafanaSource.PROMETHEUS),
+    "prometheus, dotted": DashboardSet(GrafanaSource.PROMETHEUS, "prod.mem"),
 }
 
 
@@ -223,7 +223,7 @@ def test_the_data_source_is_the_one_that_is_chosen(name: str, page: str) -> None
 
 def test_a_data_source_can_be_given() -> None:
     """Then it is the one that the dashboards show at first."""
-    for each in map(json.loads, DashboardSet(Source.GRAPHITE, datasource_uid="P1").texts().values()):
+    for each in map(json.loads, DashboardSet(GrafanaSource.GRAPHITE, datasource_uid="P1").texts().values()):
         assert each["templating"]["list"][0]["current"] == {"text": "P1", "value": "P1"}
 
 
@@ -307,7 +307,7 @@ def test_a_key_that_the_schema_does_not_know_is_seen() -> None:
 def test_sets_live_in_one_grafana() -> None:
     """Sets with other prefixes or other data sources have other uids, of 40 characters at most, and other titles."""
     prefixes = ["fleetmem", "prod.mem", "prod_mem", "p" * 39 + "1", "p" * 39 + "2"]
-    sets = [DashboardSet(source, prefix) for source in Source for prefix in prefixes]
+    sets = [DashboardSet(source, prefix) for source in GrafanaSource for prefix in prefixes]
     uids = [each.uid(page) for each in sets for page in Page]
     assert len({*uids}) == len(uids)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{8,40}", uid) for uid in uids)
@@ -315,8 +315,8 @@ def test_sets_live_in_one_grafana() -> None:
     assert len({*titles}) == len(titles)
 
 
-@pytest.mark.parametrize("source", Source)
-def test_what_is_delivered_is_what_the_generator_writes(source: Source) -> None:
+@pytest.mark.parametrize("source", GrafanaSource)
+def test_what_is_delivered_is_what_the_generator_writes(source: GrafanaSource) -> None:
     """The templates in the package and deploy/grafana are up to date; `make dashboards` writes them."""
     for name, text in templates(source).items():
         assert (CARRIED / source / name).read_text(encoding="utf-8") == text

@@ -7,15 +7,15 @@ from typing import cast
 
 import pytest
 
-from fleetmem.connect.link import Answer, Link
+from fleetmem.connect.link import Link, ProbeAnswer
 from fleetmem.doctor.examiner import Examiner
-from fleetmem.doctor.hosts import Access, Examination
+from fleetmem.doctor.hosts import Examination, ReachFlags
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Host
 from fleetmem.probe.script import ProbeKind, Processes
 
 HOST = Host("web01", "web01.example.com")
-ACCESS = Access("web01", "web01.example.com", 22, "u", Path("k"), Path("kh"), "web01", "", runs_by_sudo=False)
+ACCESS = ReachFlags("web01", "web01.example.com", 22, "u", Path("k"), Path("kh"), "web01", "", runs_by_sudo=False)
 FACTS = "F kernel 5.15\nF awk awk\nF sees_init yes\nF unix_seconds 1000000\nEND 1 0 0"
 SAMPLE = "M 1000 500 0 0\nK 0 boot\nP 1 0 100 50 50 40 0 init\nEND 1 0 1"
 OLD = "E not a request of protocol 1\nEND 1 2 0"
@@ -34,14 +34,14 @@ class Script:
         self.is_closed = False
         self._answer = answer
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> Answer:
+    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
         """Returns a frame."""
         verb, _id, kind, *_which = make_request(1).decode().split()
         self.asked.append(f"{verb} {kind}")
         answer = self._answer(f"{verb} {kind}")
         if isinstance(answer, HostError):
             raise answer
-        return Answer(1_000_000.0, f"BEGIN fleetmem/1 1\n{answer}\n".encode())
+        return ProbeAnswer(1_000_000.0, f"BEGIN fleetmem/1 1\n{answer}\n".encode())
 
     async def close(self) -> None:
         """Notes it."""

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from fleetmem.doctor.findings import Check, Finding, Severity
-from fleetmem.doctor.hosts import Access, ClockReading, Examination, Limits, judge_hosts
+from fleetmem.doctor.hosts import ClockReading, Examination, ExamLimits, ReachFlags, judge_hosts
 from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import HostMemory
 from fleetmem.probe.facts import HostFacts
 from fleetmem.probe.script import ProbeKind
 
-LIMITS = Limits(interval_seconds=10, command_timeout_seconds=5, login_timeout_seconds=5)
-ACCESS = Access(
+LIMITS = ExamLimits(interval_seconds=10, command_timeout_seconds=5, login_timeout_seconds=5)
+ACCESS = ReachFlags(
     name="web01",
     address="web01.example.com",
     port=22,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.doctor.machine import Folder, Machine, judge_machine, look_at
 

@@ -2,7 +2,7 @@ import asyncio
 import pickle
 import socket
 
-from fleetmem.engine.channel import Channel, Progress, Request
+from fleetmem.engine.channel import Channel, Progress, WorkerRequest
 from fleetmem.model import Detail, Sample
 from fleetmem.process_table import ProcessTable
 from fleetmem.shape.limits import Limits
@@ -11,7 +11,7 @@ from unit.builders import failure, orders, process, sample
 
 def test_messages_arrive_in_order() -> None:
     """Whatever is sent comes out as it went in, one after the other; then the end of the other side."""
-    messages = [orders(), Request.STOP, failure(), Progress.READY, b"x" * 3_000_000, Progress.STOPPED]
+    messages = [orders(), WorkerRequest.STOP, failure(), Progress.READY, b"x" * 3_000_000, Progress.STOPPED]
 
     async def main() -> None:
         left, right = socket.socketpair()
@@ -24,7 +24,7 @@ def test_messages_arrive_in_order() -> None:
         assert all(sender.send(message) for message in messages)
         await sender.close()
         assert await receiving == messages
-        assert not sender.send(Request.REPORT)
+        assert not sender.send(WorkerRequest.REPORT)
         await receiver.close()
 
     asyncio.run(main())

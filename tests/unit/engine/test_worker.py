@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from fleetmem.engine.channel import Channel, Progress, Request
+from fleetmem.engine.channel import Channel, Progress, WorkerRequest
 from fleetmem.engine.worker import _work
 from unit.builders import orders
 
@@ -23,7 +23,7 @@ def test_a_worker_keeps_its_collections_short(monkeypatch: pytest.MonkeyPatch) -
         channel.send(orders())
         async with asyncio.timeout(10):
             assert await channel.receive() is Progress.READY
-            channel.send(Request.STOP)
+            channel.send(WorkerRequest.STOP)
             assert await working == 0
         await channel.close()
 

@@ -7,7 +7,7 @@ import pytest
 from fleetmem import config
 from fleetmem.errors import UsageError
 from fleetmem.lab.readback import GRAPHITE_PREFIX, Fetch, Mismatch, Sent, Verdict, parse_gauges, record, verify
-from fleetmem.lab.render import Datapoint, Series
+from fleetmem.lab.render import RenderedPoint, Series
 from fleetmem.sinks import formats
 from fleetmem.sinks.naming import HostNames
 from fleetmem.wiring.fleet import build_fleet
@@ -27,7 +27,7 @@ def _fetch(*answers: Mapping[str, Series]) -> Fetch:
 
 
 def _stored(value: float, unix_seconds: int = 101, name: str = "a") -> dict[str, Series]:
-    return {f"{GRAPHITE_PREFIX}{name}": [Datapoint(0, 90), Datapoint(value, unix_seconds)]}
+    return {f"{GRAPHITE_PREFIX}{name}": [RenderedPoint(0, 90), RenderedPoint(value, unix_seconds)]}
 
 
 def _verdict(

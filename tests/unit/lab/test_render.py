@@ -15,7 +15,7 @@ import pytest
 
 from fleetmem.errors import LabError, UsageError
 from fleetmem.lab.addresses import free_ports
-from fleetmem.lab.render import Datapoint, Graphite
+from fleetmem.lab.render import GraphiteRender, RenderedPoint
 
 KNOWN = {"a": [[None, 10], [1.5, 12]], "b": [[2, 12], [3, 14]], "empty": [[None, 12]]}
 
@@ -23,7 +23,7 @@ KNOWN = {"a": [[None, 10], [1.5, 12]], "b": [[2, 12], [3, 14]], "empty": [[None,
 @contextmanager
 def _server(
     status: int = 200, *, date: str | None = None, tls: ssl.SSLContext | None = None
-) -> Iterator[tuple[Graphite, list[dict[str, list[str]]]]]:
+) -> Iterator[tuple[GraphiteRender, list[dict[str, list[str]]]]]:
     """Yields a Graphite and the queries that it got."""
     queries: list[dict[str, list[str]]] = []
 
@@ -54,7 +54,7 @@ def _server(
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield Graphite(f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"), queries
+        yield GraphiteRender(f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"), queries
     finally:
         server.shutdown()
         thread.join()
@@ -65,7 +65,7 @@ def test_fetch_leaves_out_gaps_and_what_is_not_there() -> None:
     """Series without a value are left out, and so are values that are not there."""
     with _server() as (graphite, queries):
         found = graphite.fetch(["a", "b", "empty", "unknown"], 5.5)
-    assert found == {"a": [Datapoint(1.5, 12)], "b": [Datapoint(2, 12), Datapoint(3, 14)]}
+    assert found == {"a": [RenderedPoint(1.5, 12)], "b": [RenderedPoint(2, 12), RenderedPoint(3, 14)]}
     assert queries[0]["from"] == ["5"]
     assert queries[0]["noCache"] == ["1"]
 
@@ -84,7 +84,7 @@ def test_errors_are_told() -> None:
             graphite.fetch(["a"], 0)
         assert not graphite.is_ready()
     with pytest.raises(LabError, match="does not answer"):
-        Graphite(f"http://127.0.0.1:{free_ports(1)[0]}").fetch(["a"], 0)
+        GraphiteRender(f"http://127.0.0.1:{free_ports(1)[0]}").fetch(["a"], 0)
 
 
 def test_a_clock_that_is_ahead_is_told_from_one_that_is_right() -> None:
@@ -104,10 +104,10 @@ def test_a_certificate_of_the_servers_own_is_trusted_when_it_is_the_one_given(tm
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "own.pem", tmp_path / "own.key")
     with _server(tls=context) as (graphite, _queries):
-        assert Graphite(graphite.url, tmp_path / "own.pem").fetch(["a"], 0)
+        assert GraphiteRender(graphite.url, tmp_path / "own.pem").fetch(["a"], 0)
         for certificate in (None, tmp_path / "other.pem"):
             with pytest.raises(LabError, match="not to be trusted"):
-                Graphite(graphite.url, certificate).fetch(["a"], 0)
+                GraphiteRender(graphite.url, certificate).fetch(["a"], 0)
 
 
 def _make_certificate(path: Path) -> None:
@@ -122,13 +122,13 @@ def _make_certificate(path: Path) -> None:
 def test_what_is_no_url_is_refused(url: str) -> None:
     """With what to write instead."""
     with pytest.raises(UsageError, match=r"is not http://HOST|[Pp]ort could"):
-        Graphite(url)
+        GraphiteRender(url)
 
 
 def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
     """By its path."""
     with pytest.raises(UsageError, match=r"missing\.pem: no such file"):
-        Graphite("https://127.0.0.1", tmp_path / "missing.pem")
+        GraphiteRender("https://127.0.0.1", tmp_path / "missing.pem")
     (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA")
     with pytest.raises(UsageError, match=r"key\.pub holds no certificate"):
-        Graphite("https://127.0.0.1", tmp_path / "key.pub")
+        GraphiteRender("https://127.0.0.1", tmp_path / "key.pub")

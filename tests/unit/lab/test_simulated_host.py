@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from fleetmem.lab.simulated_host import Fault, Plan, SimulatedHost
+from fleetmem.lab.simulated_host import Fault, SimulatedHost, SimulationPlan
 from fleetmem.model import ProcessMemory
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind
@@ -11,16 +11,16 @@ from fleetmem.probe.script import ProbeKind
 _ONE_PERCENT_EACH = dict.fromkeys(Fault, 0.01)
 
 
-def _plan(*, hosts: int = 10, processes: int = 150, churn: float = 0.1, seed: int = 1) -> Plan:
-    return Plan(hosts, processes, churn, seed, {})
+def _plan(*, hosts: int = 10, processes: int = 150, churn: float = 0.1, seed: int = 1) -> SimulationPlan:
+    return SimulationPlan(hosts, processes, churn, seed, {})
 
 
-def _frames(plan: Plan, number: int, count: int) -> list[bytes]:
+def _frames(plan: SimulationPlan, number: int, count: int) -> list[bytes]:
     host = SimulatedHost(plan, number)
     return [host.frame(request_id) for request_id in range(1, count + 1)]
 
 
-def _samples(plan: Plan, count: int) -> list[tuple[ProcessMemory, ...]]:
+def _samples(plan: SimulationPlan, count: int) -> list[tuple[ProcessMemory, ...]]:
     parser = SnapshotParser(ProbeKind.STATUS)
     return [tuple(parser.parse(frame).processes) for frame in _frames(plan, 0, count)]
 
@@ -57,7 +57,7 @@ def test_processes_grow_leak_come_and_go() -> None:
 
 def test_the_shares_of_faults() -> None:
     """They are kept to a host or two, spread over the fleet, and none where none is asked for."""
-    plan = Plan(10_000, 1, 0.1, 7, _ONE_PERCENT_EACH)
+    plan = SimulationPlan(10_000, 1, 0.1, 7, _ONE_PERCENT_EACH)
     faults = [plan.fault_of(number) for number in range(plan.hosts)]
     counts = Counter(faults)
     assert all(98 <= counts[fault] <= 102 for fault in Fault)
@@ -65,7 +65,7 @@ def test_the_shares_of_faults() -> None:
         8 <= sum(fault is not None for fault in faults[begin : begin + 200]) <= 12 for begin in range(0, 10_000, 200)
     )
     assert _plan().fault_of(0) is None
-    assert Plan(10, 1, 0, 1, {Fault.SLOW: 1.0}).fault_of(9) is Fault.SLOW
+    assert SimulationPlan(10, 1, 0, 1, {Fault.SLOW: 1.0}).fault_of(9) is Fault.SLOW
 
 
 def test_what_the_processes_add_up_to() -> None:

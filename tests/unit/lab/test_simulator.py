@@ -11,7 +11,7 @@ import asyncssh
 import pytest
 
 from fleetmem.lab.directory import Directory
-from fleetmem.lab.simulated_host import Fault, Plan
+from fleetmem.lab.simulated_host import Fault, SimulationPlan
 from fleetmem.lab.simulator import Simulator, address_of
 
 _PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
@@ -52,7 +52,7 @@ def test_one_connection_per_host_is_right(tmp_path: Path) -> None:
     """Two hosts, samples one after the other, and one of them connected again: nothing is counted."""
 
     async def main() -> None:
-        async with Simulator(Directory(tmp_path), Plan(2, 5, 0.1, 1, {})) as simulator:
+        async with Simulator(Directory(tmp_path), SimulationPlan(2, 5, 0.1, 1, {})) as simulator:
             async with _probe(simulator, tmp_path, 0) as one, _probe(simulator, tmp_path, 1) as other:
                 for request_id in range(1, 4):
                     await _sample(one, request_id)
@@ -70,7 +70,7 @@ def test_a_second_connection_is_noticed(tmp_path: Path) -> None:
     """It is counted, although neither of the two is asked anything."""
 
     async def main() -> None:
-        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {})) as simulator:
+        async with Simulator(Directory(tmp_path), SimulationPlan(1, 5, 0.1, 1, {})) as simulator:
             async with _probe(simulator, tmp_path), _probe(simulator, tmp_path):
                 await _until(lambda: simulator.connections == 2)
             assert (simulator.doubles_total, simulator.crowds_total) == (0, 1)
@@ -83,7 +83,7 @@ def test_a_request_too_many_is_noticed(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with (
-            Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {Fault.SILENT: 1.0})) as simulator,
+            Simulator(Directory(tmp_path), SimulationPlan(1, 5, 0.1, 1, {Fault.SILENT: 1.0})) as simulator,
             _probe(simulator, tmp_path) as one,
             _probe(simulator, tmp_path) as other,
         ):
@@ -100,7 +100,7 @@ def test_ps_is_answered_and_nothing_else(tmp_path: Path) -> None:
     """Also in a shell, as parallel-ssh asks for it: one answer, and the command has ended; others are refused."""
 
     async def main() -> None:
-        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {})) as simulator:
+        async with Simulator(Directory(tmp_path), SimulationPlan(1, 5, 0.1, 1, {})) as simulator:
             for command in (_PS, f"$SHELL -c '{_PS}'"):
                 async with _probe(simulator, tmp_path, command=command) as ps:
                     done = await ps.wait()
@@ -117,7 +117,7 @@ def test_nobody_else_reaches_it(tmp_path: Path) -> None:
     """It listens on loopback only: an address of another device is not answered."""
 
     async def run() -> bytes:
-        async with Simulator(Directory(tmp_path), Plan(1, 5, 0.1, 1, {})) as simulator:
+        async with Simulator(Directory(tmp_path), SimulationPlan(1, 5, 0.1, 1, {})) as simulator:
             assert simulator._listener
             return simulator._listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
 

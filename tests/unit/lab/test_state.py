@@ -12,7 +12,7 @@ from fleetmem.errors import LabError
 from fleetmem.lab.access import make_keys, settings, write_files
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.process import Identity
-from fleetmem.lab.state import Member, State, read_state
+from fleetmem.lab.state import LabProcess, State, read_state
 
 ADDRESSES = [("127.0.1.1", 2222), ("127.0.1.2", 2222)]
 
@@ -28,7 +28,7 @@ def directory(tmp_path: Path) -> Directory:
 @pytest.fixture
 def state() -> State:
     """A lab of two hosts."""
-    member = Member("host-1", "127.0.1.1:2222", Identity(4_000_000, 7, "boot"))
+    member = LabProcess("host-1", "127.0.1.1:2222", Identity(4_000_000, 7, "boot"))
     return State(2, ["127.0.1.1", "127.0.1.2"], 2222, is_isolated=True, statsd_port=8125, members=[member])
 
 

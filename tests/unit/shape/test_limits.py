@@ -3,7 +3,7 @@ import re
 import pytest
 
 from fleetmem.model import Detail
-from fleetmem.shape.limits import Filter, Group, Limits
+from fleetmem.shape.limits import CommandGroup, Filter, Limits
 
 
 def _filter(include: str = "", exclude: str = "") -> Filter:
@@ -52,7 +52,7 @@ def test_a_filter_without_patterns_is_false() -> None:
 )
 def test_group(match: str, name: str, command: str, given: str | None) -> None:
     """The name is made of the captures; what a process calls itself is text and nothing else."""
-    assert Group(re.compile(match), name).name_of(command) == given
+    assert CommandGroup(re.compile(match), name).name_of(command) == given
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_group(match: str, name: str, command: str, given: str | None) -> None:
 def test_a_name_that_cannot_be_made(name: str, message: str) -> None:
     """A template is checked when it is made, not when the first process comes by."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        Group(re.compile("(?P<a>.)(.)"), name)
+        CommandGroup(re.compile("(?P<a>.)(.)"), name)
 
 
 def test_a_group_without_captures() -> None:
     """The message says how to make one."""
     with pytest.raises(ValueError, match=re.escape("none, (?P<capture>...) makes one")):
-        Group(re.compile("a"), "{a}")
+        CommandGroup(re.compile("a"), "{a}")
 
 
 def test_details() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from fleetmem.model import Host, ProcessMemory
 from fleetmem.shape import selection
-from fleetmem.shape.limits import Filter, Group, Limits
+from fleetmem.shape.limits import CommandGroup, Filter, Limits
 from fleetmem.shape.selection import Selection
 from unit.builders import WEB, process
 
@@ -17,7 +17,7 @@ _NGINX, _SSHD, _PG1, _PG2 = (
     process(4, "postgres: b"),
 )
 _ALL = (_NGINX, _SSHD, _PG1, _PG2)
-_POSTGRES = Group(re.compile("^postgres"), "postgres")
+_POSTGRES = CommandGroup(re.compile("^postgres"), "postgres")
 
 
 def _filter(include: str | None = None, exclude: str | None = None) -> Filter:
@@ -61,8 +61,10 @@ def test_hosts() -> None:
 
 def test_groups() -> None:
     """A process has the name of the first group that matches; filters still see the kernel's name."""
-    any_p = Group(re.compile("p"), "p")
-    limits = Limits(groups=(_POSTGRES, any_p, Group(re.compile("^(?P<x>..)"), "{x}")), commands=_filter(None, "b$"))
+    any_p = CommandGroup(re.compile("p"), "p")
+    limits = Limits(
+        groups=(_POSTGRES, any_p, CommandGroup(re.compile("^(?P<x>..)"), "{x}")), commands=_filter(None, "b$")
+    )
     selected, excluded = Selection(WEB, limits).split((*_ALL, process(5, "cp")))
     assert [row.command for row in selected] == ["ng", "ss", "postgres", "p"]
     assert excluded == (_PG2,)

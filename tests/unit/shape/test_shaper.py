@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fleetmem.errors import HostError, Kind
 from fleetmem.model import CommandMemory, Detail, HostMemory, LeftOut, ProcessMemory, Shaped, Snapshot
-from fleetmem.shape.limits import Filter, Group, Limits, TopBy
+from fleetmem.shape.limits import CommandGroup, Filter, Limits, TopBy
 from fleetmem.shape.shaper import OTHER, Shaper
 from fleetmem.units import percent_of
 from unit.builders import (
@@ -141,7 +141,7 @@ def test_an_excluded_process_is_in_other_of_both_levels() -> None:
 
 def test_groups_are_commands() -> None:
     """Processes of one group are one command; alone, they have the group's name."""
-    groups = (Group(re.compile("^(?P<app>[a-z]+)[:-]"), "{app}"),)
+    groups = (CommandGroup(re.compile("^(?P<app>[a-z]+)[:-]"), "{app}"),)
     rows = process(1, "pg: a", 1), process(2, "pg-b", 2), process(3, "pg", 4), process(4, "c", 8)
     shaped = Shaper(WEB, Limits(_BOTH, groups=groups)).shape(snapshot(*rows), 0.0)
     assert [(row.command, row.procs, row.rss_bytes) for row in shaped.commands] == [("pg", 3, 7), ("c", 1, 8)]
@@ -277,7 +277,7 @@ def test_a_clock_that_is_set_back() -> None:
 
 def test_an_unchanged_row_is_the_same_object() -> None:
     """Sinks keep the text of rows that are the very same: at both levels, group or not."""
-    groups = (Group(re.compile("^b"), "group"),)
+    groups = (CommandGroup(re.compile("^b"), "group"),)
     history = History(Limits(_BOTH, top=9, groups=groups))
     before = history.sample(_SMALL, _MIDDLE, _LARGE)
     after = history.sample(_SMALL, _MIDDLE, _LARGE._replace(rss_bytes=31))
@@ -295,7 +295,8 @@ def _filters() -> st.SearchStrategy[Filter]:
 def any_limits() -> st.SearchStrategy[Limits]:
     """Any limits, filters and groups."""
     groups = st.lists(
-        st.sampled_from([Group(re.compile("^a"), "other"), Group(re.compile("(?P<first>.)"), "{first}")]), max_size=2
+        st.sampled_from([CommandGroup(re.compile("^a"), "other"), CommandGroup(re.compile("(?P<first>.)"), "{first}")]),
+        max_size=2,
     )
     return st.builds(
         lambda limits, top_by, commands, users, hosts, groups: Limits(

@@ -12,7 +12,7 @@ import pytest
 
 from fleetmem.collector import Collector
 from fleetmem.config import load
-from fleetmem.connect.link import Answer, Link, ProbeChannel, Request
+from fleetmem.connect.link import Link, ProbeAnswer, ProbeChannel, ProbeRequest
 from fleetmem.errors import Kind, Stage
 from fleetmem.model import CollectorStats, Failure, Host, Outcome, Sample, Shaped, Snapshot
 from fleetmem.probe import script
@@ -44,11 +44,11 @@ class _Link:
         self.closed = 0
         self.connects_total = 1
 
-    async def ask(self, _make_request: Callable[[int], bytes]) -> Answer:
+    async def ask(self, _make_request: Callable[[int], bytes]) -> ProbeAnswer:
         await asyncio.sleep(0)
         if self.bug:
             raise self.bug
-        return Answer(time.time(), _FRAME)
+        return ProbeAnswer(time.time(), _FRAME)
 
     async def close(self) -> None:
         self.closed += 1
@@ -335,9 +335,11 @@ def test_a_bug_while_bytes_come_in_surfaces_where_the_host_is_asked() -> None:
             raise IndexError("feed")
 
     async def main() -> None:
-        channel = ProbeChannel(Reader(), Request(1, b"sample 1\n"))
+        channel = ProbeChannel(Reader(), ProbeRequest(1, b"sample 1\n"))
         channel.connection_made(cast("object", _Channel()))  # type: ignore[arg-type]
-        asking = asyncio.create_task(channel.ask(Request(1, b"")) if channel.first is None else _ask_first(channel))
+        asking = asyncio.create_task(
+            channel.ask(ProbeRequest(1, b"")) if channel.first is None else _ask_first(channel)
+        )
         await asyncio.sleep(0)
         channel.data_received(b"x", None)
         with pytest.raises(IndexError):
@@ -345,7 +347,7 @@ def test_a_bug_while_bytes_come_in_surfaces_where_the_host_is_asked() -> None:
         assert channel.ended
         assert channel.ended.kind is Kind.INTERNAL
 
-    async def _ask_first(channel: ProbeChannel) -> Answer:
+    async def _ask_first(channel: ProbeChannel) -> ProbeAnswer:
         assert channel.first
         return await channel.ask(channel.first)
 

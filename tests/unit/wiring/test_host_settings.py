@@ -5,7 +5,7 @@ import pytest
 
 from fleetmem.cli.config import to_toml
 from fleetmem.config import Settings, load
-from fleetmem.connect.settings import HostKeyPolicy, JumpSpec
+from fleetmem.connect.ssh_settings import HostKeyPolicy, JumpSpec
 from fleetmem.errors import ConfigError
 from fleetmem.model import Host
 from fleetmem.probe.script import ProbeKind

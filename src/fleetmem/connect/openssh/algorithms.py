@@ -105,7 +105,7 @@ class Algorithms:
 
 def rsa_bits(key_data: bytes) -> int | None:
     """Returns the size of a public RSA key, or of that in a certificate; None for other kinds, and for none at all."""
-    packet = wire.Reader(key_data)
+    packet = wire.WireReader(key_data)
     try:
         kind = packet.string()
         if kind not in (b"ssh-rsa", b"ssh-rsa-cert-v01@openssh.com"):
@@ -123,8 +123,8 @@ def _ca_signature(certificate_data: bytes) -> str:
     try:
         certificate: Any = import_certificate(certificate_data)
         authority = wire.string(certificate.signing_key.public_data)
-        signature = wire.Reader(certificate_data[certificate_data.rfind(authority) + len(authority) :]).string()
-        return wire.Reader(signature).string().decode("ascii", "replace")
+        signature = wire.WireReader(certificate_data[certificate_data.rfind(authority) + len(authority) :]).string()
+        return wire.WireReader(signature).string().decode("ascii", "replace")
     except (ValueError, AttributeError):  # no certificate: asyncssh refuses it
         return "nothing"
 
@@ -133,7 +133,7 @@ def import_certificate(data: bytes) -> "asyncssh.SSHCertificate":
     """Returns a certificate as it goes over the wire. Raises ValueError where it is none."""
     from fleetmem.connect.ssh import asyncssh
 
-    kind = wire.Reader(data).string()
+    kind = wire.WireReader(data).string()
     return asyncssh.import_certificate(kind + b" " + binascii.b2a_base64(data))
 
 

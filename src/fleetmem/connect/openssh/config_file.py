@@ -55,7 +55,7 @@ _WITH_ARGUMENT = frozenset(
 _NOT_ASKED_HERE = frozenset({"localnetwork", "command", "version"})
 
 
-class Place(NamedTuple):
+class LinePosition(NamedTuple):
     """Where a line stands."""
 
     path: Path
@@ -71,7 +71,7 @@ class Setting(NamedTuple):
     keyword: str
     name: str
     arguments: tuple[str, ...]
-    place: Place
+    place: LinePosition
 
 
 class _Criterion(NamedTuple):
@@ -90,7 +90,7 @@ class _Block:
     items: list["Setting | list[_Block]"] = field(default_factory=list)
 
 
-class Answer:
+class HostDirectives:
     """The settings that hold for a host: the first of each keyword, all of those that add up.
 
     Attributes:
@@ -169,13 +169,13 @@ class SshConfig:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         """Reads the files, the stronger one first: `~/.ssh/config`, then the system's."""
-        reader = _Reader()
+        reader = _BlockReader()
         self._blocks = [block for path in paths for block in reader.read(path.expanduser(), 0, _include_folder(path))]
         self._has_final = any(criterion.attribute == "final" for criterion in _all_criteria(self._blocks))
         self._exec_results: dict[str, bool] = {}
         self._exec_timeouts: Counter[str] = Counter()
 
-    def ask(self, host: str, user: str | None, port: int | None) -> Answer:
+    def ask(self, host: str, user: str | None, port: int | None) -> HostDirectives:
         """Returns what the files say of a host.
 
         Args:
@@ -183,14 +183,14 @@ class SshConfig:
             user: who logs in, where something stronger than the files has said so.
             port: likewise.
         """
-        answer = Answer(host, user, port)
+        answer = HostDirectives(host, user, port)
         self._apply(self._blocks, answer, is_final=False)
         if self._has_final:
             answer.settle_address()
             self._apply(self._blocks, answer, is_final=True)
         return answer
 
-    def _apply(self, blocks: Iterable[_Block], answer: Answer, *, is_final: bool) -> None:
+    def _apply(self, blocks: Iterable[_Block], answer: HostDirectives, *, is_final: bool) -> None:
         for block in blocks:
             if not self._matches(block.criteria, answer, is_final=is_final):
                 continue
@@ -200,10 +200,10 @@ class SshConfig:
                 else:
                     self._apply(item, answer, is_final=is_final)
 
-    def _matches(self, criteria: tuple[_Criterion, ...], answer: Answer, *, is_final: bool) -> bool:
+    def _matches(self, criteria: tuple[_Criterion, ...], answer: HostDirectives, *, is_final: bool) -> bool:
         return all(self._meets(criterion, answer, is_final=is_final) for criterion in criteria)
 
-    def _meets(self, criterion: _Criterion, answer: Answer, *, is_final: bool) -> bool:
+    def _meets(self, criterion: _Criterion, answer: HostDirectives, *, is_final: bool) -> bool:
         attribute, argument, is_negated = criterion
         match attribute:
             case "host pattern":  # in the last round ssh looks at where it will connect to
@@ -232,7 +232,7 @@ class SshConfig:
                 is_met = False
         return is_met is not is_negated
 
-    def _exec(self, command: str, answer: Answer) -> bool:
+    def _exec(self, command: str, answer: HostDirectives) -> bool:
         """Runs a command as ssh does, the same one once; one that hangs for several hosts is not run for the others."""
         expanded = _expand_tokens(command, answer, None)
         if expanded not in self._exec_results:
@@ -276,7 +276,7 @@ def _run_shell(command: str) -> int:
             raise
 
 
-def expand(setting: Setting, text: str, answer: Answer) -> str:
+def expand(setting: Setting, text: str, answer: HostDirectives) -> str:
     """Returns a text of a setting with its tokens (`%h`) and variables (`${HOME}`) replaced.
 
     Raises:
@@ -292,7 +292,7 @@ def expand(setting: Setting, text: str, answer: Answer) -> str:
     return re.sub(r"\$\{([^}]*)\}", value_of, _expand_tokens(text, answer, setting.place))
 
 
-def _expand_tokens(text: str, answer: Answer, place: Place | None) -> str:
+def _expand_tokens(text: str, answer: HostDirectives, place: LinePosition | None) -> str:
     """Returns a text with what stands for %h, %n and so on (ssh_config(5), TOKENS); not %C, which is for sockets."""
     if "%" not in text:
         return text
@@ -313,7 +313,7 @@ def _expand_tokens(text: str, answer: Answer, place: Place | None) -> str:
     return _expand_percent(text, known, place)
 
 
-def _expand_percent(text: str, known: dict[str, str], place: Place | None) -> str:
+def _expand_percent(text: str, known: dict[str, str], place: LinePosition | None) -> str:
     pieces = re.split(r"%(.?)", text, flags=re.DOTALL)
     for position in range(1, len(pieces), 2):
         token = pieces[position]
@@ -368,7 +368,7 @@ def _all_criteria(blocks: Iterable[_Block]) -> Iterator[_Criterion]:
                 yield from _all_criteria(item)
 
 
-class _Reader:
+class _BlockReader:
     """Turns files into blocks. What ssh refuses is refused, also below a Host that is none of ours."""
 
     def __init__(self) -> None:
@@ -390,7 +390,7 @@ class _Reader:
         self._left_bytes -= len(text)
         blocks = [_Block()]
         for number, line in enumerate(text.splitlines(), 1):
-            setting = _parse_line(line, Place(path, number))
+            setting = _parse_line(line, LinePosition(path, number))
             if setting is None:
                 continue
             if setting.keyword in ("host", "match"):
@@ -436,7 +436,7 @@ def _find(setting: Setting, include_folder: Path) -> Iterator[Path]:
                 log.warning("ssh configuration %s: %s is no file; it is not read", setting.place, found)
 
 
-def _parse_line(line: str, place: Place) -> Setting | None:
+def _parse_line(line: str, place: LinePosition) -> Setting | None:
     """Returns what a line sets; None for a comment or an empty line.
 
     Raises:
@@ -462,7 +462,7 @@ _PIECE = re.compile(rf"\\([\"'\\ ])|{_QUOTED}")
 _WORD = re.compile(rf"\s*(?!#)((?:\\[\"'\\ ]|{_QUOTED}|[^\s\"'])+)")
 
 
-def _split(text: str, place: Place) -> Iterator[str]:
+def _split(text: str, place: LinePosition) -> Iterator[str]:
     """Yields the words of a line, unquoted, up to a comment."""
     at = 0
     while match := _WORD.match(text, at):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from fleetmem.connect.openssh.config_file import Answer, Setting, SshConfig
+from fleetmem.connect.openssh.config_file import HostDirectives, Setting, SshConfig
 from fleetmem.connect.openssh.directives import OTHERS
 from fleetmem.connect.openssh.values import Values
-from fleetmem.connect.settings import (
+from fleetmem.connect.ssh_settings import (
     CONNECT_SECONDS,
     KEEPALIVE_SECONDS,
     HostKeyPolicy,
@@ -91,7 +91,7 @@ class Targets:
         identities = _identities(Values(answer), own_paths or ssh.key_paths, is_inventory=bool(own_paths))
         return self._target(answer, ssh, route, proxy_command, identities)
 
-    def _ask(self, name: str, user: str | None, port: int | None) -> Answer:
+    def _ask(self, name: str, user: str | None, port: int | None) -> HostDirectives:
         answer = self._config.ask(name, user, port)
         for setting in answer:
             if setting.keyword in OTHERS:
@@ -106,7 +106,7 @@ class Targets:
         if setting.arguments[0].lower() != OTHERS[setting.keyword]:
             log.warning("ssh configuration %s: %s is not honoured", setting.place, setting.name)
 
-    def _way(self, answer: Answer, jumps: tuple[JumpSpec, ...] | None) -> tuple[tuple[Target, ...], str | None]:
+    def _way(self, answer: HostDirectives, jumps: tuple[JumpSpec, ...] | None) -> tuple[tuple[Target, ...], str | None]:
         """Returns the jump hosts and the ProxyCommand on the way to a host; one of both at most."""
         values = Values(answer)
         if jumps is None:
@@ -161,7 +161,7 @@ class Targets:
 
     def _target(
         self,
-        answer: Answer,
+        answer: HostDirectives,
         ssh: SshSettings,
         route: tuple[Target, ...],
         proxy_command: str | None,

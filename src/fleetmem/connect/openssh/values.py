@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from fleetmem.connect.openssh import algorithms
 from fleetmem.connect.openssh.algorithms import Algorithms
-from fleetmem.connect.openssh.config_file import Answer, Setting, expand
-from fleetmem.connect.settings import SSH_PORT, HostKeyPolicy, JumpSpec, parse_jumps
+from fleetmem.connect.openssh.config_file import HostDirectives, Setting, expand
+from fleetmem.connect.ssh_settings import SSH_PORT, HostKeyPolicy, JumpSpec, parse_jumps
 from fleetmem.errors import ConfigError, UsageError
 
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -35,7 +35,7 @@ class Values:
     All methods raise ConfigError where a value has no meaning; the message says where it stands.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: HostDirectives) -> None:
         self._answer = answer
 
     def has(self, keyword: str) -> bool:

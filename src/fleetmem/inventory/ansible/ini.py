@@ -22,7 +22,7 @@ def add_ini(tree: Tree, text: str, where: str) -> None:
     Raises:
         InventoryError: a line is wrong; the message names it.
     """
-    reader = _Reader(tree)
+    reader = _IniReader(tree)
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if not line or line[0] in ";#":
             continue
@@ -33,7 +33,7 @@ def add_ini(tree: Tree, text: str, where: str) -> None:
     reader.check(where)
 
 
-class _Reader:
+class _IniReader:
     """Where in the file it is: which group, and which kind of lines."""
 
     def __init__(self, tree: Tree) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fleetmem.errors import InventoryError
+from fleetmem.inventory.ansible.ansible_config import read_settings
 from fleetmem.inventory.ansible.connection import TAKEN, Defaults, Leavings, Reached, host_of
 from fleetmem.inventory.ansible.evaluation import Evaluate, evaluated
 from fleetmem.inventory.ansible.ini import add_ini
 from fleetmem.inventory.ansible.places import Places
-from fleetmem.inventory.ansible.settings import read_settings
 from fleetmem.inventory.ansible.templates import OnlyAnsibleError
 from fleetmem.inventory.ansible.tree import Tree
 from fleetmem.inventory.ansible.vars_files import VarsFiles

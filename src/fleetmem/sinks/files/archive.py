@@ -74,7 +74,7 @@ class Rotated(NamedTuple):
     is_packed: bool
 
 
-class Archive:
+class RotatedFiles:
     """The rotated files beside a path.
 
     Args:

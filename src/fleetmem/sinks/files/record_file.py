@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleetmem.errors import SinkError, reason_of
-from fleetmem.sinks.files.archive import Archive, Rotation
+from fleetmem.sinks.files.archive import RotatedFiles, Rotation
 from fleetmem.sinks.steady_clock import SteadyClock
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, header: bytes, rotation: Rotation) -> None:
-        self.archive = Archive(path, rotation)
+        self.archive = RotatedFiles(path, rotation)
         self._path = path
         self._header = header
         self._rotation = rotation

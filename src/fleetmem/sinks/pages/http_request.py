@@ -31,7 +31,7 @@ class BadRequestError(Exception):
         self.reason = reason
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """The request of a client.
 
     Attributes:
@@ -47,7 +47,7 @@ class Request(NamedTuple):
     host: str | None
 
 
-def parse_request(received: bytes | bytearray) -> Request | None:
+def parse_request(received: bytes | bytearray) -> HttpRequest | None:
     """Returns the request that the received bytes begin with, None while its head is not complete.
 
     Raises:
@@ -65,7 +65,9 @@ def parse_request(received: bytes | bytearray) -> Request | None:
         return None
     headers = _parse_headers(head[line_end.end() : max(line_end.end(), end.start())])
     host = headers.get("host")
-    return Request(path, method != "HEAD", headers.get("accept-encoding", ""), None if host is None else _name(host))
+    return HttpRequest(
+        path, method != "HEAD", headers.get("accept-encoding", ""), None if host is None else _name(host)
+    )
 
 
 def _parse_request_line(line: bytes) -> tuple[str, str]:

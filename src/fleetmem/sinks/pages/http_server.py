@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from fleetmem.errors import SinkError, UsageError, reason_of
 from fleetmem.runtime.side_thread import start_thread
-from fleetmem.sinks.pages.http_request import BadRequestError, Request, is_served, parse_request
+from fleetmem.sinks.pages.http_request import BadRequestError, HttpRequest, is_served, parse_request
 from fleetmem.sinks.transports.endpoints import host_port
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _JSON = {"Content-Type": "application/json"}
 _HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What a client gets.
 
     Attributes:
@@ -63,11 +63,11 @@ class Answer(NamedTuple):
     size_bytes: int | None = None
 
 
-AnswerTo = Callable[[str, str], Answer]
+AnswerTo = Callable[[str, str], HttpAnswer]
 """From the path that is asked for, and the `Accept-Encoding` of the client, to what it gets. Slow ones are called in
 threads."""
 
-Page = Callable[[str], Answer]
+Page = Callable[[str], HttpAnswer]
 """From the `Accept-Encoding` of the client to what it gets. Slow ones are called in threads."""
 
 
@@ -156,13 +156,13 @@ class Site:
                 await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
         return self._server
 
-    def _answer_to(self, path: str, accepted_encodings: str) -> Answer:
+    def _answer_to(self, path: str, accepted_encodings: str) -> HttpAnswer:
         if path in self._pages:
             return self._pages[path](accepted_encodings)
         if path == "/":
             links = "".join(f'<li><a href="{page}">{page}</a>\n' for page in self._pages)
             text = f"<!doctype html><title>fleetmem</title><h1>fleetmem</h1>\n<ul>\n{links}</ul>\n"
-            return Answer(HTTPStatus.OK, _HTML, [text.encode()])
+            return HttpAnswer(HTTPStatus.OK, _HTML, [text.encode()])
         return text_answer(HTTPStatus.NOT_FOUND, f"no such page; there is {', '.join(self._pages)}")
 
 
@@ -259,11 +259,11 @@ class HttpServer:
         clients[client] = None
         client.forget = partial(clients.pop, client, None)
 
-    def _take(self, client: "_Client", request: Request | BadRequestError) -> None:
+    def _take(self, client: "_Client", request: HttpRequest | BadRequestError) -> None:
         """Answers a request, here or in a thread."""
         self._asking.pop(client, None)
         self._add(client, self._answered)
-        if isinstance(request, Request) and not is_served(request.host, self._names):
+        if isinstance(request, HttpRequest) and not is_served(request.host, self._names):
             text = f"{request.host!r} is no name of this server; run.http_names allows names"
             request = BadRequestError(HTTPStatus.MISDIRECTED_REQUEST, text)
         if isinstance(request, BadRequestError):
@@ -279,7 +279,7 @@ class HttpServer:
         else:
             self._start_thread(client, request)
 
-    def _start_thread(self, client: "_Client", request: Request) -> None:
+    def _start_thread(self, client: "_Client", request: HttpRequest) -> None:
         problem = f"{_MAX_ANSWERS} answers are under way" if not self._places.acquire(blocking=False) else None
         if problem is None:
             connection = client.detach()
@@ -293,7 +293,7 @@ class HttpServer:
             self._refused.log("port %d: %s: refused the request of %s", self.port, problem, client.name)
             client.send(text_answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{problem}; try again"))
 
-    def _serve(self, connection: socket.socket, name: str, request: Request) -> None:
+    def _serve(self, connection: socket.socket, name: str, request: HttpRequest) -> None:
         """Makes and sends a page, in a thread."""
         try:
             with connection:
@@ -343,7 +343,7 @@ class _Client:
     def __str__(self) -> str:
         return self.name
 
-    def begin(self, take: Callable[[Request | BadRequestError], None]) -> None:
+    def begin(self, take: Callable[[HttpRequest | BadRequestError], None]) -> None:
         """Reads the request, and hands it to `take`."""
         self._socket.setblocking(False)
         self._wait(_HEAD_SECONDS)
@@ -354,12 +354,12 @@ class _Client:
             self._limit.cancel()
         self._limit = self._loop.call_later(seconds, self.close)
 
-    def _read(self, take: Callable[[Request | BadRequestError], None]) -> None:
+    def _read(self, take: Callable[[HttpRequest | BadRequestError], None]) -> None:
         data = self._receive()
         if data is None:
             return
         self._received += data
-        request: Request | BadRequestError | None
+        request: HttpRequest | BadRequestError | None
         try:
             request = parse_request(self._received)
         except BadRequestError as error:
@@ -381,7 +381,7 @@ class _Client:
             self.close()
         return data or None
 
-    def send(self, answer: Answer, *, is_body_wanted: bool = True) -> None:
+    def send(self, answer: HttpAnswer, *, is_body_wanted: bool = True) -> None:
         """Sends a short answer, then closes."""
         self._waiting = _head_of(answer) + (b"".join(answer.body) if is_body_wanted else b"")
         self._wait(_CLIENT_TIMEOUT_SECONDS)
@@ -420,7 +420,7 @@ class _Client:
         self.forget()
 
 
-def _head_of(answer: Answer) -> bytes:
+def _head_of(answer: HttpAnswer) -> bytes:
     size_bytes = answer.size_bytes
     if size_bytes is None:
         size_bytes = sum(map(len, answer.body))
@@ -435,7 +435,7 @@ def _head_of(answer: Answer) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _send_all(connection: socket.socket, answer: Answer, *, is_body_wanted: bool) -> None:
+def _send_all(connection: socket.socket, answer: HttpAnswer, *, is_body_wanted: bool) -> None:
     """Sends an answer to a client that reads it at some speed at least.
 
     Raises:
@@ -455,15 +455,15 @@ def _send_all(connection: socket.socket, answer: Answer, *, is_body_wanted: bool
             return
 
 
-def text_answer(status: HTTPStatus, text: str) -> Answer:
+def text_answer(status: HTTPStatus, text: str) -> HttpAnswer:
     """Returns an answer that people can read."""
-    return Answer(status, _TEXT, [f"{text}\n".encode("utf-8", "replace")])
+    return HttpAnswer(status, _TEXT, [f"{text}\n".encode("utf-8", "replace")])
 
 
-def json_answer(report: dict[str, object], *, is_good: bool) -> Answer:
+def json_answer(report: dict[str, object], *, is_good: bool) -> HttpAnswer:
     """Returns an answer that machines know by its status, 200 or 503, and people can read."""
     status = HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
-    return Answer(status, _JSON, [json.dumps(report).encode() + b"\n"])
+    return HttpAnswer(status, _JSON, [json.dumps(report).encode() + b"\n"])
 
 
 def blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, CONTENT_TYPE, FAMILIES, Exposition, HostState, metric_name
 from fleetmem.sinks.pages.gzip_page import GzipPage, Part
 from fleetmem.sinks.pages.http_request import accepts_gzip
-from fleetmem.sinks.pages.http_server import Answer, Page, Site
+from fleetmem.sinks.pages.http_server import HttpAnswer, Page, Site
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
 _PATH = "/metrics"
@@ -97,7 +97,7 @@ class PrometheusSink(Site):
             failing=int(self.problem is not None),
         )
 
-    def _metrics(self, accepted_encodings: str) -> Answer:
+    def _metrics(self, accepted_encodings: str) -> HttpAnswer:
         page, points = self._page.get()
         headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         is_gzip = accepts_gzip(accepted_encodings)
@@ -106,8 +106,8 @@ class PrometheusSink(Site):
             self._sent_points += points
             self._sent_bytes += size_bytes
         if is_gzip:
-            return Answer(HTTPStatus.OK, headers | {"Content-Encoding": "gzip"}, page.blocks, size_bytes)
-        return Answer(HTTPStatus.OK, headers, page.plain(), size_bytes)
+            return HttpAnswer(HTTPStatus.OK, headers | {"Content-Encoding": "gzip"}, page.blocks, size_bytes)
+        return HttpAnswer(HTTPStatus.OK, headers, page.plain(), size_bytes)
 
     def _write(self) -> tuple[GzipPage, int]:
         own = self._own

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Spool(Protocol):
+class SpoolFile(Protocol):
     """Points that wait on disk. Blocks."""
 
     @property
@@ -62,7 +62,7 @@ class DiskQueue:
         address: of the backend, for logs.
     """
 
-    def __init__(self, spool: Spool, address: str) -> None:
+    def __init__(self, spool: SpoolFile, address: str) -> None:
         self._spool = spool
         self._address = address
         self._thread = SideThread("spool")

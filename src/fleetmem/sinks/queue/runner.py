@@ -20,7 +20,7 @@ from fleetmem.sinks.endings import CYCLES, Endings
 from fleetmem.sinks.memory import OWN, SinkMemory
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.queue.backlog import Backlog, Bounds, Item
-from fleetmem.sinks.queue.disk import DiskQueue, Spool
+from fleetmem.sinks.queue.disk import DiskQueue, SpoolFile
 from fleetmem.sinks.series import Text
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
@@ -177,7 +177,7 @@ class QueuedSink:
         transport: Transport,
         names: FleetNames,
         options: Options | None = None,
-        spool: Spool | None = None,
+        spool: SpoolFile | None = None,
     ) -> None:
         self.name = name
         self.problem: SinkError | None = None

@@ -8,18 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetmem.connect.openssh import config_file as ssh_config
-from fleetmem.connect.openssh.config_file import Answer, SshConfig, expand, matches_list
+from fleetmem.connect.openssh.config_file import HostDirectives, SshConfig, expand, matches_list
 from fleetmem.errors import ConfigError
 from fleetmem.runtime.bounded_file import read_text
 
 
-def _ask(folder: Path, text: str, host: str = "web01", user: str | None = None, port: int | None = None) -> Answer:
+def _ask(
+    folder: Path, text: str, host: str = "web01", user: str | None = None, port: int | None = None
+) -> HostDirectives:
     path = folder / "config"
     path.write_text(text)
     return SshConfig([path]).ask(host, user, port)
 
 
-def _value(answer: Answer, keyword: str) -> tuple[str, ...] | None:
+def _value(answer: HostDirectives, keyword: str) -> tuple[str, ...] | None:
     setting = answer.get(keyword)
     return setting.arguments if setting else None
 
@@ -89,7 +91,7 @@ def test_bad_lines(tmp_path: Path, line: str, what: str) -> None:
     assert f"{tmp_path / 'config'} line 2" in str(caught.value)
 
 
-def _use(answer: Answer) -> None:
+def _use(answer: HostDirectives) -> None:
     """Does what makes use of a name and a user."""
     assert answer.address
     setting = answer.get("user")

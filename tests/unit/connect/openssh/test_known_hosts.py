@@ -17,7 +17,7 @@ from fleetmem.connect.backoff import OwnError
 from fleetmem.connect.host_keys import AskAgainError, HostKeys, key_text
 from fleetmem.connect.openssh import hashed_names, known_hosts
 from fleetmem.connect.openssh.known_hosts import KnownHostsFile
-from fleetmem.connect.settings import HostKeyPolicy
+from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.connect.target import Target
 from fleetmem.errors import HostError, Kind
 from unit.connect.targets import known_in

@@ -11,7 +11,7 @@ from fleetmem.connect.openssh.algorithms import rsa_bits
 from fleetmem.connect.openssh.config_file import local_user
 from fleetmem.connect.openssh.directives import HONOURED, NOT_NEEDED, OTHERS
 from fleetmem.connect.openssh.targets import Targets
-from fleetmem.connect.settings import (
+from fleetmem.connect.ssh_settings import (
     HostKeyPolicy,
     JumpSpec,
     LoginLimits,

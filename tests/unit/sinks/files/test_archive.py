@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fleetmem.errors import UsageError
 from fleetmem.sinks.files import archive
-from fleetmem.sinks.files.archive import Archive, Compression, Rotation
+from fleetmem.sinks.files.archive import Compression, RotatedFiles, Rotation
 
 _NOON = 1_704_110_400.0  # 2024-01-01 12:00:00 UTC
 _TEXT = b'{"host":"web01"}\n' * 10_000
@@ -35,9 +35,9 @@ def unpacked(path: Path) -> bytes:
     return data
 
 
-def tidy(path: Path, rotation: Rotation) -> Archive:
+def tidy(path: Path, rotation: Rotation) -> RotatedFiles:
     """Does what is to be done with the rotated files beside a path."""
-    files = Archive(path, rotation)
+    files = RotatedFiles(path, rotation)
     files.tidy_soon()
     files.wait(20)
     return files
@@ -53,7 +53,7 @@ def tidy(path: Path, rotation: Rotation) -> Archive:
 )
 def test_names(tmp_path: Path, name: str, first: str, second: str) -> None:
     """The time in UTC, and a number for those of one second, compressed ones included."""
-    files = Archive(tmp_path / name, Rotation())
+    files = RotatedFiles(tmp_path / name, Rotation())
     assert files.free_path(_NOON).name == first
     (tmp_path / f"{first}.gz").touch()
     assert files.free_path(_NOON + 0.9).name == second
@@ -64,7 +64,7 @@ def test_names(tmp_path: Path, name: str, first: str, second: str) -> None:
 
 def test_numbers_are_in_order(tmp_path: Path) -> None:
     """The tenth file of a second is later than the second one."""
-    files = Archive(tmp_path / "m", Rotation())
+    files = RotatedFiles(tmp_path / "m", Rotation())
     made = []
     for _ in range(12):
         made.append(files.free_path(_NOON))
@@ -131,7 +131,7 @@ def test_names_are_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TZ", "XYZ-9")
     time.tzset()
     try:
-        assert Archive(tmp_path / "m", Rotation()).free_path(_NOON).name == "m-20240101T120000Z"
+        assert RotatedFiles(tmp_path / "m", Rotation()).free_path(_NOON).name == "m-20240101T120000Z"
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -158,7 +158,7 @@ def test_stopping_leaves_the_original(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(archive, "_packer", lambda *_args: SlowPacker())
     monkeypatch.setattr(archive, "_CHUNK_BYTES", 1000)
     monkeypatch.setattr(archive, "ARCHIVE_SECONDS", 0.01)
-    files = Archive(tmp_path / "m.csv", Rotation(compression=Compression.GZIP, keep=1))
+    files = RotatedFiles(tmp_path / "m.csv", Rotation(compression=Compression.GZIP, keep=1))
     files.tidy_soon()
     assert has_begun.wait(20)
     files.stop()
@@ -173,14 +173,14 @@ def test_stopping_leaves_the_original(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_second_rotation_while_the_first_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread does them all: what comes meanwhile is not forgotten."""
     goes_on = threading.Event()
-    pack = Archive._pack
+    pack = RotatedFiles._pack
 
-    def slow(self: Archive, path: Path) -> None:
+    def slow(self: RotatedFiles, path: Path) -> None:
         goes_on.wait(20)
         pack(self, path)
 
-    monkeypatch.setattr(Archive, "_pack", slow)
-    files = Archive(tmp_path / "m", Rotation(compression=Compression.GZIP))
+    monkeypatch.setattr(RotatedFiles, "_pack", slow)
+    files = RotatedFiles(tmp_path / "m", Rotation(compression=Compression.GZIP))
     for day in (1, 2):
         (tmp_path / f"m-2024010{day}T000000Z").write_bytes(b"x")
         files.tidy_soon()
@@ -214,8 +214,8 @@ def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """It is said at the start, with the command that mends it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r"zstd needs a package: pip install 'fleetmem\[zstd\]'"):
-        Archive(tmp_path / "m", Rotation(compression=Compression.ZSTD))
-    Archive(tmp_path / "m", Rotation(compression=Compression.GZIP))
+        RotatedFiles(tmp_path / "m", Rotation(compression=Compression.ZSTD))
+    RotatedFiles(tmp_path / "m", Rotation(compression=Compression.GZIP))
 
 
 @pytest.mark.parametrize(

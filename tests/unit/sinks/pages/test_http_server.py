@@ -14,13 +14,13 @@ import pytest
 from fleetmem.errors import UsageError
 from fleetmem.runtime.side_thread import start_thread
 from fleetmem.sinks.pages import http_server
-from fleetmem.sinks.pages.http_server import Answer, HttpServer, blocks
+from fleetmem.sinks.pages.http_server import HttpAnswer, HttpServer, blocks
 from fleetmem.sinks.transports.endpoints import host_port
 
 
-def echo(path: str, encodings: str) -> Answer:
+def echo(path: str, encodings: str) -> HttpAnswer:
     """Answers with what was asked, in two pieces."""
-    return Answer(HTTPStatus.OK, {"Content-Type": "text/plain"}, [path.encode(), encodings.encode()])
+    return HttpAnswer(HTTPStatus.OK, {"Content-Type": "text/plain"}, [path.encode(), encodings.encode()])
 
 
 def get(port: int, path: str = "/", method: str = "GET", host: str = "127.0.0.1") -> tuple[int, dict[str, str], bytes]:
@@ -187,7 +187,7 @@ def test_too_many_slow_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
     monkeypatch.setattr(http_server, "_MAX_ANSWERS", 1)
     goes_on = threading.Event()
 
-    def answer(path: str, encodings: str) -> Answer:
+    def answer(path: str, encodings: str) -> HttpAnswer:
         if path == "/slow":
             goes_on.wait(20)
         return echo(path, encodings)
@@ -253,7 +253,7 @@ def test_a_client_that_reads_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     body = [b"x" * 1_000_000] * 40
 
     async def main() -> None:
-        server = HttpServer("127.0.0.1", 0, lambda *_: Answer(HTTPStatus.OK, {}, body), lambda _path: True)
+        server = HttpServer("127.0.0.1", 0, lambda *_: HttpAnswer(HTTPStatus.OK, {}, body), lambda _path: True)
         server.start()
         slow = _client(server, b"GET / HTTP/1.1\r\n\r\n")
         while server._places._value:  # noqa: ASYNC110 - a semaphore tells nobody
@@ -399,7 +399,7 @@ def test_a_client_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bug_is_not_hidden(caplog: pytest.LogCaptureFixture) -> None:
     """The client gets no answer, and the log the traceback."""
 
-    def fail(_path: str, _encodings: str) -> Answer:
+    def fail(_path: str, _encodings: str) -> HttpAnswer:
         raise ValueError("ours")
 
     async def main() -> None:

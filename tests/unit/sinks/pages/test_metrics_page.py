@@ -20,7 +20,7 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.pages import http_server
 from fleetmem.sinks.pages.exposition import Exposition, HostState
 from fleetmem.sinks.pages.gzip_page import GzipPage
-from fleetmem.sinks.pages.http_server import Answer, Page
+from fleetmem.sinks.pages.http_server import HttpAnswer, Page
 from fleetmem.sinks.pages.metrics_page import PrometheusSink
 from fleetmem.telemetry.counters import ALL_COUNTERS
 from unit.builders import failure, process, sample
@@ -145,7 +145,7 @@ def test_other_pages() -> None:
         unknown = await asyncio.to_thread(scrape, f"{base}/metric")
         assert (unknown.status, unknown.text) == (404, "no such page; there is /metrics, /other\n")
 
-    serve(test, {"/other": lambda _encodings: Answer(HTTPStatus.OK, {}, [b"here"])})
+    serve(test, {"/other": lambda _encodings: HttpAnswer(HTTPStatus.OK, {}, [b"here"])})
 
 
 def test_own_counters() -> None:

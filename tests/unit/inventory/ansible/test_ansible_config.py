@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fleetmem.errors import InventoryError
-from fleetmem.inventory.ansible.settings import AnsibleSettings, find_file, read_settings
+from fleetmem.inventory.ansible.ansible_config import AnsibleSettings, find_file, read_settings
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fleetmem.cli.output import OutputFormat
-from fleetmem.doctor.findings import Finding, Group, Severity, fold
+from fleetmem.doctor.findings import Finding, FindingGroup, Severity, fold
 from fleetmem.safe_text import printable, redact
 
 _NAMED = 5
@@ -42,7 +42,7 @@ def _to_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def _lines(group: Group) -> list[Text]:
+def _lines(group: FindingGroup) -> list[Text]:
     """Returns what is shown of equal findings: in one line what is well, otherwise with reason and mend."""
     first = group.first
     style = _STYLES[first.severity]
@@ -55,7 +55,7 @@ def _lines(group: Group) -> list[Text]:
     return lines
 
 
-def _who(group: Group) -> str:
+def _who(group: FindingGroup) -> str:
     names = group.subjects
     if len(names) == 1:
         return _shown(names[0])
@@ -66,7 +66,7 @@ def _who(group: Group) -> str:
     return f"{len(names)} hosts" if group.first.severity is Severity.OK else f"{len(names)} hosts ({listed})"
 
 
-def _what(group: Group) -> str:
+def _what(group: FindingGroup) -> str:
     what, numbers = group.first.what, _range(group.values, group.first.unit)
     return _shown(what) if numbers.removeprefix(": ") in what else f"{_shown(what)}{numbers}"
 

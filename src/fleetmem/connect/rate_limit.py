@@ -4,7 +4,7 @@ import asyncio
 import time
 
 
-class Turns:
+class RateLimit:
     """Lets so many pass in a second, and so many at once after a pause.
 
     Args:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fleetmem.cli import findings as shown
+from fleetmem.cli import findings_output as shown
 from fleetmem.cli.output import OutputFormat
 from fleetmem.doctor.findings import Check, Finding, Severity
 

@@ -15,10 +15,10 @@ import pytest
 
 from fleetmem.errors import SinkError
 from fleetmem.model import CollectorStats, Counter
-from fleetmem.sinks.files import transport as files
-from fleetmem.sinks.files.archive import Archive, Compression, Rotation
+from fleetmem.sinks.files import file_transport as files
+from fleetmem.sinks.files.archive import Compression, RotatedFiles, Rotation
+from fleetmem.sinks.files.file_transport import FileTransport
 from fleetmem.sinks.files.record_file import RecordFile
-from fleetmem.sinks.files.transport import FileTransport
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.queue.runner import Options, QueuedSink
 from fleetmem.sinks.records import RecordEncoding, RecordFormat
@@ -32,7 +32,7 @@ _WRITER = """
 import asyncio, os, sys, time
 from pathlib import Path
 from fleetmem.sinks.files.archive import Compression, Rotation
-from fleetmem.sinks.files.transport import FileTransport
+from fleetmem.sinks.files.file_transport import FileTransport
 
 os.fsync = lambda _file: time.sleep(0.02)
 
@@ -352,7 +352,7 @@ def start_and_read(path: Path) -> list[int]:
         await transport.close()
 
     asyncio.run(main())
-    rotated = [found.path for found in Archive(path, Rotation()).files()]
+    rotated = [found.path for found in RotatedFiles(path, Rotation()).files()]
     assert {found.suffix for found in rotated} == {".gz"}
     assert sorted(path.parent.iterdir()) == sorted([*rotated, path])
     lines = b"".join([*(gzip.decompress(found.read_bytes()) for found in rotated), path.read_bytes()]).splitlines()
