@@ -11,7 +11,9 @@ others, and the stop of the collector, for seconds at a time; one that asks and 
 import asyncio
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 from fleetmem.connect.ssh import asyncssh
 
@@ -35,16 +37,47 @@ class Flood(asyncssh.ProtocolError):
     """A host costs more than its share, in time or in memory."""
 
 
+class Tunnel(Protocol):
+    """Leads to a host through another one; asyncssh calls it as it calls a connection of its own."""
+
+    async def create_connection(self, session_factory: Any, remote_host: str, remote_port: int) -> Any:
+        """Opens a channel that leads to the host; returns it, and what the factory made for it."""
+
+
+Via = socket.socket | Tunnel
+"""What leads to a host: a socket that is connected with it, or a jump host."""
+
+
+class Inside(Protocol):
+    """What a connection says of its work."""
+
+    def is_stuffed(self, size_bytes: int) -> bool:
+        """Whether it is at work on a packet in a task, and has so many bytes to go on with."""
+
+    @property
+    def session_keys(self) -> object:
+        """What packets are decrypted with: another object after each key exchange."""
+
+
 class Guard(asyncio.Protocol):
     """Stands between a transport and asyncssh's connection, for one host.
 
     Args:
         connection: takes the bytes.
+        inside: the same connection, where it says something of its work.
         allowance_seconds: see ALLOWANCE_SECONDS; None for a jump host, whose bytes are those of all hosts behind it.
     """
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, allowance_seconds: float | None) -> None:
+    def __init__(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        allowance_seconds: float | None,
+        inside: Inside | None = None,
+    ) -> None:
         self.connection = connection
+        self._inside = inside
+        # What comes meanwhile asyncssh puts together in one buffer, which is copied for each packet that is cut off.
+        self._is_stuffed: Callable[[], bool] = partial(inside.is_stuffed, _PORTION_BYTES) if inside else _is_at_ease
         self._allowance_seconds = allowance_seconds
         self._transport: Any = None
         self._waiting = bytearray()
@@ -101,15 +134,6 @@ class Guard(asyncio.Protocol):
         elif not self._is_over:
             self._transport.resume_reading()
 
-    def _is_stuffed(self) -> bool:
-        """Whether asyncssh is at work on a packet in a task, and has enough to go on with.
-
-        What comes meanwhile it puts together in one buffer, which is copied for each packet that is cut off later.
-        """
-        connection = self.connection
-        handlers = (connection._recv_pkthdr, connection._recv_packet, connection._recv_version)
-        return len(connection._inpbuf) >= _PORTION_BYTES and connection._recv_handler not in handlers
-
     def _take_turn(self) -> None:
         """Takes portions of what waits until the turn is over."""
         until = time.monotonic() + _TURN_SECONDS
@@ -130,8 +154,8 @@ class Guard(asyncio.Protocol):
             self._end(f"does not read what it asked for, more than {MAX_UNREAD_BYTES} bytes")
 
     def _charge(self, seconds: float) -> None:
-        if self.connection._recv_encryption is not self._keys:
-            self._keys = self.connection._recv_encryption
+        if self._inside and self._inside.session_keys is not self._keys:
+            self._keys = self._inside.session_keys
             seconds += _KEY_EXCHANGE_SECONDS
         self._spent_seconds += seconds
         if self._allowance_seconds is None or self._spent_seconds <= self._allowance_seconds:
@@ -148,19 +172,21 @@ class Guard(asyncio.Protocol):
         self.connection.connection_lost(Flood(reason))
 
 
-async def run_guarded(
-    connection: asyncssh.SSHClientConnection, via: Any, address: tuple[str, int], allowance_seconds: float | None
-) -> None:
-    """Runs a connection over a connected socket, or through a jump host.
+def _is_at_ease() -> bool:
+    """What is taken of a connection that says nothing of its work: it is not stuffed."""
+    return False
+
+
+async def run_guarded(guard: Guard, via: Via, address: tuple[str, int]) -> Any:
+    """Runs a guarded connection over a connected socket, or through a jump host; returns the transport.
 
     Args:
-        connection: see there.
-        via: the socket, or what leads through the jump host.
+        guard: of the connection.
+        via: see there.
         address: of the host, for the jump host.
-        allowance_seconds: see `Guard`.
     """
-    guard = Guard(connection, allowance_seconds)
     if isinstance(via, socket.socket):
-        await asyncio.get_running_loop().create_connection(lambda: guard, sock=via)
+        transport, _guard = await asyncio.get_running_loop().create_connection(lambda: guard, sock=via)
     else:
-        await via.create_connection(lambda: guard, *address)
+        transport, _guard = await via.create_connection(lambda: guard, *address)
+    return transport

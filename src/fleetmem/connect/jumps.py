@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fleetmem.connect.backoff import NotTriedError, backoff_for_jump
+from fleetmem.connect.host_keys import AskAgainError
 from fleetmem.connect.login import Login
 from fleetmem.connect.rate_limit import RateLimit
 from fleetmem.connect.ssh import asyncssh
@@ -90,8 +91,7 @@ class Jump:
     async def _connect(self) -> asyncssh.SSHClientConnection:
         self.check()
         try:
-            way = await (self._before.way_to(self.target) if self._before else open_way(self.target))
-            connection = await self._login.connect(self.target, way)
+            connection = await self._log_in()
         except NotTriedError:
             raise
         except HostError as error:
@@ -105,6 +105,15 @@ class Jump:
         self._failures, self._error = 0, None
         log.info("connected to jump host %s", self.target)
         return connection
+
+    async def _log_in(self) -> asyncssh.SSHClientConnection:
+        try:
+            return await self._login.connect(self.target, await self._open_way())
+        except AskAgainError:
+            return await self._login.connect(self.target, await self._open_way())
+
+    async def _open_way(self) -> Way:
+        return await (self._before.way_to(self.target) if self._before else open_way(self.target))
 
     def _failed(self, error: HostError, wait_seconds: float | None = None) -> NotTriedError:
         message = f"jump host {self.target}: {error.message}"

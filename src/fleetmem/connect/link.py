@@ -18,7 +18,6 @@ from fleetmem.connect.backoff import MENDED_BY_HAND, Backoff, NotTriedError, bac
 from fleetmem.connect.first_output import FirstOutput
 from fleetmem.connect.guard import Flood
 from fleetmem.connect.host_words import one_line
-from fleetmem.connect.login import lighten
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.translate import lost, translate, within
@@ -561,7 +560,7 @@ class Link:
         async with self.reach.login(self.target, opening.begin) as self._connection:
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.
             await within(self.target.access.command_timeout_seconds, Stage.COMMAND, opening.end())
-            lighten(self._connection)
+            self.reach.lighten(self._connection)
             return channel
 
     async def _fail_channel(self, channel: ProbeChannel, error: HostError) -> None:

@@ -8,11 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from fleetmem.connect.breaker import Breakers
+from fleetmem.connect.choice import best_connector
+from fleetmem.connect.connector import Connector, OnBegun
 from fleetmem.connect.host_keys import AskAgainError, HostKeys
 from fleetmem.connect.jumps import Jump, Jumps
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.keys import AskPassphrase
-from fleetmem.connect.login import Login, OnBegun
+from fleetmem.connect.login import Login
 from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.rate_limit import RateLimit
 from fleetmem.connect.ssh import asyncssh
@@ -33,12 +35,19 @@ class Reach:
         settings: see there.
         ask_passphrase: see there.
         previous: a reach that this one takes the place of; the keys that it has read are taken over.
+        connector: makes the connections; the best one that there is where nobody says which.
 
     Attributes:
         settings: see there.
     """
 
-    def __init__(self, settings: ReachSettings, ask_passphrase: AskPassphrase, previous: "Reach | None" = None) -> None:
+    def __init__(
+        self,
+        settings: ReachSettings,
+        ask_passphrase: AskPassphrase,
+        previous: "Reach | None" = None,
+        connector: Connector | None = None,
+    ) -> None:
         """Reads the ssh configuration.
 
         Raises:
@@ -51,7 +60,8 @@ class Reach:
         self._twins: list[tuple[str, ...]] = []
         self._keys: KeyRing = KeyRing(ask_passphrase, previous._keys if previous else None)
         self._host_keys: HostKeys = HostKeys(previous._host_keys if previous else None)
-        self._login = Login(self._host_keys, self._keys)
+        self._connector = connector or best_connector()
+        self._login = Login(self._host_keys, self._keys, self._connector)
         self._jumps = Jumps(self._login, settings.limits)
         self._breakers: Breakers = Breakers(settings.limits.most_refusals)
         self._resolving = threading.Lock()
@@ -164,6 +174,10 @@ class Reach:
                 way.abandon()
                 raise
             return way
+
+    def lighten(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Lets go of what a connection has no more use for, once its only channel is open."""
+        self._connector.lighten(connection)
 
     async def try_way(self, target: Target) -> None:
         """Opens the way to a host, and closes it again.

@@ -3,20 +3,13 @@
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
+from fleetmem.connect.guard import Tunnel, Via
 from fleetmem.connect.ssh import asyncssh
 from fleetmem.connect.target import Target
 from fleetmem.connect.translate import translate
 from fleetmem.connect.transport import ProxyCommand, open_socket
 from fleetmem.errors import HostError, Stage
-
-
-class Tunnel(Protocol):
-    """Leads to a host through another one; asyncssh calls it as it calls a connection of its own."""
-
-    async def create_connection(self, session_factory: Any, remote_host: str, remote_port: int) -> Any:
-        """Opens a channel that leads to the host."""
 
 
 class _Nothing(asyncssh.SSHTCPSession[bytes]):
@@ -54,6 +47,11 @@ class Way:
         if self.tunnel:
             channel, _session = await self.tunnel.create_connection(_Nothing, target.address, target.port)
             channel.abort()
+
+    @property
+    def via(self) -> Via:
+        """What leads to the host: the socket or the tunnel, one of which there is."""
+        return self.sock or self.tunnel  # type: ignore[return-value]
 
     def close(self) -> None:
         """Closes it, where that has not been done; asyncssh closes the socket that a connection runs over."""

@@ -11,9 +11,10 @@ import pytest
 from fleetmem import config
 from fleetmem.connect.backoff import NotTriedError
 from fleetmem.connect.breaker import WithheldError
+from fleetmem.connect.choice import best_connector
+from fleetmem.connect.client import Client
 from fleetmem.connect.guard import Guard
 from fleetmem.connect.link import ProbeChannel
-from fleetmem.connect.login import Client
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.lab.directory import Directory
 from fleetmem.lab.simulated_host import Fault, SimulationPlan
@@ -28,6 +29,7 @@ _KINDS = (asyncssh.SSHClientConnection, Guard, ProbeChannel, Client)
 
 @pytest.fixture(autouse=True)
 def _no_collector() -> Iterator[None]:
+    best_connector()  # its check makes a few connections, once in a process
     gc.collect()
     gc.disable()
     yield

@@ -1,7 +1,5 @@
 import asyncio
 import time
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,9 +17,8 @@ class Connection:
         self.lost: list[Exception | None] = []
         self.is_at_eof = False
         self._seconds_per_portion = seconds_per_portion
-        self._inpbuf = b""
-        self._recv_encryption: object = None
-        self._recv_handler: Callable[[], bool] = self._recv_pkthdr
+        self.is_at_work = False
+        self.session_keys: object = None
 
     def connection_made(self, transport: object) -> None:
         """Nothing."""
@@ -41,14 +38,10 @@ class Connection:
         """Notes why."""
         self.lost.append(exc)
 
-    def _recv_version(self) -> bool:
-        return True
-
-    def _recv_pkthdr(self) -> bool:
-        return True
-
-    def _recv_packet(self) -> bool:
-        return True
+    def is_stuffed(self, size_bytes: int) -> bool:
+        """Whether it has a portion to go on with."""
+        assert size_bytes == 16 * 1024
+        return self.is_at_work
 
 
 class Transport:
@@ -76,7 +69,7 @@ def guarded(
 ) -> tuple[Guard, Connection, Transport]:
     """Returns a guard between stand-ins."""
     connection, transport = Connection(seconds_per_portion), Transport()
-    guard = Guard(cast("Any", connection), allowance_seconds)
+    guard = Guard(cast("Any", connection), allowance_seconds, connection)
     guard.connection_made(cast("Any", transport))
     return guard, connection, transport
 
@@ -161,8 +154,8 @@ def test_time_gives_an_allowance_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_new_keys_cost() -> None:
     """A key exchange is done in tasks, whose time is not seen: each has a price."""
     guard, connection, _ = guarded(allowance_seconds=0.05)
-    for number in range(9):
-        connection._recv_encryption = SimpleNamespace(number=number)
+    for _ in range(9):
+        connection.session_keys = object()
         guard.data_received(b"x")
     assert len(connection.taken) == 3
     assert isinstance(connection.lost[0], Flood)
@@ -184,14 +177,13 @@ def test_nothing_is_put_on_top_of_work_that_is_not_done() -> None:
 
     async def run() -> None:
         guard, connection, transport = guarded()
-        connection._recv_handler = lambda: False
-        connection._inpbuf = bytes(16 * 1024)
+        connection.is_at_work = True
         guard.data_received(b"x")
         assert not connection.taken
         assert not transport.is_reading
         await asyncio.sleep(0.02)
         assert not connection.taken
-        connection._recv_handler = connection._recv_pkthdr
+        connection.is_at_work = False
         await _until_taken(connection, 1)
         assert transport.is_reading
 
@@ -204,9 +196,9 @@ def test_what_waits_is_taken_before_the_end(end: str) -> None:
 
     async def run() -> None:
         guard, connection, transport = guarded()
-        connection._recv_handler, connection._inpbuf = lambda: False, bytes(16 * 1024)
+        connection.is_at_work = True
         guard.data_received(b"last words")
-        connection._recv_handler = connection._recv_pkthdr
+        connection.is_at_work = False
         if end == "eof":
             guard.eof_received()
             assert connection.is_at_eof

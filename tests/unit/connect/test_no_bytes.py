@@ -5,6 +5,7 @@ import asyncssh
 import pytest
 from asyncssh.connection import SSHConnection
 
+from fleetmem.connect.asyncssh_private.pipelined import PipelinedConnector
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.login import Login
@@ -44,7 +45,8 @@ def test_a_channel_for_packets_of_no_bytes(monkeypatch: pytest.MonkeyPatch, size
         async with listening(Server, process_factory=lambda process: process.exit(0), encoding=None) as acceptor:
             ssh = SshSettings(port=acceptor.get_port(), host_key_policy=HostKeyPolicy.INSECURE)
             target = resolve("127.0.0.1", ssh)
-            connection = await Login(HostKeys(), KeyRing(lambda _path: None)).connect(target, await open_way(target))
+            login = Login(HostKeys(), KeyRing(lambda _path: None), PipelinedConnector())
+            connection = await login.connect(target, await open_way(target))
             try:
                 async with asyncio.timeout(10):
                     await connection.create_session(Writer, "true", encoding=None)

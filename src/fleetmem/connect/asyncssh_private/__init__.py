@@ -1,1 +1,3 @@
-"""Every private name of asyncssh that is used: nobody else may."""
+"""All use of asyncssh's private names: nobody else may. `self_check` says whether they are as they are expected."""
+
+import fleetmem.connect.ssh  # noqa: F401 - before an inner module of asyncssh is imported

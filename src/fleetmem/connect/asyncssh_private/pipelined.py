@@ -12,10 +12,11 @@ Decision 0009 has what was left out, and why.
 """
 
 import asyncio
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import lru_cache, partial
+from operator import attrgetter
+from typing import Any
 
-import asyncssh
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
@@ -28,16 +29,14 @@ from asyncssh.constants import (
     MSG_USERAUTH_BANNER,
     MSG_USERAUTH_FAILURE,
 )
-from asyncssh.encryption import get_encryption_algs
-from asyncssh.kex import get_kex_algs
-from asyncssh.mac import get_mac_algs
-from asyncssh.misc import construct_disc_error
 from asyncssh.packet import Boolean, SSHPacket, String
-from asyncssh.public_key import get_public_key_algs
 
+from fleetmem.connect.connector import Gate, LoginRequest
+from fleetmem.connect.guard import Guard, run_guarded
 from fleetmem.connect.host_words import HostWords
 from fleetmem.connect.key_ring import Offer
-from fleetmem.connect.openssh.algorithms import Algorithms
+from fleetmem.connect.openssh.algorithms import supported
+from fleetmem.connect.ssh import asyncssh
 
 _TIMER_SECONDS = 0.002  # what a timer may be early by: it knows milliseconds
 _PUBLIC_KEY = b"publickey"
@@ -48,15 +47,17 @@ _COOKIE_BYTES = 16
 
 # What a host's farewell may be taken for. Anything else that it says of itself is no verdict of ours: `host key not
 # verifiable`, say.
-_VERDICTS = frozenset(
-    {
-        asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
-        asyncssh.DISC_ILLEGAL_USER_NAME,
-        asyncssh.DISC_KEY_EXCHANGE_FAILED,
-    }
-)
+_VERDICTS: dict[int, Callable[[str], asyncssh.DisconnectError]] = {
+    asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE: asyncssh.PermissionDenied,
+    asyncssh.DISC_ILLEGAL_USER_NAME: asyncssh.IllegalUserName,
+    asyncssh.DISC_KEY_EXCHANGE_FAILED: asyncssh.KeyExchangeFailed,
+}
 
-_ALGORITHMS_KNOWN = {"key exchange": get_kex_algs, "encryption": get_encryption_algs, "MAC": get_mac_algs}
+_NO_OPTIONS: Any = None
+
+
+def _do_nothing() -> bool:
+    return False
 
 
 def send_no_decoys(connection: SSHConnection) -> None:
@@ -73,15 +74,17 @@ def _send_packet(connection: SSHConnection, send: Any, type_: int, *args: Any, *
         send(connection, type_, *args, **kwargs)
 
 
-class Gate(Protocol):
-    """Keeps a login from beginning."""
+def _known_algorithms(kind: str) -> Any:
+    """Returns all algorithms that asyncssh has of a kind, also those that are not offered; none of other kinds."""
+    known = supported()
+    kinds = {"key exchange": known.key_exchanges, "encryption": known.ciphers, "MAC": known.macs}
+    return kinds[kind][0] if kind in kinds else ()
 
-    @property
-    def is_undecided(self) -> bool:
-        """Whether it does."""
 
-    async def decide(self) -> None:
-        """Opens. Raises an error of asyncssh's, with which the connection ends."""
+@lru_cache(maxsize=64)
+def _shared(names: tuple[bytes, ...]) -> list[bytes]:
+    """Returns the same list for the same names."""
+    return list(names)
 
 
 class PipelinedConnection(asyncssh.SSHClientConnection):
@@ -89,25 +92,15 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
 
     Args:
         options: see asyncssh.
-        offer: the keys to offer.
-        words: takes what the host says during the login.
-        algorithms: what else the ssh configuration wants of the host's key.
-        gate: opens once the host's key has been decided about; None where that is nobody's business.
+        request: the login.
     """
 
-    def __init__(
-        self,
-        options: asyncssh.SSHClientConnectionOptions,
-        offer: Offer,
-        words: HostWords,
-        algorithms: Algorithms,
-        gate: Gate | None = None,
-    ) -> None:
+    def __init__(self, options: asyncssh.SSHClientConnectionOptions, request: LoginRequest) -> None:
         super().__init__(asyncio.get_running_loop(), options, wait="auth")
-        self._offer: Offer | None = offer
-        self._words: HostWords | None = words
-        self._algorithms = algorithms
-        self._gate = gate
+        self._offer: Offer | None = request.offer
+        self._words: HostWords | None = request.words
+        self._algorithms = request.algorithms
+        self._gate: Gate | None = request.gate
         self._key: Any = None
         self._is_at_the_last = False
         self._is_accept_due = False
@@ -120,6 +113,42 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         """Lets go of what the login needed."""
         self._offer = self._key = self._words = self._gate = None
         self._ahead = []
+
+    def lighten(self) -> None:
+        """Lets go of what the login and the start of a channel needed: more than a third of a connection's 24 KB.
+
+        What a new key exchange needs it makes anew, but for the algorithms, which all connections have in common. There
+        can be no other channel after this.
+        """
+        self._options = _NO_OPTIONS
+        self._kex_algs = _shared(tuple(self._kex_algs))
+        self._enc_algs = _shared(tuple(self._enc_algs))
+        self._mac_algs = _shared(tuple(self._mac_algs))
+        self._cmp_algs = _shared(tuple(self._cmp_algs))
+        self._sig_algs = _shared(tuple(self._sig_algs))
+        if self._kex_complete:  # a host may want new keys as soon as the login is over
+            self._client_kexinit = self._server_kexinit = b""
+        self._server_sig_algs = set()
+        for channel in self._channels.values():
+            channel._command = None  # 5 KB, another one for each host
+
+    def take_apart(self) -> None:
+        """Cuts what leads from this to itself once it has ended: else it stays until the garbage collector has a look.
+
+        That is seldom, with so much that stays: hundreds of broken logins, 15 to 30 KB each, wait for it.
+        """
+        waiter, self._waiter = self._waiter, None
+        if waiter and waiter.done() and not waiter.cancelled() and (error := waiter.exception()):
+            error.with_traceback(None)  # its frames have the options, and these the waiter
+        self._recv_handler = _do_nothing
+        self.__dict__.pop("send_packet", None)
+
+    def is_stuffed(self, size_bytes: int) -> bool:
+        """Whether it is at work on a packet in a task, and has so many bytes to go on with."""
+        handlers = (self._recv_pkthdr, self._recv_packet, self._recv_version)
+        return len(self._inpbuf) >= size_bytes and self._recv_handler not in handlers
+
+    session_keys = property(attrgetter("_recv_encryption"), doc="What packets are decrypted with.")
 
     def _recv_version(self) -> bool:
         """Keeps what is no version: sshd says there that it has too many connections, or does not want ours."""
@@ -141,8 +170,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
             return super()._choose_alg(alg_type, local_algs, remote_algs)
         except asyncssh.KeyExchangeFailed:
             if self._words:
-                known = _ALGORITHMS_KNOWN[alg_type]() if alg_type in _ALGORITHMS_KNOWN else ()
-                self._words.note_mismatch(alg_type, remote_algs, known)
+                self._words.note_mismatch(alg_type, remote_algs, _known_algorithms(alg_type))
             raise
 
     def _validate_host_key(self, host: str, addr: str, port: int, key_data: bytes) -> asyncssh.SSHKey:
@@ -158,7 +186,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
             copied.get_bytes(_COOKIE_BYTES)
             copied.get_namelist()
             wanted = self._server_host_key_algs or ()
-            self._words.note_host_keys(wanted, copied.get_namelist(), get_public_key_algs())
+            self._words.note_host_keys(wanted, copied.get_namelist(), supported().public_keys)
         return super()._process_kexinit(pkttype, pktid, packet)
 
     def _process_userauth_failure(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
@@ -180,9 +208,8 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         code, reason = packet.get_uint32(), packet.get_string().decode("utf-8", "replace")
         if self._words:
             self._words.reason = reason
-        is_verdict = code in _VERDICTS
-        error = construct_disc_error(code, reason, "") if is_verdict else asyncssh.DisconnectError(code, reason)
-        self._force_close(error)
+        verdict = _VERDICTS.get(code)
+        self._force_close(verdict(reason) if verdict else asyncssh.DisconnectError(code, reason))
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
         """Goes over to the ciphers agreed on."""
@@ -293,3 +320,43 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         MSG_USERAUTH_BANNER: _process_userauth_banner,
         MSG_USERAUTH_FAILURE: _process_userauth_failure,
     }
+
+
+class PipelinedConnector:
+    """Makes such connections.
+
+    It does what `asyncssh.connect` does, but for what that does for others: a look-up of the name, files, a thread.
+    """
+
+    waits_for_decisions = True
+
+    async def connect(self, request: LoginRequest) -> asyncssh.SSHClientConnection:
+        """See `Connector`; `on_begun` is called before the login: a channel that it asks for goes with it."""
+        loop = asyncio.get_running_loop()
+        options = asyncssh.SSHClientConnectionOptions(loop=loop, **request.options)
+        options.waiter = logged_in = loop.create_future()
+        connection = PipelinedConnection(options, request)
+        try:
+            guard = Guard(connection, request.allowance_seconds, connection)
+            await run_guarded(guard, request.via, (request.options["host"], request.options["port"]))
+            if request.on_begun:
+                request.on_begun(connection)
+            await logged_in
+        except BaseException:
+            logged_in.cancel()
+            if connection.get_extra_info("peername") is not None:  # otherwise there is nothing yet
+                connection.abort()
+                await connection.wait_closed()
+            raise
+        connection.forget_login()
+        return connection
+
+    def lighten(self, connection: asyncssh.SSHClientConnection) -> None:
+        """See `PipelinedConnection`."""
+        if isinstance(connection, PipelinedConnection):
+            connection.lighten()
+
+    def take_apart(self, connection: asyncssh.SSHClientConnection) -> None:
+        """See `PipelinedConnection`."""
+        if isinstance(connection, PipelinedConnection):
+            connection.take_apart()

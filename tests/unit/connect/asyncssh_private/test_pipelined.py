@@ -12,7 +12,7 @@ import pytest
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_OPEN, MSG_IGNORE
 
-from fleetmem.connect.asyncssh_private.pipelined import send_no_decoys
+from fleetmem.connect.asyncssh_private.pipelined import PipelinedConnector, send_no_decoys
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.login import Login
@@ -67,7 +67,7 @@ class FleetParts:
 
     def __init__(self, folder: Path, port: int, keys: list[Path]) -> None:
         self._ring = KeyRing(lambda _path: None)
-        self._login = Login(HostKeys(), self._ring)
+        self._login = Login(HostKeys(), self._ring, PipelinedConnector())
         self._folder = folder
         self._port = port
         self._keys = tuple(keys)
@@ -233,7 +233,7 @@ def test_a_silent_host_is_asked_whether_it_lives_and_then_given_up(tmp_path: Pat
             ssh = SshSettings(known_hosts_path=tmp_path / "known", user="u", key_paths=(key,), keepalive_seconds=0.2)
             target = resolve("127.0.0.1", ssh, port=acceptor.get_port())
             ring.prepare(target.access.identities)
-            connection = await Login(HostKeys(), ring).connect(target, await open_way(target))
+            connection = await Login(HostKeys(), ring, PipelinedConnector()).connect(target, await open_way(target))
             (host,) = Server.connections
             asked, twice = list[object](), asyncio.Event()
             answer = host._process_keepalive_at_openssh_dot_com_global_request
