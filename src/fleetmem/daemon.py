@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fleetmem.config import Settings
-from fleetmem.engine.channel import Orders
-from fleetmem.engine.worker_process import WorkerProcess
+from fleetmem.engine.engine import Engine, NoEngine, Work
+from fleetmem.engine.local_workers import LocalWorkers
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Outcome
@@ -29,7 +29,7 @@ from fleetmem.runtime.huge_pages import keep_in_huge_pages
 from fleetmem.runtime.stop_budget import WORKERS_END_SECONDS, WORKERS_STOP_SECONDS
 from fleetmem.runtime.stop_watch import StopWatch
 from fleetmem.runtime.systemd import ServiceManager
-from fleetmem.sampling.sampler import Listener, Sampler, SamplerSpec, elapsed_seconds
+from fleetmem.sampling.sampler import Listener, Sampler, elapsed_seconds
 from fleetmem.sampling.schedule import Grid, GridClock
 from fleetmem.sampling.turns import limit_cycles
 from fleetmem.telemetry.report import add_up
@@ -121,12 +121,9 @@ class Daemon:
         self._sample_seconds = fleet.longest_sample_seconds
         self._clock = GridClock(elapsed_seconds(), time.time())
         self._cycle: int | None = None  # which is told next
-        orders = self._share_out(fleet, workers) if workers > 1 else []
         self._bugs = fleet.collector.bugs
-        self._workers = [
-            WorkerProcess(number, each, self._add, self._unix, self._bugs) for number, each in enumerate(orders, 1)
-        ]
-        self._sampler = Sampler(fleet, self._grid_here, on_outcome, is_strict=is_strict)
+        self._engine = self._make_engine(fleet, workers)
+        self._sampler = Sampler(fleet, self._engine.grid_here(self._grid), on_outcome, is_strict=is_strict)
         self._inventory = fleet.inventory
         self._is_untaken = False  # what the inventory had last
         self._stopping = asyncio.Event()
@@ -147,16 +144,12 @@ class Daemon:
     async def _run(self) -> None:
         log.info("sampling %s%s%s", _plan(self._fleet), self._shares(), _destinations(self._fleet))
         async with asyncio.TaskGroup() as group:
-            members = [group.create_task(self._sampler.run())]
-            members += [group.create_task(worker.run()) for worker in self._workers]
+            members = [group.create_task(self._sampler.run()), group.create_task(self._engine.run())]
             watchdog = group.create_task(self._manager.feed_watchdog(lambda: self._health.is_alive))
             memory = group.create_task(keep_in_huge_pages())
             try:
-                if self._workers:
-                    await self._wait_for_workers()
-                    begin_unix_seconds = self._unix()
-                    for worker in self._workers:
-                        worker.begin(begin_unix_seconds)
+                await self._wait_for_engine()
+                self._engine.begin(self._unix())
                 self._manager.started(_plan(self._fleet))
                 while not self._stopping.is_set():
                     if change := await self._follow_until_change():
@@ -167,26 +160,21 @@ class Daemon:
                 self._inventory.close()
                 await self._shut_down(members)
 
-    async def _wait_for_workers(self) -> None:
-        """Lets workers start, so that the first cycle has all hosts; or this be stopped."""
+    async def _wait_for_engine(self) -> None:
+        """Lets samplers elsewhere start, so that the first cycle has all hosts; or this be stopped."""
         waits: list[asyncio.Task[Any]] = [
-            asyncio.create_task(waiting) for waiting in (self._until_ready(), self._stopping.wait())
+            asyncio.create_task(waiting) for waiting in (self._engine.until_ready(), self._stopping.wait())
         ]
         await asyncio.wait(waits, timeout=_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for waiting in waits:
             waiting.cancel()
-
-    async def _until_ready(self) -> None:
-        for worker in self._workers:
-            await worker.ready.wait()
 
     def _unix(self) -> float:
         """Returns the grid's time."""
         now = elapsed_seconds()
         if self._clock.follow(now, time.time(), self._grid.interval_seconds):
             self._cycle = None
-            for worker in self._workers:
-                worker.move()
+            self._engine.move()
         return self._clock.unix(now)
 
     def stop(self) -> None:
@@ -277,25 +265,20 @@ class Daemon:
         interval, wait_seconds = self._grid.interval_seconds, _FIRST_WAIT_SECONDS
         until = self._grid.end_of(cycle) + self._late_seconds
         while True:
-            await self._ask_workers(interval * _ANSWER_SHARE)
+            await self._engine.ask(interval * _ANSWER_SHARE)
             left_seconds = until - self._unix()
             if self._has_told(cycle) or left_seconds <= 0 or self._cycle != cycle:
                 break
             await asyncio.sleep(min(wait_seconds, left_seconds, interval / 4))
             wait_seconds = min(2 * wait_seconds, _LONGEST_SLEEP_SECONDS)
         if not self._has_told(cycle):
-            await self._ask_workers(interval * _ANSWER_SHARE, cycle)
+            await self._engine.ask(interval * _ANSWER_SHARE, cycle)
 
     def _has_told(self, cycle: int) -> bool:
-        return self._sampler.open_from > cycle and all(worker.has_told(cycle) for worker in self._workers)
-
-    async def _ask_workers(self, seconds: float, until: int | None = None) -> None:
-        async with asyncio.TaskGroup() as group:
-            for worker in self._workers:
-                group.create_task(worker.ask(seconds, until))
+        return self._sampler.open_from > cycle and self._engine.has_told(cycle)
 
     def _tell(self, cycle: int) -> None:
-        here, told = self._sampler.report(cycle), [worker.report(cycle) for worker in self._workers]
+        here, told = self._sampler.report(cycle), self._engine.reports(cycle)
         workers = [state for state, _report in told]
         report = add_up([here, *(report for _state, report in told)])
         log.info("%s", report.cycle.line(), extra=report.cycle.facts())
@@ -320,7 +303,7 @@ class Daemon:
     def _tell_end(self) -> None:
         """Ships the slots that were settled since the last cycle was told: before the sinks end, after the sampling."""
         cycle = self._grid.cycle_of(self._unix())
-        reports = [self._sampler.report(cycle), *(worker.report(cycle)[1] for worker in self._workers)]
+        reports = [self._sampler.report(cycle), *(report for _state, report in self._engine.reports(cycle))]
         if shipped := self.stats.finish(add_up(reports).cycle, cycle * self._grid.interval_seconds):
             self._sampler.put_stats(shipped)
 
@@ -375,29 +358,24 @@ class Daemon:
             self._cycle = None
         self._grid, self._sample_seconds = grid, new.longest_sample_seconds
         self._is_untaken = False
-        if self._workers:
-            for worker, orders in zip(self._workers, self._share_out(new, len(self._workers)), strict=True):
-                worker.take(orders)
-        await self._sampler.take(new, self._grid_here)
+        _share_memory(new, len(self._engine.hosts_of_each))
+        self._engine.take(self._work_of(new))
+        await self._sampler.take(new, self._engine.grid_here(grid))
 
-    @property
-    def _grid_here(self) -> Grid:
-        """The slots that are this process's own: none where there are workers."""
-        return self._grid.share(()) if self._workers else self._grid
+    def _make_engine(self, fleet: FleetParts, workers: int) -> Engine:
+        if workers <= 1:
+            return NoEngine()
+        _share_memory(fleet, workers)
+        return LocalWorkers(workers, self._work_of(fleet), self._add, self._unix, self._bugs)
 
-    def _share_out(self, fleet: FleetParts, workers: int) -> list[Orders]:
+    def _work_of(self, fleet: FleetParts) -> Work:
         levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}
         forwards = bool(fleet.single_sinks) or self._on_outcome is not None
-        if fleet.memory:
-            fleet.memory.processes = workers + 1
-        grid, generation = self._grid, self._generation
-        specs = [SamplerSpec(share, grid.share(share.hosts), generation) for share in fleet.spec.shares(workers)]
-        return [Orders(spec, forwards, fleet.reach.passphrases, levels) for spec in specs]
+        return Work(fleet.spec, self._grid, self._generation, forwards, fleet.reach.passphrases, levels)
 
     def _shares(self) -> str:
-        if not self._workers:
-            return ""
-        return f" in {len(self._workers)} workers with {', '.join(str(worker.hosts) for worker in self._workers)} hosts"
+        hosts = self._engine.hosts_of_each
+        return f" in {len(hosts)} workers with {', '.join(map(str, hosts))} hosts" if hosts else ""
 
     def _add(self, outcome: Outcome) -> None:
         """Takes an outcome that a worker has forwarded."""
@@ -411,17 +389,16 @@ class Daemon:
         begun = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(WORKERS_STOP_SECONDS):
-                for stopping in [asyncio.create_task(worker.stop()) for worker in self._workers]:
-                    await stopping
+                await self._engine.stop()
         await self._sampler.stop(spent_seconds=time.monotonic() - begun)
         with self._bugs.caught("report"):
             self._tell_end()
         _done, late = await asyncio.wait(members, timeout=begun + WORKERS_END_SECONDS - time.monotonic())
-        for worker in self._workers if late else ():
-            worker.kill()
+        if late:
+            self._engine.kill()
         await asyncio.wait(members)
         cycle = self._grid.cycle_of(self._unix())
-        reports = [self._sampler.report(), *(worker.report(cycle)[1] for worker in self._workers)]
+        reports = [self._sampler.report(), *(report for _state, report in self._engine.reports(cycle))]
         totals = {sink.name: sink.counters for sink in add_up(reports).sinks}
         points = {f"{name}_points_sent": stats.points_sent_total for name, stats in totals.items()}
         datagrams = {f"{name}_datagrams_sent": stats.datagrams_sent_total for name, stats in totals.items()}
@@ -430,3 +407,9 @@ class Daemon:
 
 def _grid_of(fleet: FleetParts) -> Grid:
     return Grid.of(fleet.settings.run.interval_seconds, fleet.hosts)
+
+
+def _share_memory(fleet: FleetParts, workers: int) -> None:
+    """Lets the memory of series know how many processes have files in the state folder."""
+    if fleet.memory and workers:
+        fleet.memory.processes = workers + 1
