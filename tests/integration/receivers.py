@@ -39,7 +39,7 @@ _WHISPER = """\
 import json, pathlib, struct, sys, whisper
 root = pathlib.Path(sys.argv[1])
 series = {}
-for path in root.rglob("*.wsp"):
+for path in root.joinpath(*sys.argv[2:]).rglob("*.wsp"):
     try:
         (start, _end, step), values = whisper.fetch(str(path), 0)
     except (whisper.WhisperException, struct.error):  # carbon is just about to make this file
@@ -104,9 +104,13 @@ class CarbonCache(Server):
         paths = (path.relative_to(self.whisper) for path in self.whisper.rglob("*.wsp"))
         return {".".join(path.with_suffix("").parts) for path in paths if path.parts[0] != "carbon"}
 
-    def points(self) -> dict[str, Points]:
-        """Returns every point that it has written, by series, its own left out; it writes within a second or two."""
-        command = [str(self._python), "-P", "-c", _WHISPER, str(self.whisper)]
+    def points(self, below: str = "") -> dict[str, Points]:
+        """Returns every point that it has written, by series, its own left out; it writes within a second or two.
+
+        Args:
+            below: only series whose path goes on from this one; all of thousands are a second's work.
+        """
+        command = [str(self._python), "-P", "-c", _WHISPER, str(self.whisper), *below.split(".")]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_READ_SECONDS, check=True
         )
@@ -117,9 +121,9 @@ class CarbonCache(Server):
             if not name.startswith("carbon.")
         }
 
-    def gauges(self) -> dict[str, float]:
-        """Returns the last value of every series."""
-        return {name: points[-1][1] for name, points in self.points().items() if points}
+    def gauges(self, below: str = "") -> dict[str, float]:
+        """Returns the last value of every series, or of those below a path."""
+        return {name: points[-1][1] for name, points in self.points(below).items() if points}
 
     @property
     def bad_lines_seen(self) -> int:

@@ -57,7 +57,7 @@ class Account:
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_deploy_to_destroy(tmp_path: Path, moto: Moto, cli: Cli) -> None:
     """Raised as planned; Terraform's inventory is what EC2 says, with 3, 5 and 1 targets; then nothing is left."""
     checkout = Checkout(tmp_path / "checkout", moto.endpoint)

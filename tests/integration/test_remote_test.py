@@ -113,7 +113,7 @@ def test_what_keeps_the_script_from_the_graphite_host_is_told(tmp_path: Path) ->
         assert (done.returncode, done.stderr) == (1, "nothing is deployed: make deploy\n")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_check_passes_against_the_lab(tmp_path: Path, cli: Cli) -> None:
     """And fails when a host does not answer, or when nothing arrives."""
     folder = tmp_path / "lab"

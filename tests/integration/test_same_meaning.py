@@ -106,8 +106,8 @@ def check_receivers(
         "udp": statsd.gauges,
         "tcp": statsd.gauges,
         "collectd": collectd.gauges,
-        "line": carbon.gauges,
-        "pickle": carbon.gauges,
+        "line": partial(carbon.gauges, f"{prefix}.line"),
+        "pickle": partial(carbon.gauges, f"{prefix}.pickle"),
     }
     for way, read in ways.items():
         wanted = expected(outcomes, f"{prefix}.{way}")

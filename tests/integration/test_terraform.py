@@ -80,17 +80,27 @@ def _instance(plan: Plan, name: str) -> dict[str, Any]:
 # --- the module ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_format_types_and_terraforms_own_tests(tmp_path: Path) -> None:
-    """Formatted, valid, and its tests pass: with a mocked provider, no account and no server at all."""
+@pytest.fixture
+def plain(tmp_path: Path) -> Checkout:
+    """The module as people get it, without what the tests add for moto."""
     checkout = Checkout(tmp_path / "checkout")
     checkout.make()
     (checkout.module / "moto_override.tf").unlink()
     (checkout.module / "terraform.tfvars").unlink()
-    checkout.terraform("fmt", "-check", "-recursive", "-diff")
     checkout.init()
-    checkout.terraform("validate", "-no-color")
-    printed = checkout.terraform("test", "-no-color")
+    return checkout
+
+
+def test_format_and_types(plain: Checkout) -> None:
+    """Formatted and valid."""
+    plain.terraform("fmt", "-check", "-recursive", "-diff")
+    plain.terraform("validate", "-no-color")
+
+
+@pytest.mark.long
+def test_terraforms_own_tests(plain: Checkout) -> None:
+    """They pass: with a mocked provider, no account and no server at all."""
+    printed = plain.terraform("test", "-no-color")
     assert re.search(r"^Success! (\d\d) passed, 0 failed\.", printed, re.MULTILINE), printed
 
 
@@ -288,6 +298,7 @@ def test_a_planted_defect_is_found(plan: Plan, planned: tuple[Plan, str], defect
     assert any(re.search(DEFECTS[defect], line) for line in found), found
 
 
+@pytest.mark.long
 def test_defects_in_the_module_itself_are_found(checkout: Checkout, planned: tuple[Plan, str]) -> None:
     """Five of them, planted in the files: a real plan shows each."""
     replaced = {
