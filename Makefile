@@ -57,7 +57,7 @@ check: $(INSTALLED) ## Format, lint, layers, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist worksteal -m "not timing and not long"
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup -m "not timing and not long"
 	$(BIN)/pytest -m "timing and not long"
 
 .PHONY: check-long

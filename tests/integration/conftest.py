@@ -12,6 +12,7 @@ from . import servers
 from .hostile import HostileHosts, hostile_hosts
 from .receivers import CarbonCache, Collectd, Prometheus
 from .servers import Agent, Cli, Sshd, StatsD, find_tool, started, wait_for
+from .warm import WarmStarter
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,12 +70,20 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def starter() -> Iterator[WarmStarter]:
+    """Starts commands of fleetmem for the tests of one process."""
+    starter = WarmStarter()
+    yield starter
+    starter.stop()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path, starter: WarmStarter) -> Cli:
     """The command line of fleetmem, with an empty home."""
     home = tmp_path / "home"
     home.mkdir()
-    return Cli(home)
+    return Cli(home, starter=starter)
 
 
 @pytest.fixture

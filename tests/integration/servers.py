@@ -16,11 +16,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import pytest
+
+from .warm import WarmProcess, WarmStarter, needs_start
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = Path(os.environ.get("FLEETMEM_TOOLS") or REPOSITORY / ".cache" / "tools")
@@ -568,11 +570,18 @@ class Cli:
         home: see there.
         variables: of the environment.
         wrapper: words in front of its command.
+        starter: starts it, where there is no wrapper; None for a new interpreter each time.
     """
 
     home: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     wrapper: Sequence[str] = ()
+    starter: WarmStarter | None = None
+
+    @property
+    def cold(self) -> "Cli":
+        """The same with a new interpreter each time, as `/proc/<pid>/cmdline` and `environ` show it."""
+        return replace(self, starter=None)
 
     def command(self, *arguments: object) -> list[str]:
         """Returns the words of a command."""
@@ -580,20 +589,29 @@ class Cli:
 
     def __call__(self, *arguments: object, seconds: float = 150.0, **env: str) -> Result:
         """Runs a command to its end."""
-        started = time.monotonic()
-        done = subprocess.run(
+        began = time.monotonic()
+        running = Running(self._start(*arguments, **env))
+        try:
+            status = running.wait(seconds)
+        finally:
+            running.kill()
+        took = time.monotonic() - began
+        assert "Traceback" not in running.stderr, running.stderr
+        return Result(status, running.stdout, running.stderr, took)
+
+    def _start(self, *arguments: object, **env: str) -> "subprocess.Popen[bytes] | WarmProcess":
+        variables = {**self.variables, **env}
+        whole = {**environment(self.home), **variables}
+        if self.starter and not self.wrapper and not needs_start(variables):
+            return self.starter.start([str(argument) for argument in arguments], whole, self.home)
+        return subprocess.Popen(
             self.command(*arguments),
-            env={**environment(self.home), **self.variables, **env},
+            env=whole,
             cwd=self.home,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        took = time.monotonic() - started
-        stdout, stderr = done.stdout.decode(), done.stderr.decode()
-        assert "Traceback" not in stderr, stderr
-        return Result(done.returncode, stdout, stderr, took)
 
     @contextmanager
     def run(self, *arguments: object, **env: str) -> "Iterator[Running]":
@@ -604,15 +622,7 @@ class Cli:
     @contextmanager
     def start(self, *arguments: object, **env: str) -> "Iterator[Running]":
         """Starts a command that takes its time, and kills it in the end where it still runs."""
-        process = subprocess.Popen(
-            self.command(*arguments),
-            env={**environment(self.home), **self.variables, **env},
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        running = Running(process)
+        running = Running(self._start(*arguments, **env))
         try:
             yield running
             assert "Traceback" not in running.stderr, running.stderr
@@ -623,7 +633,7 @@ class Cli:
 class Running:
     """A fleetmem process. Its output is read as it comes, and each line of JSON parsed once."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | WarmProcess) -> None:
         self._process = process
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._parsed: dict[str, list[dict[str, Any]]] = {"stdout": [], "stderr": []}

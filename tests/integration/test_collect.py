@@ -7,7 +7,7 @@ from fleetmem.sinks.formats import statsd_plain
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.units import format_number
 
-from .servers import Cli, Sshd, StatsD, by_host, wait_for
+from .servers import PATIENT, Cli, Sshd, StatsD, by_host, wait_for
 
 LEGAL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
@@ -36,7 +36,7 @@ def test_statsd_holds_exactly_the_processes_of_the_json_output(
     """50 hosts: every process of the JSON output is a gauge in StatsD with its value, and there is no other."""
     output = tmp_path / "memory.jsonl"
     result = cli(
-        *("collect", "-i", "127.0.1.[1-50]", "-p", fleet.port, "-k", fleet.key),
+        *("collect", "-i", "127.0.1.[1-50]", "-p", fleet.port, "-k", fleet.key, *PATIENT),
         *("-g", statsd.address, "--format", "jsonl", "-o", output),
         *("--connect-timeout", 30, "--command-timeout", 30),  # all 50 hosts are this one machine
     )
@@ -59,7 +59,7 @@ def test_statsd_holds_exactly_the_processes_of_the_json_output(
 def test_statsd_holds_the_memory_of_each_host(fleet: Sshd, statsd: StatsD, cli: Cli) -> None:
     """The gauges of a host are those of the JSON output, and every name is legal everywhere."""
     result = cli(
-        *("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key),
+        *("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key, *PATIENT),
         *("-g", statsd.address, "--format", "jsonl"),
     )
     assert result.status == 0, result.stderr
@@ -80,7 +80,7 @@ def test_statsd_holds_the_memory_of_each_host(fleet: Sshd, statsd: StatsD, cli: 
 
 def test_summary_counts_hosts_points_and_datagrams(fleet: Sshd, statsd: StatsD, cli: Cli) -> None:
     """The summary line tells the points that StatsD received, in how many datagrams."""
-    result = cli("collect", "-i", "127.0.1.[1-5]", "-p", fleet.port, "-k", fleet.key, "-g", statsd.address)
+    result = cli("collect", "-i", "127.0.1.[1-5]", "-p", fleet.port, "-k", fleet.key, *PATIENT, "-g", statsd.address)
     assert result.status == 0, result.stderr
     match = re.search(r"5 of 5 hosts, (\d+) processes, .* (\d+) points in (\d+) datagrams to (\S+),", result.stderr)
     assert match, result.stderr
@@ -93,7 +93,7 @@ def test_summary_counts_hosts_points_and_datagrams(fleet: Sshd, statsd: StatsD, 
 
 def test_each_host_is_asked_over_one_login(sshd: Sshd, cli: Cli) -> None:
     """A collect logs in once per host, and leaves no session and no probe behind."""
-    result = cli("collect", "-i", "127.0.1.[1-10]", "-p", sshd.port, "-k", sshd.key, "--format", "jsonl")
+    result = cli("collect", "-i", "127.0.1.[1-10]", "-p", sshd.port, "-k", sshd.key, *PATIENT, "--format", "jsonl")
     assert result.status == 0, result.stderr
     assert sshd.logins_total == 10
     wait_for("no probe is left", lambda: not sshd.probes(), 2)
@@ -101,7 +101,7 @@ def test_each_host_is_asked_over_one_login(sshd: Sshd, cli: Cli) -> None:
 
 def test_new_host_keys_are_recorded_once_for_each_host(fleet: Sshd, cli: Cli) -> None:
     """The policy accept-new writes each host's key to known_hosts as ssh does; strict is content with it then."""
-    options = ("-i", "127.0.1.[1-5]", "-p", fleet.port, "-k", fleet.key, "-q", "--format", "jsonl")
+    options = ("-i", "127.0.1.[1-5]", "-p", fleet.port, "-k", fleet.key, *PATIENT, "-q", "--format", "jsonl")
     assert cli("collect", *options).status == 0
     known = (cli.home / ".ssh" / "known_hosts").read_text().splitlines()
     assert sorted(known) == [f"[127.0.1.{number}]:{fleet.port} {fleet.host_public_key}" for number in range(1, 6)]

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from .hostile import HostileHosts, refused
-from .servers import Cli, Sshd, StatsD, environment, free_port, wait_for
+from .servers import PATIENT, Cli, Sshd, StatsD, environment, free_port, wait_for
 
 
 def test_status_0_when_every_host_answered(fleet: Sshd, cli: Cli) -> None:
     """All hosts answered: 0."""
-    assert cli("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key).status == 0
+    assert cli("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key, *PATIENT).status == 0
 
 
 def test_status_1_when_some_host_failed(fleet: Sshd, cli: Cli) -> None:
     """One of two hosts failed: 1, and the other's data is there."""
-    result = cli("collect", "-i", f"127.0.1.1:{fleet.port},{refused()}", "-k", fleet.key, "--format", "jsonl")
+    result = cli("collect", "-i", f"127.0.1.1:{fleet.port},{refused()}", "-k", fleet.key, *PATIENT, "--format", "jsonl")
     assert result.status == 1
     assert [line["ok"] for line in result.by_host().values()].count(True) == 1
 
@@ -43,14 +43,14 @@ def test_status_2_when_it_was_asked_for_the_impossible(arguments: list[str], mes
 
 def test_status_3_when_no_host_answered(fleet: Sshd, cli: Cli) -> None:
     """No host answered: 3."""
-    assert cli("collect", "-i", refused(), "-k", fleet.key).status == 3
+    assert cli("collect", "-i", refused(), "-k", fleet.key, *PATIENT).status == 3
 
 
 @pytest.mark.slow
 def test_status_4_when_statsd_is_away(fleet: Sshd, cli: Cli) -> None:
     """Nothing listens where StatsD should: 5 to 7 s later a message that names the address, and 4; data is printed."""
     address = f"127.0.0.1:{free_port()}"
-    arguments = ("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key, "--format", "jsonl")
+    arguments = ("collect", "-i", "127.0.1.[1-3]", "-p", fleet.port, "-k", fleet.key, *PATIENT, "--format", "jsonl")
     without = cli(*arguments)
     result = cli(*arguments, "-g", address)
     assert result.status == 4
@@ -67,7 +67,9 @@ def test_status_4_when_statsd_is_away(fleet: Sshd, cli: Cli) -> None:
 )
 def test_status_4_when_the_disk_of_the_output_is_full(hosts: str, format_: str, fleet: Sshd, cli: Cli) -> None:
     """A full disk under -o: one line that names file and reason, and 4, for little and for much output."""
-    result = cli(*("collect", "-i", hosts, "-p", fleet.port, "-k", fleet.key, "-o", "/dev/full", "--format", format_))
+    result = cli(
+        *("collect", "-i", hosts, "-p", fleet.port, "-k", fleet.key, *PATIENT, "-o", "/dev/full", "--format", format_)
+    )
     assert result.status == 4
     assert "output /dev/full: no space left on device" in result.stderr
 
@@ -75,7 +77,7 @@ def test_status_4_when_the_disk_of_the_output_is_full(hosts: str, format_: str, 
 @pytest.mark.parametrize("hosts", ["127.0.1.1", "127.0.1.[1-50]"])
 def test_a_full_disk_under_stdout_is_told(hosts: str, fleet: Sshd, cli: Cli) -> None:
     """The same when stdout is redirected there."""
-    command = cli.command("collect", "-i", hosts, "-p", fleet.port, "-k", fleet.key, "--format", "jsonl")
+    command = cli.command("collect", "-i", hosts, "-p", fleet.port, "-k", fleet.key, *PATIENT, "--format", "jsonl")
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, env=environment(cli.home), stdout=full, stderr=subprocess.PIPE, timeout=30, check=False
@@ -89,7 +91,9 @@ def test_a_full_disk_under_stdout_is_told(hosts: str, fleet: Sshd, cli: Cli) -> 
 @pytest.mark.parametrize("hosts", ["127.0.1.1", "127.0.1.[1-50]"])
 def test_a_reader_that_leaves_early_is_not_complained_about(hosts: str, fleet: Sshd, cli: Cli) -> None:
     """`fleetmem collect | head -c 1` ends in silence."""
-    command = cli.command("collect", "-i", hosts, "-p", fleet.port, "-k", fleet.key, "--format", "jsonl", "-q")
+    command = cli.command(
+        "collect", "-i", hosts, "-p", fleet.port, "-k", fleet.key, *PATIENT, "--format", "jsonl", "-q"
+    )
     with subprocess.Popen(
         command, env=environment(cli.home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -105,7 +109,7 @@ def test_ctrl_c_ends_a_slow_collect_at_once(hostile: HostileHosts, sshd: Sshd, c
     silent, stuck = hostile.start("never_answer"), hostile.start("stop_in_key_exchange")
     key = hostile.key
     specs = ",".join([silent, stuck, *(f"127.0.1.{number}:{sshd.port}" for number in range(1, 11))])
-    options = ("-i", specs, "-k", key, "-k", sshd.key, "--connect-timeout", 30, "--command-timeout", 30)
+    options = ("-i", specs, "-k", key, "-k", sshd.key, *PATIENT, "--connect-timeout", 30, "--command-timeout", 30)
     with cli.start("collect", *options, "--format", "jsonl") as running:
         wait_for("the good ones are done", lambda: len(running.outcomes()) == 10)
         wait_for("the silent one is asked", lambda: hostile.counts(silent)["requests"])
@@ -117,7 +121,17 @@ def test_ctrl_c_ends_a_slow_collect_at_once(hostile: HostileHosts, sshd: Sshd, c
 
 def test_ctrl_c_while_values_are_sent_ends_it_too(fleet: Sshd, cli: Cli) -> None:
     """SIGINT while a collect waits for a dead StatsD: within 1 s status 130."""
-    options = ("-i", f"127.0.1.1:{fleet.port}", "-k", fleet.key, "-g", f"127.0.0.1:{free_port()}", "--format", "jsonl")
+    options = (
+        "-i",
+        f"127.0.1.1:{fleet.port}",
+        "-k",
+        fleet.key,
+        *PATIENT,
+        "-g",
+        f"127.0.0.1:{free_port()}",
+        "--format",
+        "jsonl",
+    )
     with cli.start("collect", *options, "-v") as running:
         wait_for("StatsD is found dead", lambda: "trying again" in running.stderr)
         running.signal(signal.SIGINT)

@@ -70,7 +70,7 @@ def test_a_password_in_an_inventory_is_told_nowhere(url: str, fleet: Sshd, cli: 
     config = cli.home / "fleetmem.toml"
     config.write_text(f'[inventory]\nrefresh_seconds = 0.5\nsources = ["{url}", "command:{program}"]\n')
     options = ("-c", config, "-p", fleet.port, "-k", fleet.key)
-    with cli.run(*options, "-o", "-", "--interval", 0.5, "-vv", TOKEN=SECRET) as running:
+    with cli.cold.run(*options, "-o", "-", "--interval", 0.5, "-vv", TOKEN=SECRET) as running:
         seen = ""
 
         def has_failed() -> bool:

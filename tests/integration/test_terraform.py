@@ -31,7 +31,7 @@ MODULE = REPOSITORY / "terraform"
 Plan = dict[str, Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """An AWS that nothing is applied to: plans look up zones and images there."""
     with started(Moto(tmp_path_factory.mktemp("moto"))) as server:
@@ -51,7 +51,7 @@ def _checkout(folder: Path, moto: Moto) -> Checkout:
     return checkout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> tuple[Plan, str]:
     """The plan with default settings, and the public key in it."""
     checkout = _checkout(tmp_path_factory.mktemp("plan") / "checkout", moto)
@@ -327,7 +327,7 @@ def test_defects_in_the_module_itself_are_found(checkout: Checkout, planned: tup
 # --- what hosts get to read ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cloud_init_schema() -> dict[str, Any]:
     """cloud-init's own schema of what it reads."""
     name = "usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json"

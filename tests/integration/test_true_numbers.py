@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .servers import Cli, Sshd, find_tool
+from .servers import PATIENT, Cli, Sshd, find_tool
 
 HELD_BYTES = 30 * 1024 * 1024
 HOLDER = f"""
@@ -45,7 +45,20 @@ def test_rss_and_vsz_equal_those_of_ps(kind: str, fleet: Sshd, cli: Cli, steady:
     """A process that does not change has RSS and VSZ of `ps -o rss=,vsz=` times 1024, with either probe kind."""
     expected = {pid: ps(pid) for pid in steady}
     result = cli(
-        *("collect", "-i", "127.0.1.1", "-p", fleet.port, "-k", fleet.key, "--format", "jsonl", "--probe", kind)
+        *(
+            "collect",
+            "-i",
+            "127.0.1.1",
+            "-p",
+            fleet.port,
+            "-k",
+            fleet.key,
+            *PATIENT,
+            "--format",
+            "jsonl",
+            "--probe",
+            kind,
+        )
     )
     assert result.status == 0, result.stderr
     outcome = result.by_host()["127.0.1.1"]
@@ -64,7 +77,20 @@ def test_both_probe_kinds_see_the_same_processes(fleet: Sshd, cli: Cli, steady: 
     commands = []
     for kind in ("status", "ps"):
         result = cli(
-            *("collect", "-i", "127.0.1.1", "-p", fleet.port, "-k", fleet.key, "--format", "jsonl", "--probe", kind)
+            *(
+                "collect",
+                "-i",
+                "127.0.1.1",
+                "-p",
+                fleet.port,
+                "-k",
+                fleet.key,
+                *PATIENT,
+                "--format",
+                "jsonl",
+                "--probe",
+                kind,
+            )
         )
         outcome = result.by_host()["127.0.1.1"]
         commands.append({row["pid"]: row["command"] for row in outcome["processes"] if row["pid"] in steady})
