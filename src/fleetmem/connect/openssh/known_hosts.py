@@ -135,10 +135,11 @@ class KnownHostsFile:
 
         Of hashed lines those with markers, and the others once they have been searched.
         """
-        found = list(self._exact.get(name, ()))
-        if name in self._remembered:
-            found.append(self._remembered[name])
-        found += self._find_hashed(name)
+        remembered = [self._remembered[name]] if name in self._remembered else []
+        return self._lines_about(name) + remembered
+
+    def _lines_about(self, name: str) -> list[Entry]:
+        found = self._exact.get(name, []) + self._find_hashed(name)
         return found + [entry for entry in self._patterns if matches_list(name, entry.names.lower())]
 
     def find_key(self, name: str, key_text: str) -> list[Entry]:
@@ -242,13 +243,11 @@ class KnownHostsFile:
 
     async def _write(self) -> None:
         try:
-            while self._unwritten:
-                batch = dict(self._unwritten)
+            while batch := self._still_unwritten():
                 append = partial(_append, self.path, self._position, batch)
                 name = f"known hosts {self.path}: recording keys"
                 self._use(await call_aside(append, name=name, limit_seconds=_WRITE_SECONDS))
-                for host in batch:
-                    del self._unwritten[host], self._remembered[host]
+                self._forget(batch)
         except OSError as error:
             text = f"new host keys are not recorded: {self.path}: {reason_of(error)}"
             if text not in self._told:
@@ -257,6 +256,15 @@ class KnownHostsFile:
             asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._begin_to_write)
         finally:
             self._writing = None
+
+    def _still_unwritten(self) -> dict[str, str]:
+        """Returns the keys to write, without those that a look has found in the file meanwhile."""
+        self._forget([name for name in self._unwritten if _knows(self._lines_about(name), name)])
+        return dict(self._unwritten)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            del self._unwritten[name], self._remembered[name]
 
 
 def _look(path: Path, before: _Position | None) -> _News:

@@ -206,6 +206,27 @@ def test_a_lock_that_somebody_keeps(
     assert "another program has kept it locked for 0 s" in message
 
 
+def test_a_key_that_another_collector_writes_while_ours_waits(path: Path) -> None:
+    """Where a login looks meanwhile, the line is known, and is not written once more."""
+    file = KnownHostsFile(path)
+
+    async def run() -> None:
+        with _locked(path):
+            recording = [asyncio.create_task(file.record("one", key_text(_KEY)))]
+            await asyncio.sleep(0)  # it waits for the lock
+            recording.append(asyncio.create_task(file.record("two", key_text(_KEY))))
+            await asyncio.sleep(0)
+            with path.open("a") as theirs:
+                theirs.write(f"two {key_text(_KEY)}\n")
+            await file.refresh()
+        for each in recording:
+            await each
+        await file.record("three", key_text(_KEY))  # is written last
+
+    asyncio.run(run())
+    assert [line.split()[0] for line in path.read_text().splitlines()] == ["two", "one", "three"]
+
+
 def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fits of a line is taken back; the key holds in memory."""
     path.write_text(f"other {key_text(_OTHER)}\n")
