@@ -11,8 +11,8 @@ import pytest
 
 from fleetmem.connect import link as link_module
 from fleetmem.connect.backoff import NotTriedError
-from fleetmem.connect.link import Answer, Link, ProbeChannel, Request
-from fleetmem.connect.settings import SshSettings
+from fleetmem.connect.link import Link, ProbeAnswer, ProbeChannel, ProbeRequest
+from fleetmem.connect.ssh_settings import SshSettings
 from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import Host
 from fleetmem.probe.frame import FrameReader
@@ -116,6 +116,9 @@ class _Reach:
         on_begun(connection)
         yield connection
 
+    def lighten(self, _connection: Any) -> None:
+        """Has nothing to let go of."""
+
     async def try_way(self, _target: Any) -> None:
         """Looks whether the host is there."""
         if self.way_error:
@@ -137,11 +140,10 @@ class _Scene:
         self.skipped_seconds = 0.0
         clock = SimpleNamespace(monotonic=lambda: time.monotonic() + self.skipped_seconds, time=time.time)
         monkeypatch.setattr(link_module, "time", clock)
-        monkeypatch.setattr(link_module, "lighten", lambda _connection: None)
         self.reach = _Reach(list(scripts), command_seconds)
         self.link = Link(_HOST, self.reach, "probe", FrameReader)  # type: ignore[arg-type]
 
-    async def ask(self) -> Answer:
+    async def ask(self) -> ProbeAnswer:
         """Asks for a frame."""
         return await self.link.ask(_request)
 
@@ -298,7 +300,7 @@ def test_a_probe_that_ended_is_started_again(monkeypatch: pytest.MonkeyPatch) ->
 def _channel(*, runs_by_sudo: bool = False) -> tuple[ProbeChannel, _Script]:
     """Returns a channel that is open and has sent its first request, to a host that does nothing by itself."""
     host = _Script("hang")
-    channel = ProbeChannel(FrameReader(), Request(1, _request(1)), runs_by_sudo=runs_by_sudo)
+    channel = ProbeChannel(FrameReader(), ProbeRequest(1, _request(1)), runs_by_sudo=runs_by_sudo)
     host.session = channel
     channel.connection_made(host)  # type: ignore[arg-type]
     channel.session_started()
@@ -360,10 +362,10 @@ def test_a_flood_ends_it() -> None:
 
     async def main() -> None:
         channel, host = _channel()
-        asked = asyncio.create_task(channel.ask(channel.first or Request(1, b"")))
+        asked = asyncio.create_task(channel.ask(channel.first or ProbeRequest(1, b"")))
         await asyncio.sleep(0)
         channel.data_received(b"BEGIN fleetmem/1 1\n" + bytes(9 * 1024 * 1024), None)
-        for asking in (asked, channel.ask(Request(2, _request(2)))):
+        for asking in (asked, channel.ask(ProbeRequest(2, _request(2)))):
             with pytest.raises(HostError) as caught:
                 await asking
             assert caught.value.kind is Kind.BAD_FRAME
@@ -380,9 +382,9 @@ def test_a_bug_in_the_reader_surfaces() -> None:
             raise ZeroDivisionError
 
     async def main() -> None:
-        channel = ProbeChannel(Broken(), Request(1, _request(1)))
+        channel = ProbeChannel(Broken(), ProbeRequest(1, _request(1)))
         channel.connection_made(_Script("hang"))  # type: ignore[arg-type]
-        asked = asyncio.create_task(channel.ask(channel.first or Request(1, b"")))
+        asked = asyncio.create_task(channel.ask(channel.first or ProbeRequest(1, b"")))
         await asyncio.sleep(0)
         channel.data_received(b"x", None)
         with pytest.raises(ZeroDivisionError):
