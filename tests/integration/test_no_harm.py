@@ -38,6 +38,7 @@ def test_nothing_runs_on_any_host_after_sigkill(sshd: Sshd, statsd: StatsD, cli:
         wait_for("nothing is left", lambda: not any(map(is_alive, started | descendants(sshd.pid))), 2)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_runs_on_any_host_after_an_orderly_stop(
     number: signal.Signals, sshd: Sshd, statsd: StatsD, cli: Cli
@@ -55,6 +56,7 @@ def test_nothing_runs_on_any_host_after_an_orderly_stop(
         wait_for("nothing is left", lambda: not any(map(is_alive, started | descendants(sshd.pid))), 2)
 
 
+@pytest.mark.timing
 def test_a_frozen_collector_gets_no_work_done_for_it(sshd: Sshd, statsd: StatsD, cli: Cli) -> None:
     """A collector that does not ask costs a host nothing: the probes wait, and none of them starts a process."""
     options = ("-i", HOSTS, "-p", sshd.port, "-k", sshd.key, "-g", statsd.address, "--interval", 0.5)
@@ -115,6 +117,7 @@ def test_a_frame_that_comes_late_is_not_taken_for_a_fresh_one(hostile: HostileHo
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_a_host_that_hangs_for_good_is_asked_once(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
     """A probe that never answers holds one request, cycle after cycle, and the others are not delayed by it."""
     host = hostile.start("never_answer")
