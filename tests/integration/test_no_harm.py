@@ -124,7 +124,7 @@ def test_a_host_that_hangs_for_good_is_asked_once(hostile: HostileHosts, fleet: 
     good = "127.0.1.1"
     with cli.run(
         *("-i", f"{host},{good}:{fleet.port}", "-k", fleet.key, "-o", "-"),
-        *("--interval", 0.5, "--command-timeout", 0.5),
+        *("--interval", 0.5, "--command-timeout", 2),
     ) as running:
         wait_for("it failed 8 times", lambda: len(running.outcomes_of(host)) >= 8)
         wait_for("the other one is sampled", lambda: len(running.outcomes_of(f"{good}:{fleet.port}")) >= 7)
