@@ -16,6 +16,9 @@ MAX_BYTES = 32 * 1024 * 1024
 """Of zeros that are still to be sent by one sink: those of 130,000 processes."""
 
 
+_NOTHING = (b"",) * CYCLES
+
+
 class Room:
     """Bounds what the hosts of one sink have still to send.
 
@@ -81,13 +84,16 @@ class Endings:
         """
         if not gone and not self._left:
             return Due(b"", b"")
-        before = self._left or (b"",) * CYCLES
-        due = [before[0] + gone, *before[1:]]
+        first, *others = self._left or _NOTHING
+        due = [first + gone, *others]
+        zeros = b"".join(due)
         if alive:
             living = frozenset(alive.splitlines(keepends=True))
-            due = [without(lines, living) for lines in due]
+            if any(line in zeros for line in living):  # seldom, and found at once
+                due = [without(lines, living) for lines in due]
+                zeros = b"".join(due)
         self._keep((b"", *due[:-1]))
-        return Due(b"".join(due), due[-1])
+        return Due(zeros, due[-1])
 
     def again(self, lost: bytes, alive: bytes = b"") -> None:
         """Takes zeros that did not arrive: they go in the next three cycles.
@@ -96,7 +102,7 @@ class Endings:
             lost: these zeros.
             alive: zeros of all series that live now: they get none.
         """
-        first, *others = self._left or (b"",) * CYCLES
+        first, *others = self._left or _NOTHING
         known = frozenset([*first.splitlines(keepends=True), *alive.splitlines(keepends=True)])
         wanted = dict.fromkeys(line for line in lost.splitlines(keepends=True) if line not in known)
         self._keep((first + b"".join(wanted), *(without(lines, wanted.keys()) for lines in others)))
