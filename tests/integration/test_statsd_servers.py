@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from .receivers import UdpReceiver, UnixReceiver
-from .servers import Cli, Sshd, started, wait_for
+from .servers import PATIENT, Cli, Sshd, started, wait_for
 
 HOSTS = [f"127_0_1_{number}" for number in range(1, 21)]
 
@@ -39,7 +39,21 @@ def test_each_host_has_its_server_and_only_a_share_moves(fleet: Sshd, cli: Cli, 
             return [hosts_of(receiver) for receiver in receivers]
 
         configure(*receivers[:2])
-        options = ("-c", config, "-i", "127.0.1.[1-20]", "-p", fleet.port, "-k", fleet.key, "-o", "-", "--top", 5)
+        options = (
+            "-c",
+            config,
+            "-i",
+            "127.0.1.[1-20]",
+            "-p",
+            fleet.port,
+            "-k",
+            fleet.key,
+            "-o",
+            "-",
+            "--top",
+            5,
+            *PATIENT,
+        )
         with cli.run(*options) as running:
             wait_for("every host is somewhere", lambda: sum(map(len, shares())) == len(HOSTS))
             first = shares()
