@@ -13,7 +13,7 @@ NEWEST := .cache/newest-asyncssh
 FUZZ_SECONDS ?= 300
 SOAK_MINUTES ?= 20
 # Tests that run at the same time: most wait, so twice as many as an ordinary machine of CI has cores.
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 3
 SEVERAL := -n $(TEST_WORKERS) --dist loadgroup -m "not timing and not long"
 
 export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)

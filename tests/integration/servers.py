@@ -392,6 +392,7 @@ def sshd(
     lines = [key.with_suffix(".pub").read_text()] if public_keys is None else public_keys
     (folder / "authorized_keys").write_text("".join(line.rstrip("\n") + "\n" for line in lines))
     port = free_port("0.0.0.0")  # noqa: S104 - only a wild card answers on 50 loopback addresses: sshd takes 16 names
+    # HOME: the .bashrc of whoever runs the tests may take seconds, and let 50 logins wait for each other.
     (folder / "sshd_config").write_text(
         f"""{options}
 Port {port}
@@ -409,6 +410,7 @@ UseDNS no
 PrintMotd no
 MaxStartups 300
 LogLevel VERBOSE
+SetEnv HOME={folder}
 """
     )
     server = Sshd(folder, port, key, wrapper)
