@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from fleetmem.collecting.members import Members
-from fleetmem.collecting.work_share import Turn
+from fleetmem.collecting.work_share import FREE_FRAME_BYTES, Turn
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Failure, Host, Outcome, Sample
@@ -62,7 +62,7 @@ class Collector(Members):
             slot_unix_seconds: the time of its slot; None for the moment of asking.
             is_last: whether there is no other cycle: then a failure speaks of no next attempt.
         """
-        with self.work.turn(host) as turn:
+        with Turn(self.work, host) as turn:
             return await self._sample(host, slot_unix_seconds, turn, is_last=is_last)
 
     async def _sample(self, host: Host, slot_unix_seconds: float | None, turn: Turn, *, is_last: bool) -> Outcome:
@@ -70,17 +70,19 @@ class Collector(Members):
         slot, stage = slot_unix_seconds or begun_unix_seconds, Stage.COMMAND
         try:
             member, shaper = self._member(host)
-            turn.check()
+            self.work.check(host)
             member.link.is_last_visit = is_last
             answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
             stage = Stage.PARSE
-            await turn.begin(len(answer.frame))
-            snapshot = await self.long_work.parse(member.parser, answer.frame, turn)
+            is_long = len(answer.frame) > FREE_FRAME_BYTES or bool(shaper.name_patterns)
+            if is_long:
+                snapshot = await self.long_work.parse(member.parser, shaper, answer.frame, turn)
+            else:
+                snapshot = member.parser.parse(answer.frame)
             stage = Stage.SHAPE
-            await turn.rest()
-            await self.long_work.decide(shaper, snapshot, turn)
             shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
-            await turn.rest()
+            if is_long:
+                await turn.rest()
             seconds = time.monotonic() - begun
             asked, size = answer.asked_unix_seconds, len(answer.frame)
             outcome: Outcome = Sample(host, asked, seconds, size, shaped, slot_unix_seconds=slot_unix_seconds or asked)

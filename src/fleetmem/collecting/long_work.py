@@ -20,12 +20,21 @@ class LongWork:
     def __init__(self) -> None:
         self._aside = SideThread("long work")
 
-    async def parse(self, parser: SnapshotParser, frame: bytes, turn: Turn) -> Snapshot:
-        """Parses a frame; a long one in a thread, which lets the event loop go on every few milliseconds.
+    async def parse(self, parser: SnapshotParser, shaper: Shaper, frame: bytes, turn: Turn) -> Snapshot:
+        """Parses a frame, and applies people's rules to the names in it that are new.
 
         Raises:
-            HostError: see `SnapshotParser`.
+            HostError: see `SnapshotParser`; or a pattern needs a process of its own, and none can be started; or the
+                host has cost too much.
         """
+        await turn.begin(len(frame))
+        snapshot = await self._parse(parser, frame, turn)
+        await turn.rest()
+        await self._decide(shaper, snapshot, turn)
+        return snapshot
+
+    async def _parse(self, parser: SnapshotParser, frame: bytes, turn: Turn) -> Snapshot:
+        """Parses a frame; a long one in a thread, which lets the event loop go on every few milliseconds."""
         if len(frame) <= LONG_FRAME_BYTES:
             return parser.parse(frame)
         seconds: list[float] = []
@@ -45,12 +54,8 @@ class LongWork:
             finally:
                 turn.charge(sum(seconds))
 
-    async def decide(self, shaper: Shaper, snapshot: Snapshot, turn: Turn) -> None:
-        """Applies people's rules to the names that are new: the one thing whose time grows with more than a name.
-
-        Raises:
-            HostError: a pattern needs a process of its own, and none can be started; or the host has cost too much.
-        """
+    async def _decide(self, shaper: Shaper, snapshot: Snapshot, turn: Turn) -> None:
+        """Applies people's rules to the names that are new: the one thing whose time grows with more than a name."""
         if not shaper.name_patterns or not (names := shaper.undecided(snapshot)):
             return
         turn.measure()

@@ -83,10 +83,6 @@ class WorkShare:
         self._hosts: dict[Hashable, Allowance] = {}  # those that cost more than ordinary ones
         self.long_frames = asyncio.Lock()
 
-    def turn(self, host: Hashable) -> "Turn":
-        """Returns the work of one sample."""
-        return Turn(self, host)
-
     def charge(self, host: Hashable, seconds: float) -> None:
         """Notes what a host has cost."""
         if seconds <= FREE_SECONDS:
@@ -151,14 +147,6 @@ class Turn:
             self._stop()
             self._work.charge(self._host, self._seconds)
 
-    def check(self) -> None:
-        """Lets the host have its sample.
-
-        Raises:
-            HostError: see `WorkShare`.
-        """
-        self._work.check(self._host)
-
     async def begin(self, frame_bytes: int) -> None:
         """Begins to measure, where the frame is not an ordinary one. Of long frames one at a time is worked on.
 
@@ -193,7 +181,7 @@ class Turn:
         with self.paused():
             self._work.charge(self._host, self._seconds)
             self._seconds = 0.0
-            self.check()
+            self._work.check(self._host)
             await asyncio.sleep(0)
 
     @contextmanager

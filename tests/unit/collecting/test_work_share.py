@@ -12,6 +12,7 @@ from fleetmem.collecting.work_share import (
     OWN_SECONDS,
     OWN_SHARE,
     Allowance,
+    Turn,
     WorkShare,
 )
 from fleetmem.errors import HostError, Kind, Stage
@@ -122,7 +123,7 @@ def test_a_turn_is_charged_and_rests() -> None:
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(other())
-        with work.turn("a") as turn:
+        with Turn(work, "a") as turn:
             await turn.begin(100)
             turn.measure()
             for _ in range(5):
@@ -144,13 +145,13 @@ def test_one_long_frame_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         work = WorkShare()
-        with work.turn("a") as first:
+        with Turn(work, "a") as first:
             await first.begin(LONG_FRAME_BYTES + 1)
-            with work.turn("b") as short:
+            with Turn(work, "b") as short:
                 await short.begin(LONG_FRAME_BYTES)
-            with work.turn("c") as second, pytest.raises(HostError, match="in vain"):
+            with Turn(work, "c") as second, pytest.raises(HostError, match="in vain"):
                 await second.begin(LONG_FRAME_BYTES + 1)
-        with work.turn("c") as third:
+        with Turn(work, "c") as third:
             await third.begin(LONG_FRAME_BYTES + 1)
 
     asyncio.run(main())
@@ -163,7 +164,7 @@ def test_a_turn_that_costs_too_much_ends_in_the_middle() -> None:
         clock = Clock()
         work = WorkShare(clock)
         work._common.spend(1000, clock.now)
-        with work.turn("a") as turn:
+        with Turn(work, "a") as turn:
             await turn.begin(100)
             turn.measure()
             for _ in range(5):
