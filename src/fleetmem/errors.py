@@ -9,6 +9,8 @@
     │   └── GraphiteError              Graphite cannot be asked what it stores
     └── LabError                       the lab cannot be started, watched or stopped  exit status 1
 
+    PluginBugError                     a plug-in raised what it should not            exit status 70
+
 Any other exception is a bug of ours: it becomes a `Failure` of kind `internal`   exit status 70
 
 asyncssh's and the OS's errors are turned into `HostError` at one door, `connect.translate`.

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from io import BufferedReader
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from pkgutil import walk_packages
 
@@ -163,6 +163,9 @@ def _become(order: dict[str, object], stdout: int, stderr: int) -> None:
     for descriptor, standard in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, standard)
         os.close(descriptor)
+    before = sys.stdout  # it remembers that it could be told where it stands: a pipe cannot
+    pipe = os.fdopen(1, "wb", closefd=False)
+    sys.stdout = TextIOWrapper(pipe, before.encoding, before.errors, line_buffering=bool(before.line_buffering))
     os.chdir(str(order["folder"]))
     os.environ.clear()
     os.environ.update(order["environment"])  # type: ignore[call-overload]

@@ -32,6 +32,7 @@ class _Broken(_Recovered):
     """A sink whose work ends with a bug, with points left."""
 
     name = "broken"
+    problem: SinkError | None = None
 
     async def run(self) -> None:
         """Fails."""

@@ -119,7 +119,7 @@ async def _log_in_to_ourselves(pipelined: ModuleType) -> None:
     theirs.setblocking(False)
     key = asyncssh.generate_private_key("ssh-ed25519")
     serving = asyncio.create_task(_serve(theirs, key))
-    session = _Session()
+    session = _CheckSession()
     try:
         connection = await _connect(pipelined.PipelinedConnector(), ours, key, session)
         channel = await session.opened
@@ -143,7 +143,7 @@ async def _serve(sock: socket.socket, key: asyncssh.SSHKey) -> None:
     server = await asyncssh.run_server(
         sock,
         config=None,
-        server_factory=_Server,
+        server_factory=_CheckServer,
         server_host_keys=[key],
     )
     try:
@@ -153,13 +153,13 @@ async def _serve(sock: socket.socket, key: asyncssh.SSHKey) -> None:
 
 
 async def _connect(
-    connector: Any, sock: socket.socket, key: asyncssh.SSHKey, session: "_Session"
+    connector: Any, sock: socket.socket, key: asyncssh.SSHKey, session: "_CheckSession"
 ) -> "PipelinedConnection":
     from fleetmem.connect.connector import LoginRequest
     from fleetmem.connect.host_words import HostWords
     from fleetmem.connect.openssh.algorithms import Algorithms
 
-    client = _Client(key)
+    client = _CheckClient(key)
     opening: list[asyncio.Task[Any]] = []
 
     def begin(connection: asyncssh.SSHClientConnection) -> None:
@@ -208,7 +208,7 @@ class _Offer:
         return []
 
 
-class _Client(asyncssh.SSHClient):
+class _CheckClient(asyncssh.SSHClient):
     """Takes any host key, and has a key."""
 
     is_undecided = False
@@ -228,7 +228,7 @@ class _Client(asyncssh.SSHClient):
         return self._keys.pop() if self._keys else None
 
 
-class _Session(asyncssh.SSHClientSession[bytes]):
+class _CheckSession(asyncssh.SSHClientSession[bytes]):
     """Sends and receives.
 
     Attributes:
@@ -254,7 +254,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
             raise MisfitError(f"{text!r} came back as {answer!r}")
 
 
-class _Server(asyncssh.SSHServer):
+class _CheckServer(asyncssh.SSHServer):
     """Lets in whoever has a key."""
 
     def public_key_auth_supported(self) -> bool:
