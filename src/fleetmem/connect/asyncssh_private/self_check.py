@@ -43,9 +43,11 @@ def find_fault() -> str | None:
         except Exception as error:  # noqa: BLE001 - whatever it is, plain connections go without it
             faults.append(f"{type(error).__name__}: {error}")
 
-    thread = Thread(target=check, name="asyncssh self-check")
+    thread = Thread(target=check, name="asyncssh self-check", daemon=True)
     thread.start()
-    thread.join()
+    thread.join(2 * _LOGIN_SECONDS)
+    if thread.is_alive():
+        return "its self-check does not end"
     return faults[0] if faults else None
 
 
@@ -145,6 +147,7 @@ async def _serve(sock: socket.socket, key: asyncssh.SSHKey) -> None:
         config=None,
         server_factory=_CheckServer,
         server_host_keys=[key],
+        gss_host=None,  # else it asks the name server for this machine's name, and a dead one lets it wait for 10 s
     )
     try:
         await server.wait_closed()
