@@ -5,11 +5,11 @@ import inspect
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from threading import Thread
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fleetmem.connect.ssh import asyncssh
+from fleetmem.runtime.side_thread import start_thread
 
 if TYPE_CHECKING:
     from fleetmem.connect.asyncssh_private.pipelined import PipelinedConnection
@@ -43,8 +43,10 @@ def find_fault() -> str | None:
         except Exception as error:  # noqa: BLE001 - whatever it is, plain connections go without it
             faults.append(f"{type(error).__name__}: {error}")
 
-    thread = Thread(target=check, name="asyncssh self-check", daemon=True)
-    thread.start()
+    try:
+        thread = start_thread(check, "asyncssh self-check")
+    except OSError as error:
+        return f"its self-check cannot be run: {error}"
     thread.join(2 * _LOGIN_SECONDS)
     if thread.is_alive():
         return "its self-check does not end"

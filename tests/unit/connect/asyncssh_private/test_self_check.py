@@ -1,6 +1,7 @@
 """The check at the start: what it finds out about an asyncssh that is not as it is expected."""
 
 import inspect
+import threading
 from typing import Any
 
 import asyncssh
@@ -77,3 +78,15 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFi
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert f"asyncssh {asyncssh.__version__} is not as fleetmem knows it (AttributeError: '_inpbuf')" in caplog.text
+
+
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of threads is a reason to go without, not one to end the start with a traceback."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    fault = find_fault()
+    assert fault
+    assert "no more threads may be started" in fault
