@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fleetmem.config import Settings
-from fleetmem.engine.engine import Engine, NoEngine, Work
+from fleetmem.engine.engine import Engine, Work
 from fleetmem.engine.local_workers import LocalWorkers
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.inventory.inventory import Inventory
@@ -363,10 +363,9 @@ class Daemon:
         await self._sampler.take(new, self._engine.grid_here(grid))
 
     def _make_engine(self, fleet: FleetParts, workers: int) -> Engine:
-        if workers <= 1:
-            return NoEngine()
-        _share_memory(fleet, workers)
-        return LocalWorkers(workers, self._work_of(fleet), self._add, self._unix, self._bugs)
+        count = workers if workers > 1 else 0
+        _share_memory(fleet, count)
+        return LocalWorkers(count, self._work_of(fleet), self._add, self._unix, self._bugs)
 
     def _work_of(self, fleet: FleetParts) -> Work:
         levels = {name: logging.getLogger(name).level for name in ("", "fleetmem", "asyncssh")}

@@ -39,7 +39,7 @@ class Work(NamedTuple):
 
     def shares(self, count: int) -> list[SamplerSpec]:
         """Returns the shares of so many samplers."""
-        shares = self.fleet.shares(count)
+        shares = self.fleet.shares(count) if count else []
         return [SamplerSpec(share, self.grid.share(share.hosts), self.generation) for share in shares]
 
 
@@ -87,45 +87,3 @@ class Engine(Protocol):
 
     def kill(self) -> None:
         """Ends at once what still runs."""
-
-
-class NoEngine:
-    """Nothing is sampled elsewhere."""
-
-    hosts_of_each: Sequence[int] = ()
-
-    def grid_here(self, grid: Grid) -> Grid:
-        """Returns all slots."""
-        return grid
-
-    async def run(self) -> None:
-        """Has nothing to keep running."""
-
-    async def until_ready(self) -> None:
-        """Has nobody to wait for."""
-
-    def begin(self, from_unix_seconds: float) -> None:
-        """Has nobody who begins."""
-
-    def take(self, work: Work) -> None:
-        """Has nobody to give it to."""
-
-    def move(self) -> None:
-        """Has counted nothing."""
-
-    async def ask(self, wait_seconds: float, until: int | None = None) -> None:
-        """Has nobody to ask."""
-
-    def has_told(self, cycle: int) -> bool:
-        """Whether nothing more is to be expected: always."""
-        return True
-
-    def reports(self, until: int) -> list[tuple[WorkerState, Report]]:
-        """Returns nothing."""
-        return []
-
-    async def stop(self) -> None:
-        """Has nothing to stop."""
-
-    def kill(self) -> None:
-        """Has nothing that still runs."""

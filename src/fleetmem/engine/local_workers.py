@@ -14,10 +14,10 @@ from fleetmem.telemetry.report import Report
 
 
 class LocalWorkers:
-    """An `Engine`: so many worker processes, which have all hosts between them.
+    """An `Engine`: so many worker processes, which have all hosts between them. With none, all are sampled here.
 
     Args:
-        count: how many.
+        count: how many; 0 for none.
         work: what they sample.
         on_outcome: called with each outcome, where the work wants them forwarded.
         unix: returns the grid's time.
@@ -36,8 +36,8 @@ class LocalWorkers:
         return [worker.hosts for worker in self._workers]
 
     def grid_here(self, grid: Grid) -> Grid:
-        """Returns no slots: workers have all of them."""
-        return grid.share(())
+        """Returns no slots where there are workers, which have all of them."""
+        return grid.share(()) if self._workers else grid
 
     async def run(self) -> None:
         """See `Engine`."""

@@ -3,7 +3,7 @@
 import pytest
 
 from fleetmem.config import load
-from fleetmem.engine.engine import Engine, NoEngine, Work
+from fleetmem.engine.engine import Engine, Work
 from fleetmem.engine.local_workers import LocalWorkers
 from fleetmem.model import Host
 from fleetmem.sampling.schedule import Grid
@@ -21,10 +21,10 @@ def _work(hosts: tuple[Host, ...] = _HOSTS) -> Work:
 
 
 def _engines() -> list[Engine]:
-    return [NoEngine(), LocalWorkers(3, _work(), print, lambda: _UNIX, Bugs())]
+    return [LocalWorkers(count, _work(), print, lambda: _UNIX, Bugs()) for count in (0, 3)]
 
 
-@pytest.mark.parametrize("engine", _engines(), ids=lambda engine: type(engine).__name__)
+@pytest.mark.parametrize("engine", _engines(), ids=["here", "3 workers"])
 def test_each_host_is_sampled_in_one_place(engine: Engine) -> None:
     """Here, or by one of those elsewhere; also when hosts have come and gone."""
     for hosts in (_HOSTS, _HOSTS[50:120]):
@@ -33,7 +33,7 @@ def test_each_host_is_sampled_in_one_place(engine: Engine) -> None:
         assert len(engine.grid_here(work.grid).phases) + sum(engine.hosts_of_each) == len(hosts)
 
 
-@pytest.mark.parametrize("engine", _engines(), ids=lambda engine: type(engine).__name__)
+@pytest.mark.parametrize("engine", _engines(), ids=["here", "3 workers"])
 def test_slots_that_nobody_has_sampled_are_missed(engine: Engine) -> None:
     """Samplers that were to begin and never did: their slots are counted, and those of this process are its own."""
     work = _work()
