@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 from fleetmem.connect.breaker import Attempt
-from fleetmem.connect.choice import best_connector
 from fleetmem.connect.client import Client
 from fleetmem.connect.connector import Connector, LoginRequest, OnBegun
 from fleetmem.connect.guard import ALLOWANCE_SECONDS
@@ -26,10 +25,10 @@ _NO_COMPRESSION = ["none"]  # a host may choose any that is offered: 200 KB beco
 class Login:
     """Logs in, with the keys and known hosts of a fleet."""
 
-    def __init__(self, host_keys: HostKeys, keys: KeyRing, connector: Connector | None = None) -> None:
+    def __init__(self, host_keys: HostKeys, keys: KeyRing, connector: Connector) -> None:
         self._host_keys = host_keys
         self._keys = keys
-        self._connector = connector or best_connector()
+        self._connector = connector
         self._accepted_late: dict[Target, asyncssh.SSHKey] = {}
         # asyncssh looks the name up for each login, and gives up where there is none, or no file can be opened for it.
         os.environ.setdefault("LOGNAME", local_user())

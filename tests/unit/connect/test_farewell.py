@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from fleetmem.connect.choice import best_connector
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.key_ring import KeyRing
 from fleetmem.connect.login import Login
@@ -70,7 +71,7 @@ def test_words_of_a_host_that_hangs_up(
             target = resolve("127.0.0.1", ssh, port=acceptor.get_port())
             ring.prepare(target.access.identities)
             with pytest.raises(HostError) as caught:
-                await Login(HostKeys(), ring).connect(target, await open_way(target))
+                await Login(HostKeys(), ring, best_connector()).connect(target, await open_way(target))
             return caught.value
 
     error = asyncio.run(run())

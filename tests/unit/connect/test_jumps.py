@@ -10,6 +10,7 @@ import pytest
 
 from fleetmem.connect import jumps
 from fleetmem.connect.backoff import NotTriedError
+from fleetmem.connect.choice import best_connector
 from fleetmem.connect.host_keys import HostKeys
 from fleetmem.connect.jumps import Jump, Jumps
 from fleetmem.connect.key_ring import KeyRing
@@ -53,7 +54,7 @@ class Site:
         self.port = port
         self._ssh = SshSettings(known_hosts_path=folder / "known", user="u")
         self._keys = KeyRing(lambda _path: None)
-        self.login = Login(HostKeys(), self._keys)
+        self.login = Login(HostKeys(), self._keys, best_connector())
         self.jumps = Jumps(self.login, LoginLimits())
 
     def host(self, *through: str) -> Target:
