@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .servers import PATIENT, Cli, Sshd, find_tool
+from .servers import PATIENT, Cli, Result, Sshd, find_tool
 
 HELD_BYTES = 30 * 1024 * 1024
 HOLDER = f"""
@@ -40,26 +40,17 @@ def ps(pid: int) -> tuple[int, int]:
     return int(rss) * 1024, int(vsz) * 1024
 
 
+def _collect(cli: Cli, fleet: Sshd, kind: str) -> Result:
+    """Returns what one cycle of one host by one probe kind prints."""
+    host = ("-i", "127.0.1.1", "-p", fleet.port, "-k", fleet.key)
+    return cli("collect", *host, *PATIENT, "--format", "jsonl", "--probe", kind)
+
+
 @pytest.mark.parametrize("kind", ["status", "ps"])
 def test_rss_and_vsz_equal_those_of_ps(kind: str, fleet: Sshd, cli: Cli, steady: list[int]) -> None:
     """A process that does not change has RSS and VSZ of `ps -o rss=,vsz=` times 1024, with either probe kind."""
     expected = {pid: ps(pid) for pid in steady}
-    result = cli(
-        *(
-            "collect",
-            "-i",
-            "127.0.1.1",
-            "-p",
-            fleet.port,
-            "-k",
-            fleet.key,
-            *PATIENT,
-            "--format",
-            "jsonl",
-            "--probe",
-            kind,
-        )
-    )
+    result = _collect(cli, fleet, kind)
     assert result.status == 0, result.stderr
     outcome = result.by_host()["127.0.1.1"]
     found = {process["pid"]: process for process in outcome["processes"] if process["pid"] in steady}
@@ -76,22 +67,7 @@ def test_both_probe_kinds_see_the_same_processes(fleet: Sshd, cli: Cli, steady: 
     """Kinds status and ps tell the same command for the same pid."""
     commands = []
     for kind in ("status", "ps"):
-        result = cli(
-            *(
-                "collect",
-                "-i",
-                "127.0.1.1",
-                "-p",
-                fleet.port,
-                "-k",
-                fleet.key,
-                *PATIENT,
-                "--format",
-                "jsonl",
-                "--probe",
-                kind,
-            )
-        )
+        result = _collect(cli, fleet, kind)
         outcome = result.by_host()["127.0.1.1"]
         commands.append({row["pid"]: row["command"] for row in outcome["processes"] if row["pid"] in steady})
     assert commands[0] == commands[1]

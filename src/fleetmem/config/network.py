@@ -1,12 +1,13 @@
 """Addresses, as people write them."""
 
-import ipaddress
 import re
 from typing import Annotated, NamedTuple
 
 from pydantic import (
     BeforeValidator,
 )
+
+from fleetmem.connect.ssh_settings import is_ipv6
 
 _STATSD_PORT = 8125
 
@@ -80,18 +81,10 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
         ValueError: it is none.
     """
     match = re.fullmatch(r"\[([^\[\]]+)\](?::(\d+))?|([^\[\]:\s]+)(?::(\d+))?|([0-9A-Fa-f:.]+(?:%\w+)?)", text)
-    if not match or (match[5] and not _is_ipv6(match[5])):
+    if not match or (match[5] and not is_ipv6(match[5])):
         raise ValueError(f"{text!r} is not HOST or HOST:PORT")
     host = match[1] or match[3] or match[5]
     port = int(match[2] or match[4] or default_port)
     if not 0 < port < 65536:
         raise ValueError(f"{text!r}: port {port} is not between 1 and 65535")
     return host, port
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True

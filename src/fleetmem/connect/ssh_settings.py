@@ -142,7 +142,7 @@ def _parse_jump(text: str) -> JumpSpec:
     match = re.fullmatch(r"\[([^\[\]\s]+)\](?::(\d{1,5}))?|(\w[\w.-]*)(?::(\d{1,5}))?|([^\[\]\s]+)", rest)
     ipv6 = match[1] or match[5] if match else None
     port = match[2] or match[4] if match else None
-    is_wrong = (ipv6 and not _is_ipv6(ipv6)) or (port and not 0 < int(port) <= _HIGHEST_PORT)
+    is_wrong = (ipv6 and not is_ipv6(ipv6)) or (port and not 0 < int(port) <= _HIGHEST_PORT)
     if not match or (at and not user) or is_wrong:
         raise UsageError(
             f"jump host {text!r}: expected [user@]host[:port], with IPv6 as [::1]:22; commas between several"
@@ -150,7 +150,8 @@ def _parse_jump(text: str) -> JumpSpec:
     return JumpSpec(user or None, ipv6 or match[3], int(port) if port else None)
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
+    """Whether a text is an IPv6 address, without brackets."""
     try:
         ipaddress.IPv6Address(text)
     except ValueError:
