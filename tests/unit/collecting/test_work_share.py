@@ -8,6 +8,7 @@ import pytest
 from fleetmem.collecting import work_share
 from fleetmem.collecting.work_share import (
     COMMON_SECONDS,
+    FREE_FRAME_BYTES,
     LONG_FRAME_BYTES,
     OWN_SECONDS,
     OWN_SHARE,
@@ -135,6 +136,20 @@ def test_a_turn_is_charged_and_rests() -> None:
             turn.charge(0.1)
         task.cancel()
         assert work._hosts["a"].spent_seconds(1000.0) == pytest.approx(0.2, abs=0.05)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("frame_bytes", "is_charged"), [(FREE_FRAME_BYTES, False), (FREE_FRAME_BYTES + 1, True)])
+def test_work_on_ordinary_frames_is_not_measured(frame_bytes: int, is_charged: bool) -> None:
+    """To ask for its CPU would take longer than is gained; that on longer frames is charged."""
+
+    async def main() -> None:
+        work = WorkShare(Clock())
+        with Turn(work, "a") as turn:
+            await turn.begin(frame_bytes)
+            _burn(0.02)
+        assert ("a" in work._hosts) == is_charged
 
     asyncio.run(main())
 

@@ -5,6 +5,7 @@ import pytest
 from fleetmem.sinks import installed
 from fleetmem.sinks.installed import PluginError
 from fleetmem.sinks.plugin import SecretFile
+from fleetmem.wiring.outputs import BUILT_IN
 
 
 @pytest.mark.parametrize("name", ["statsd", "file", "statsd_2", "former", "Top", "a-b", "a.b", "", "1st", "x" * 25])
@@ -53,3 +54,8 @@ def test_a_secret_that_cannot_be_read(content: bytes | None, message: str, tmp_p
         SecretFile.read(path)
     with pytest.raises(ValueError, match="not the path of a file"):
         SecretFile.read(5)  # type: ignore[arg-type]
+
+
+def test_the_names_of_built_in_sinks_are_those_of_their_kinds() -> None:
+    """Their names are refused to plug-ins, and stand where nothing but names has to be imported."""
+    assert set(BUILT_IN) == installed.BUILT_IN_NAMES
