@@ -6,7 +6,7 @@ Between two samples of a host there is no object for a process (decision 0005). 
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from operator import ne
 from typing import NamedTuple, overload
@@ -24,7 +24,7 @@ def name_print(pid: int, command: str) -> int:
     return hash(command) & ~_PID_MASK | pid & _PID_MASK
 
 
-def pids_of(names: "array[int]") -> set[int]:
+def pids_of(names: Iterable[int]) -> set[int]:
     """Returns the pids in such prints."""
     return {name & _PID_MASK for name in names}
 

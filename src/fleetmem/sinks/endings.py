@@ -4,7 +4,7 @@ Several receivers repeat the last value of a gauge for ever, so a final 0 that d
 """
 
 import logging
-from collections.abc import Container
+from collections.abc import Collection, Set
 from typing import NamedTuple
 
 log = logging.getLogger(__name__)
@@ -75,23 +75,21 @@ class Endings:
         """All that are still to be sent, each once."""
         return b"".join(self._left)
 
-    def next(self, gone: bytes = b"", alive: bytes = b"") -> Due:
+    def next(self, gone: bytes = b"", alive: Set[bytes] = frozenset()) -> Due:
         """Returns the zeros of a cycle.
 
         Args:
             gone: of series that ended in it.
-            alive: of series that began in it: they get no more.
+            alive: zeros of series that began in it: they get no more.
         """
         if not gone and not self._left:
             return Due(b"", b"")
         first, *others = self._left or _NOTHING
         due = [first + gone, *others]
         zeros = b"".join(due)
-        if alive:
-            living = frozenset(alive.splitlines(keepends=True))
-            if any(line in zeros for line in living):  # seldom, and found at once
-                due = [without(lines, living) for lines in due]
-                zeros = b"".join(due)
+        if alive and not alive.isdisjoint(zeros.splitlines(keepends=True)):
+            due = [without(lines, alive) for lines in due]
+            zeros = b"".join(due)
         self._keep((b"", *due[:-1]))
         return Due(zeros, due[-1])
 
@@ -103,13 +101,13 @@ class Endings:
             alive: zeros of all series that live now: they get none.
         """
         first, *others = self._left or _NOTHING
-        known = frozenset([*first.splitlines(keepends=True), *alive.splitlines(keepends=True)])
+        known = lines_of(first + alive)
         wanted = dict.fromkeys(line for line in lost.splitlines(keepends=True) if line not in known)
         self._keep((first + b"".join(wanted), *(without(lines, wanted.keys()) for lines in others)))
 
     def forget(self, alive: bytes) -> None:
         """Drops the zeros of series that live again."""
-        living = frozenset(alive.splitlines(keepends=True))
+        living = lines_of(alive)
         self._keep(tuple(without(lines, living) for lines in self._left))
 
     def clear(self) -> None:
@@ -125,6 +123,11 @@ class Endings:
             self._left = ()
 
 
-def without(lines: bytes, others: Container[bytes]) -> bytes:
+def lines_of(text: bytes) -> frozenset[bytes]:
+    """Returns the lines of a text."""
+    return frozenset(text.splitlines(keepends=True))
+
+
+def without(lines: bytes, others: Collection[bytes]) -> bytes:
     """Returns those lines that are not among others."""
-    return b"".join([line for line in lines.splitlines(keepends=True) if line not in others])
+    return b"".join([line for line in lines.splitlines(keepends=True) if line not in others]) if others else lines

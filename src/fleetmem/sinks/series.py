@@ -1,7 +1,7 @@
 """The series of one host in one sink: which exist, what their text is, which have ended. Pure."""
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -21,7 +21,7 @@ from fleetmem.model import (
     Shaped,
 )
 from fleetmem.process_table import ProcessTable, RowKeys
-from fleetmem.sinks.endings import Endings, Room, without
+from fleetmem.sinks.endings import Endings, Room, lines_of, without
 from fleetmem.sinks.formats import Format, Wrap, statsd_zeros, without_time
 from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
@@ -35,6 +35,8 @@ _PROCESS_MEASURES_OF = {
     False: tuple(name for name in PROCESS_MEASURES if name != "mem_percent"),
 }
 """By whether it is known how much memory the host has."""
+
+_NONE: frozenset[bytes] = frozenset()
 
 
 class Retire(StrEnum):
@@ -114,10 +116,10 @@ class HostSeries:
         has_new_measures = self._host_measures is not had_measures
         # What has ended lives again only where it begins again: the rest of what lives needs no look.
         has_zeros = bool(rows.gone or host_gone or self.endings or self._remembered)
-        alive = statsd_zeros(rows.new) if has_zeros else b""
+        alive = lines_of(statsd_zeros(rows.new)) if has_zeros else _NONE
         gone = self._gone(rows.gone, alive) + host_gone
         if has_zeros and has_new_measures:
-            alive += statsd_zeros(host)
+            alive |= lines_of(statsd_zeros(host))
         unknown = len(PROCESS_MEASURES) - len(self._rows.measures)
         self.count = (
             len(self._processes) * len(self._rows.measures)
@@ -127,11 +129,11 @@ class HostSeries:
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
         begun = rows.new + host if has_new_measures else rows.new
         if self._remembered:
-            gone = without(self._remembered, frozenset((alive + gone).splitlines(keepends=True))) + gone
+            gone = without(self._remembered, alive | lines_of(gone)) + gone
             self._remembered = b""
         return self._text(text, self.count, gone, alive, begun)
 
-    def _text(self, text: bytes, points: int, gone: bytes, alive: bytes = b"", begun: bytes = b"") -> Text:
+    def _text(self, text: bytes, points: int, gone: bytes, alive: Set[bytes] = _NONE, begun: bytes = b"") -> Text:
         """Returns a text with the zeros that belong to it."""
         zeros, last = self.endings.next(gone, alive)
         return Text(text + zeros, points + zeros.count(b"\n"), gone.count(b"\n"), zeros, begun, last)
@@ -168,7 +170,7 @@ class HostSeries:
         if self._is_retiring:
             gone += self._host_zeros([measure for measure in self._host_measures if measure != "up"])
         if self._remembered:
-            gone += without(self._remembered, frozenset([self._down(), *gone.splitlines(keepends=True)]))
+            gone += without(self._remembered, lines_of(self._down() + gone))
             self._remembered = b""
         self._processes, self._sums = RowLines(), RowLines()
         self._host_template, self._host_measures = "", ()
@@ -236,11 +238,11 @@ class HostSeries:
         template = self._wrap(place).template(COMMAND_MEASURES)
         return (template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)).encode("ascii")
 
-    def _gone(self, gone: bytes, new_zeros: bytes = b"") -> bytes:
+    def _gone(self, gone: bytes, alive: Set[bytes] = _NONE) -> bytes:
         """Returns the zeros that end these lines, but for series that another row has taken over."""
         if not self._is_retiring or not gone:
             return b""
-        return without(statsd_zeros(gone), frozenset(new_zeros.splitlines(keepends=True)))
+        return without(statsd_zeros(gone), alive)
 
     def _host_text(self, sample: Sample) -> tuple[bytes, int, bytes]:
         """Returns the lines of the host's own series, how many they are, and the zeros of those that it has no more."""

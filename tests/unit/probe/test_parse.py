@@ -247,6 +247,31 @@ def test_a_pid_twice_is_refused_each_time(rows: bytes) -> None:
     assert len(parser.parse(b"%b%bEND 1 0 3\n" % (head, good)).processes) == 3
 
 
+@pytest.mark.parametrize("count", [8, 9])
+def test_a_pid_twice_is_refused_whatever_was_there_before(count: int) -> None:
+    """What is known of frames before spares a look at all pids, and hides none."""
+    parser = SnapshotParser(ProbeKind.STATUS)
+
+    def parse(*pids: int) -> int:
+        rows = b"".join(b"P %d 0 10 5 - - - a\n" % pid for pid in pids)
+        return len(
+            parser.parse(b"BEGIN fleetmem/1 1\nM 1000 - - -\nK - -\n%bEND 1 0 %d\n" % (rows, len(pids))).processes
+        )
+
+    others = range(100, 100 + count)
+    for good, bad in (
+        ((7, 8, 9), (7, 7, 9)),
+        ((7, 8, 500), (500, 8, 500)),  # counted up
+        ((9, 8, 500), (9, 9, 500)),  # used again
+        ((9, 501, 500), (501, 501, 500)),
+        ((502, 503, 500), (504, 504, 500)),  # twice at once
+        ((503, 502, 500), (503, 502, 503)),  # two have changed places
+    ):
+        assert parse(*good, *others) == 3 + count
+        with pytest.raises(HostError, match="two rows for one pid"):
+            parse(*bad, *others)
+
+
 @pytest.mark.parametrize("kind", list(ProbeKind))
 def test_a_long_name_is_cut_and_stays_apart(kind: ProbeKind) -> None:
     """No kernel has such names; two that differ behind the cut stay different, and each is the same every time."""

@@ -388,11 +388,13 @@ class QueuedSink:
 
     async def _until_changed(self) -> None:
         """Waits for something to do."""
-        wait_seconds = max(0.0, self._next_zeros_at - time.monotonic()) if self._leaving else None
+        if not self._leaving:
+            await self._changed.wait()
+            return
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait_seconds):
+            async with asyncio.timeout(max(0.0, self._next_zeros_at - time.monotonic())):
                 await self._changed.wait()
-        if self._leaving and time.monotonic() >= self._next_zeros_at:
+        if time.monotonic() >= self._next_zeros_at:
             self._send_zeros()
 
     async def run(self) -> None:
