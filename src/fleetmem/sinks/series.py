@@ -16,7 +16,6 @@ from fleetmem.model import (
     Failure,
     Host,
     Outcome,
-    ProcessMemory,
     Sample,
     Shaped,
 )
@@ -205,9 +204,7 @@ class HostSeries:
 
     def _write(self, shaped: Shaped) -> Ended:
         table, lines = ProcessTable.of(shaped.processes), self._processes
-        ended = lines.update(
-            table.keys, table.changes_since(lines.keys), lambda place: self._process_lines(table[place])
-        )
+        ended = lines.update(table.keys, table.changes_since(lines.keys), self._process_writer(table))
         ended = Ended(self._rows.full(ended.gone), self._rows.full(ended.new))
         sums, lines = self._places_of_sums(shaped), self._sums
         if not sums and not lines:
@@ -225,11 +222,17 @@ class HostSeries:
             sums.append((names.other_commands, shaped.other_commands))
         return sums
 
-    def _process_lines(self, row: ProcessMemory) -> bytes:
-        values: tuple[object, ...] = row.rss_bytes, row.vsz_bytes
-        if row.mem_percent is not None:
-            values = *values, format_number(row.mem_percent)
-        return self._rows.short(self._names.command_name(row.command), row.pid, values)
+    def _process_writer(self, table: ProcessTable) -> Callable[[int], bytes]:
+        """Returns what writes the lines of the process at a place. One call for each: there are thousands a second."""
+        name_of, short = self._names.command_name, self._rows.short
+
+        def write(place: int) -> bytes:
+            row = table[place]
+            if row.mem_percent is None:
+                return short(name_of(row.command), row.pid, (row.rss_bytes, row.vsz_bytes))
+            return short(name_of(row.command), row.pid, (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent)))
+
+        return write
 
     def _sum_lines(self, place: Place, row: CommandMemory) -> bytes:
         if row.mem_percent is None:

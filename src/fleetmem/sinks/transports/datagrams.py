@@ -81,19 +81,26 @@ class DatagramTransport(ABC):
                 if wait_seconds:
                     await asyncio.sleep(wait_seconds)
                     self._gave_way_at = time.monotonic()
-                for datagram in group:
-                    try:
-                        sock.send(datagram)
-                    except OSError as error:
-                        if not _is_full(error):
-                            raise
-                        await _put_later(sock, datagram)
-                    self.datagrams_total += 1
-                    self.bytes_total += len(datagram)
+                await self._send_all(sock, group)
                 datagrams = datagrams[len(group) :]
                 waiting -= len(group)
         except OSError as error:
             raise self._failed(error) from error
+
+    async def _send_all(self, sock: socket.socket, group: list[bytes]) -> None:
+        sent = 0
+        try:
+            for datagram in group:
+                try:
+                    sock.send(datagram)
+                except OSError as error:
+                    if not _is_full(error):
+                        raise
+                    await _put_later(sock, datagram)
+                sent += 1
+        finally:
+            self.datagrams_total += sent
+            self.bytes_total += sum(map(len, group[:sent]))
 
     async def _give_way(self) -> None:
         """Lets others have their turn now and then: a backlog that is taken as fast as it is sent must not keep it.
