@@ -11,8 +11,9 @@ built from plain values and callables (see `build`), and touches no signal, no g
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from fleetmem.collecting.members import Members
+from fleetmem.collecting.members import Member, Members
 from fleetmem.collecting.work_share import FREE_FRAME_BYTES, Turn
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError, Kind, Stage
@@ -23,13 +24,23 @@ from fleetmem.sinks.sink import Sink
 from fleetmem.telemetry.bugs import Bugs
 
 
+class Begun(NamedTuple):
+    """A sample that is under way: of whom, since when on both clocks, for which slot, whether it is the last one."""
+
+    host: Host
+    seconds: float
+    unix_seconds: float
+    slot_unix_seconds: float | None
+    is_last: bool
+
+
 class Collector(Members):
     """Samples hosts and hands their outcomes to the sinks.
 
     Args:
         make_link: makes the connection to a host; nothing is connected before its first sample.
         make_parser: makes the parser of a host's frames.
-        make_request: makes the line that asks the probe of a host for a frame, for a request id.
+        make_request_maker: makes what makes the line that asks the probe of a host for a frame, from a request id.
         make_shaper: makes what a host's snapshots are shaped by.
         sinks: where outcomes go.
         bugs: counts what goes wrong by a fault of ours; its own where there is none.
@@ -43,7 +54,7 @@ class Collector(Members):
         self,
         make_link: Callable[[Host], Link],
         make_parser: Callable[[Host], SnapshotParser],
-        make_request: Callable[[Host, int], bytes],
+        make_request_maker: Callable[[Host], Callable[[int], bytes]],
         make_shaper: Callable[[Host], Shaper],
         sinks: Iterable[Sink],
         bugs: Bugs | None = None,
@@ -52,7 +63,7 @@ class Collector(Members):
     ) -> None:
         super().__init__(make_link, make_parser, make_shaper, bugs or Bugs(is_strict=is_strict))
         self.sinks = list(sinks)
-        self._make_request = make_request
+        self._make_request_maker = make_request_maker
 
     async def sample(self, host: Host, slot_unix_seconds: float | None = None, *, is_last: bool = False) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle, also after a bug.
@@ -62,46 +73,56 @@ class Collector(Members):
             slot_unix_seconds: the time of its slot; None for the moment of asking.
             is_last: whether there is no other cycle: then a failure speaks of no next attempt.
         """
-        with Turn(self.work, host) as turn:
-            return await self._sample(host, slot_unix_seconds, turn, is_last=is_last)
-
-    async def _sample(self, host: Host, slot_unix_seconds: float | None, turn: Turn, *, is_last: bool) -> Outcome:
-        begun_unix_seconds, begun = time.time(), time.monotonic()
-        slot, stage = slot_unix_seconds or begun_unix_seconds, Stage.COMMAND
+        begun = Begun(host, time.monotonic(), time.time(), slot_unix_seconds, is_last=is_last)
+        stage, turn = Stage.COMMAND, None
         try:
-            member, shaper = self._member(host)
-            self.work.check(host)
-            member.link.is_last_visit = is_last
-            answer = await member.link.ask(lambda request_id: self._make_request(host, request_id))
-            stage = Stage.PARSE
-            is_long = len(answer.frame) > FREE_FRAME_BYTES or bool(shaper.name_patterns)
-            if is_long:
-                snapshot = await self.long_work.parse(member.parser, shaper, answer.frame, turn)
-            else:
-                snapshot = member.parser.parse(answer.frame)
-            stage = Stage.SHAPE
-            shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
-            if is_long:
-                await turn.rest()
-            seconds = time.monotonic() - begun
-            asked, size = answer.asked_unix_seconds, len(answer.frame)
-            outcome: Outcome = Sample(host, asked, seconds, size, shaped, slot_unix_seconds=slot_unix_seconds or asked)
-        except HostError as error:
-            seconds = time.monotonic() - begun
-            message = error.message if is_last else error.with_wait()
-            why = error.stage, error.kind, message, error.cause
-            outcome = Failure(host, begun_unix_seconds, seconds, *why, slot_unix_seconds=slot)
-        except Exception as bug:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
-            seconds = time.monotonic() - begun
-            ours = await self._begin_anew(host, stage, bug)
-            why = ours.stage, ours.kind, ours.message, None
-            outcome = Failure(host, begun_unix_seconds, seconds, *why, slot_unix_seconds=slot)
-        for sink in self.sinks:
             try:
-                sink.put(outcome)
-            except Exception as bug:  # noqa: BLE001 - likewise: one sink, not the others
-                self.bugs.note(f"sink {sink.name}", bug)
-        return outcome
+                member, shaper = self._member(host)
+                if host in self.work.costly:
+                    self.work.check(host)
+                member.link.is_last_visit = is_last
+                answer = await member.link.ask(member.make_request)
+                stage = Stage.PARSE
+                if len(answer.frame) > FREE_FRAME_BYTES or shaper.name_patterns:
+                    turn = Turn(self.work, host)
+                    snapshot = await self.long_work.parse(member.parser, shaper, answer.frame, turn)
+                else:
+                    snapshot = member.parser.parse(answer.frame)
+                stage = Stage.SHAPE
+                shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
+                if turn:
+                    await turn.rest()
+                asked, seconds = answer.asked_unix_seconds, time.monotonic() - begun.seconds
+                slot = slot_unix_seconds or asked
+                outcome: Outcome = Sample(host, asked, seconds, len(answer.frame), shaped, slot_unix_seconds=slot)
+            except Exception as error:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
+                outcome = await self._failure(begun, stage, error)
+            for sink in self.sinks:
+                try:
+                    sink.put(outcome)
+                except Exception as bug:  # noqa: BLE001 - likewise: one sink, not the others
+                    self.bugs.note(f"sink {sink.name}", bug)
+            return outcome
+        finally:
+            if turn:
+                turn.close()
+
+    def _member(self, host: Host) -> tuple[Member, Shaper]:
+        """Returns what there is of a host, made where it is missing."""
+        if not (member := self._members.get(host)):
+            member = self._members[host] = Member(
+                self._make_link(host), self._make_parser(host), self._make_request_maker(host)
+            )
+        return member, self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
+
+    async def _failure(self, begun: Begun, stage: Stage, error: Exception) -> Failure:
+        seconds = time.monotonic() - begun.seconds
+        if not isinstance(error, HostError):
+            error = await self._begin_anew(begun.host, stage, error)
+        message = error.message if begun.is_last else error.with_wait()
+        slot = begun.slot_unix_seconds or begun.unix_seconds
+        why = error.stage, error.kind, message, error.cause
+        return Failure(begun.host, begun.unix_seconds, seconds, *why, slot_unix_seconds=slot)
 
     async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
         """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""

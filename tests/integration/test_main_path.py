@@ -41,10 +41,11 @@ def test_a_second_sample_goes_through_few_functions(simulator: Path) -> None:
 
     async def main() -> None:
         fleet = build_fleet(config.load(simulator, {"statsd": {"server": [f"127.0.0.1:{port}"]}}), lambda _path: None)
-        assert isinstance(await fleet.collector.sample(fleet.hosts[0]), Sample)
+        host = fleet.hosts[0]
+        assert isinstance(await fleet.collector.sample(host), Sample)
         await asyncio.sleep(0.2)  # the end of the login
         sys.setprofile(note)
-        outcome = await fleet.collector.sample(fleet.hosts[0])
+        outcome = await fleet.collector.sample(host)
         sys.setprofile(None)
         assert isinstance(outcome, Sample)
         await fleet.collector.close()

@@ -100,7 +100,7 @@ class Fleet:
         self.collector = Collector(
             make_link=self._make_link,
             make_parser=lambda _host: SnapshotParser(ProbeKind.STATUS),
-            make_request=lambda _host, request_id: script.request(request_id, ProbeKind.STATUS, Processes.USER),
+            make_request_maker=lambda _host: script.request_maker(ProbeKind.STATUS, Processes.USER),
             make_shaper=self._make_shaper,
             sinks=[cast("Sink", sink) for sink in self.sinks],
             is_strict=is_strict,
@@ -346,7 +346,7 @@ def test_a_long_frame_lets_others_have_their_turns() -> None:
         assert isinstance(outcome, Sample)
         assert outcome.shaped.process_count == 40_000
         assert len(fleet.links[_HOSTS[1]].requests) > 5
-        assert fleet.collector.work._hosts[_HOSTS[0]].spent_seconds(time.monotonic()) > 0.05
+        assert fleet.collector.work.costly[_HOSTS[0]].spent_seconds(time.monotonic()) > 0.05
         await fleet.collector.close()
 
     asyncio.run(main())

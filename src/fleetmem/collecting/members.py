@@ -19,6 +19,7 @@ class Member(NamedTuple):
 
     link: Link
     parser: SnapshotParser
+    make_request: Callable[[int], bytes]
 
 
 class Members:
@@ -53,12 +54,6 @@ class Members:
         self._shapers: dict[Host, Shaper] = {}
         self._gone_handshakes = self._gone_reconnects = 0
 
-    def _member(self, host: Host) -> tuple[Member, Shaper]:
-        """Returns what there is of a host, made where it is missing."""
-        if not (member := self._members.get(host)):
-            member = self._members[host] = Member(self._make_link(host), self._make_parser(host))
-        return member, self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
-
     async def _make_anew(self, host: Host, stage: Stage) -> None:
         """Lets go of what a bug may have left half changed."""
         if stage is Stage.COMMAND or not (member := self._members.get(host)):
@@ -89,7 +84,7 @@ class Members:
         adopted = {host: other._members.pop(host) for host in hosts if host in other._members}
         self._members |= adopted
         self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total  # of the rest
-        return [link for link, _parser in adopted.values()]
+        return [member.link for member in adopted.values()]
 
     def adopt_shapers(self, other: "Members", hosts: Iterable[Host]) -> None:
         """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""

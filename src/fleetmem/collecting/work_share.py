@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Self
 
 from fleetmem.errors import HostError, Kind, Stage
 
@@ -75,12 +74,16 @@ class WorkShare:
 
     Args:
         now: returns monotonic seconds.
+
+    Attributes:
+        costly: hosts that cost more than ordinary ones, and what is left of that; no other needs a `check`.
+        long_frames: is held by the one that is worked on.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._common = Allowance(COMMON_SECONDS, COMMON_SHARE)
-        self._hosts: dict[Hashable, Allowance] = {}  # those that cost more than ordinary ones
+        self.costly: dict[Hashable, Allowance] = {}
         self.long_frames = asyncio.Lock()
 
     def charge(self, host: Hashable, seconds: float) -> None:
@@ -88,7 +91,7 @@ class WorkShare:
         if seconds <= FREE_SECONDS:
             return
         now = self._now()
-        own = self._hosts.setdefault(host, Allowance(OWN_SECONDS, OWN_SHARE))
+        own = self.costly.setdefault(host, Allowance(OWN_SECONDS, OWN_SHARE))
         if own.wait_seconds(now):
             self._common.spend(seconds, now)
         else:
@@ -100,12 +103,12 @@ class WorkShare:
         Raises:
             HostError: (bad_frame) it has cost more than its share.
         """
-        own = self._hosts.get(host)
+        own = self.costly.get(host)
         if own is None:
             return
         now = self._now()
         if not own.spent_seconds(now):
-            del self._hosts[host]
+            del self.costly[host]
         elif (wait_seconds := own.wait_seconds(now)) and self._common.wait_seconds(now):
             message = (
                 f"took {own.spent_seconds(now):.1f} s of our CPU, more than its share: "
@@ -115,11 +118,11 @@ class WorkShare:
 
     def forget(self, host: Hashable) -> None:
         """Forgets a host."""
-        self._hosts.pop(host, None)
+        self.costly.pop(host, None)
 
 
 class Turn:
-    """The work of one sample: measured, and put off now and then so that other hosts have theirs.
+    """The work of one sample: measured, and put off now and then so that other hosts have theirs, until it is closed.
 
     Args:
         work: what is charged.
@@ -136,10 +139,7 @@ class Turn:
         self._has_lock = False
         self._may_last = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Charges the host for what was measured."""
         if self._has_lock:
             self._work.long_frames.release()

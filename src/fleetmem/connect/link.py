@@ -84,6 +84,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
 
     Attributes:
         first: the first request, until it is asked for.
+        asked_at: when the request was sent (monotonic seconds) that the host has not answered yet, None when it has.
         ended: why no more requests can be sent; None while they can.
         ended_at: since when (monotonic seconds).
         ended_busy_seconds: how long the host had been at work on a request then, 0 when it was idle.
@@ -100,7 +101,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._runs_by_sudo = runs_by_sudo
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._answer: asyncio.Future[bytes] | None = None
-        self._asked_at: float | None = None
+        self.asked_at: float | None = None
         self._asked_unix_seconds = 0.0
         self._idle: asyncio.Event | None = None  # where somebody waits for it
         self._stderr = b""
@@ -116,14 +117,9 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self.ended_busy_seconds = 0.0
 
     @property
-    def asked_at(self) -> float | None:
-        """When the request was sent (monotonic seconds) that the host has not answered yet, None when it has."""
-        return self._asked_at
-
-    @property
     def is_spent(self) -> bool:
         """Whether the probe has answered all that it was asked, and ends, as its input has ended."""
-        return self.is_input_over and self._first_output is None and self._asked_at is None
+        return self.is_input_over and self._first_output is None and self.asked_at is None
 
     async def ask(self, request: ProbeRequest) -> ProbeAnswer:
         """Returns the frame that answers a request, which is sent now unless it is the first one.
@@ -152,7 +148,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         self._reader.expect(request.id)
         self._answer = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(_look_at)
-        self._asked_at, self._asked_unix_seconds = time.monotonic(), time.time()
+        self.asked_at, self._asked_unix_seconds = time.monotonic(), time.time()
 
     def _write(self, data: bytes) -> None:
         if self._channel:
@@ -188,7 +184,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
 
     async def until_idle(self) -> None:
         """Waits until the host has answered the last request, or the channel has ended."""
-        if self._asked_at is not None:
+        if self.asked_at is not None:
             self._idle = self._idle or asyncio.Event()
             await self._idle.wait()
 
@@ -242,7 +238,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
 
     def _end_after_eof(self) -> None:
         if not self.ended:
-            self.is_left_at_work = self._asked_at is not None
+            self.is_left_at_work = self.asked_at is not None
             self._end(self._why_ended(EOFError("the host ended the output of the probe and keeps the connection")))
 
     def _look_for_others(self) -> None:
@@ -311,7 +307,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         if self.ended:
             return
         self.ended, self.ended_at = error, time.monotonic()
-        self.ended_busy_seconds = self.ended_at - self._asked_at if self._asked_at else 0.0
+        self.ended_busy_seconds = self.ended_at - self.asked_at if self.asked_at else 0.0
         if self._concluding:
             self._concluding.cancel()
         self._settle()
@@ -321,7 +317,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             self._channel.close()
 
     def _settle(self) -> None:
-        self._asked_at = None
+        self.asked_at = None
         if self._idle:
             self._idle.set()
             self._idle = None
@@ -440,7 +436,7 @@ class Link:
             for limit in limits:
                 limit.cancel()
         self._failures, self._way_error = 0, None
-        if channel.is_spent:
+        if channel.is_input_over and channel.is_spent:
             await self._leave_spent()
         return answer
 
@@ -455,16 +451,14 @@ class Link:
         Raises:
             HostError: the channel ended, or the probe broke off each time.
         """
-        for _ in range(_TRIES - 1):
+        tries = 0
+        while True:
+            tries += 1
             try:
-                return await self._ask_once(channel, make_request)
+                return await channel.ask(channel.first or self._next_request(make_request))
             except HostError as error:
-                if channel.ended or error.kind is Kind.COMMAND_MISSING:
+                if tries == _TRIES or channel.ended or error.kind is Kind.COMMAND_MISSING:
                     raise
-        return await self._ask_once(channel, make_request)
-
-    async def _ask_once(self, channel: ProbeChannel, make_request: Callable[[int], bytes]) -> ProbeAnswer:
-        return await channel.ask(channel.first or self._next_request(make_request))
 
     def _next_request(self, make_request: Callable[[int], bytes]) -> ProbeRequest:
         self._request_id += 1
@@ -521,7 +515,7 @@ class Link:
 
     async def _open_channel(self, make_request: Callable[[int], bytes]) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
-        if self._channel and self._channel.is_spent:
+        if self._channel and self._channel.is_input_over and self._channel.is_spent:
             await self._leave_spent()
         if self._channel:
             if not self._channel.ended:

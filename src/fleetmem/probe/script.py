@@ -6,7 +6,7 @@ its digest: whoever may run that command as root may run this probe as root, and
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -136,9 +136,15 @@ def authorized_keys_line(public_key: str, *, command: str, sources: Sequence[str
     return f'restrict,{limit}command="{escaped}" {public_key}'
 
 
+def request_maker(kind: ProbeKind, processes: Processes) -> Callable[[int], bytes]:
+    """Returns what makes the line that asks a running probe for one frame, from a request id."""
+    make: Callable[[int], bytes] = f"sample %d {kind} {processes}\n".encode().__mod__
+    return make
+
+
 def request(request_id: int, kind: ProbeKind, processes: Processes) -> bytes:
     """Returns the line that asks a running probe for one frame."""
-    return f"sample {request_id} {kind} {processes}\n".encode()
+    return request_maker(kind, processes)(request_id)
 
 
 def facts_request(request_id: int, kind: FactsKind) -> bytes:

@@ -56,12 +56,15 @@ class HostBudget:
     Args:
         room: series of rows that the host may have, None for no limit.
         fleet: what all hosts share.
+
+    Attributes:
+        ended: minutes, and the series that ended in each and still count; oldest first, 61 at most.
     """
 
     def __init__(self, room: int | None, fleet: SeriesPool) -> None:
         self._own = SeriesPool(room)
         self._fleet = fleet
-        self._ended: list[tuple[int, int]] = []  # minute and series; oldest first; 61 at most
+        self.ended: list[tuple[int, int]] = []
 
     @property
     def used(self) -> int:
@@ -92,16 +95,16 @@ class HostBudget:
         if not series:
             return
         minute = int(clock_seconds // _TICK_SECONDS)
-        if self._ended and self._ended[-1][0] == minute:
-            series += self._ended.pop()[1]
-        self._ended.append((minute, series))
+        if self.ended and self.ended[-1][0] == minute:
+            series += self.ended.pop()[1]
+        self.ended.append((minute, series))
 
     def forget_ended(self, clock_seconds: float) -> None:
         """Gives back the room of what ended an hour ago."""
-        while self._ended and (self._ended[0][0] + 1) * _TICK_SECONDS + REMEMBER_SECONDS <= clock_seconds:
-            self.give_back(self._ended.pop(0)[1])
+        while self.ended and (self.ended[0][0] + 1) * _TICK_SECONDS + REMEMBER_SECONDS <= clock_seconds:
+            self.give_back(self.ended.pop(0)[1])
 
     def close(self) -> None:
         """Gives everything back."""
         self.give_back(self._own.used)
-        self._ended.clear()
+        self.ended.clear()

@@ -67,7 +67,8 @@ class Level(ABC, Generic[_Row]):
             clock_seconds: when it was taken, on any clock that never goes back.
             is_same_boot: whether the sample before was of the same boot; processes of another one are others.
         """
-        self._forget_ended(clock_seconds)
+        if self._ended:
+            self._forget_ended(clock_seconds)
         if self._top is None and not self._min_rss_bytes and self._all_fit(rows, clock_seconds):
             self._rows, self._has_all, self._is_first = {}, True, False
             return rows, {}

@@ -16,7 +16,11 @@ _EXCLUDED = None
 
 
 class Selection:
-    """Applies the rules to the rows of one host. Each distinct command meets the regular expressions once."""
+    """Applies the rules to the rows of one host. Each distinct command meets the regular expressions once.
+
+    Attributes:
+        takes_all: whether there are no rules for this host: `split` need not be called.
+    """
 
     def __init__(self, host: Host, limits: Limits) -> None:
         self._commands = limits.commands
@@ -24,7 +28,7 @@ class Selection:
         self._groups = limits.groups
         self._is_host_kept = limits.hosts.keeps(host.name)
         self._has_name_rules = bool(limits.commands or limits.groups)
-        self._has_rules = bool(limits.commands or limits.users or limits.groups)
+        self.takes_all = self._is_host_kept and not (limits.commands or limits.users or limits.groups)
         self._names: dict[str, str | None] = {}
         self._characters = 0
         self._users_kept: dict[int | None, bool] = {}
@@ -52,7 +56,7 @@ class Selection:
         """
         if not self._is_host_kept:
             return (), rows
-        if not self._has_rules:
+        if self.takes_all:
             return rows, ()
         self.decide(self.undecided(rows))
         names, users_kept, renamed_before = self._names, self._users_kept, self._renamed

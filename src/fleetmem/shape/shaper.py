@@ -59,10 +59,13 @@ class Shaper:
         clock_seconds = self._turn_clock(taken_unix_seconds)
         is_same_boot = snapshot.memory.boot_id == self._boot_id
         self._boot_id = snapshot.memory.boot_id
-        if self._budget:
+        if self._budget and self._budget.ended:
             self._budget.forget_ended(clock_seconds)
         total_bytes = snapshot.memory.total_bytes
-        rows, excluded = self._selection.split(snapshot.processes)
+        rows: Sequence[ProcessMemory] = snapshot.processes
+        excluded: Sequence[ProcessMemory] = ()
+        if not self._selection.takes_all:
+            rows, excluded = self._selection.split(rows)
         left_out = {LeftOut.EXCLUDED: len(excluded)} if excluded else {}
         processes: Sequence[ProcessMemory] = ()
         commands: Sequence[CommandMemory] = ()
@@ -71,11 +74,11 @@ class Shaper:
             sums = self._commands.add_up(rows, total_bytes)
             commands, rest = self._commands.keep(sums, clock_seconds, is_same_boot=is_same_boot)
             counts = left_out | {reason: sum([row.procs for row in members]) for reason, members in rest.items()}
-            other_commands = _other(excluded, rest, counts, total_bytes)
+            other_commands = _other(excluded, rest, counts, total_bytes) if counts else None
         if self._processes:
             processes, small = self._processes.keep(rows, clock_seconds, is_same_boot=is_same_boot)
             counts = left_out | {reason: len(members) for reason, members in small.items()}
-            other_processes = _other(excluded, small, counts, total_bytes)
+            other_processes = _other(excluded, small, counts, total_bytes) if counts else None
         return Shaped(
             memory=snapshot.memory,
             process_count=len(snapshot.processes),
@@ -105,9 +108,7 @@ def _other(
     left_out: Mapping[LeftOut, Sequence[ProcessMemory | CommandMemory]],
     counts: Mapping[LeftOut, int],
     total_bytes: int | None,
-) -> CommandMemory | None:
-    if not counts:
-        return None
+) -> CommandMemory:
     rows: list[ProcessMemory | CommandMemory] = [*excluded]
     for members in left_out.values():
         rows += members

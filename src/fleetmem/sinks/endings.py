@@ -59,21 +59,24 @@ class Endings:
 
     Args:
         room: for them, shared with other hosts.
+
+    Attributes:
+        left: to be sent three times, twice, once; empty when there are none.
     """
 
-    __slots__ = ("_left", "_room")
+    __slots__ = ("_room", "left")
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._left: tuple[bytes, ...] = ()  # to be sent three times, twice, once; empty when there are none
+        self.left: tuple[bytes, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self._left)
+        return bool(self.left)
 
     @property
     def lines(self) -> bytes:
         """All that are still to be sent, each once."""
-        return b"".join(self._left)
+        return b"".join(self.left)
 
     def next(self, gone: bytes = b"", alive: Set[bytes] = frozenset()) -> Due:
         """Returns the zeros of a cycle.
@@ -82,9 +85,9 @@ class Endings:
             gone: of series that ended in it.
             alive: zeros of series that began in it: they get no more.
         """
-        if not gone and not self._left:
+        if not gone and not self.left:
             return Due(b"", b"")
-        first, *others = self._left or _NOTHING
+        first, *others = self.left or _NOTHING
         due = [first + gone, *others]
         zeros = b"".join(due)
         if alive and not alive.isdisjoint(zeros.splitlines(keepends=True)):
@@ -100,7 +103,7 @@ class Endings:
             lost: these zeros.
             alive: zeros of all series that live now: they get none.
         """
-        first, *others = self._left or _NOTHING
+        first, *others = self.left or _NOTHING
         known = lines_of(first + alive)
         wanted = dict.fromkeys(line for line in lost.splitlines(keepends=True) if line not in known)
         self._keep((first + b"".join(wanted), *(without(lines, wanted.keys()) for lines in others)))
@@ -108,19 +111,19 @@ class Endings:
     def forget(self, alive: bytes) -> None:
         """Drops the zeros of series that live again."""
         living = lines_of(alive)
-        self._keep(tuple(without(lines, living) for lines in self._left))
+        self._keep(tuple(without(lines, living) for lines in self.left))
 
     def clear(self) -> None:
         """Forgets all."""
         self._keep(())
 
     def _keep(self, left: tuple[bytes, ...]) -> None:
-        size_bytes, before_bytes = sum(map(len, left)), sum(map(len, self._left))
+        size_bytes, before_bytes = sum(map(len, left)), sum(map(len, self.left))
         if self._room.change(size_bytes - before_bytes):
-            self._left = left if size_bytes else ()
+            self.left = left if size_bytes else ()
         else:
             self._room.change(-before_bytes)
-            self._left = ()
+            self.left = ()
 
 
 def lines_of(text: bytes) -> frozenset[bytes]:

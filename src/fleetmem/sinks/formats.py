@@ -95,11 +95,6 @@ def with_time(text: bytes, unix_seconds: float) -> bytes:
     return text.replace(_TIME_PLACE, b"%d" % unix_seconds)
 
 
-def without_time(text: bytes, _unix_seconds: float) -> bytes:
-    """Returns the lines of a protocol that has no time in them: as they are."""
-    return text
-
-
 def cut_lines(text: bytes, max_bytes: int) -> list[bytes]:
     """Returns the text in pieces of whole lines, each as long as fits `max_bytes`.
 

@@ -131,6 +131,7 @@ class NameTable:
         generation: grows when a name given out earlier changed; callers that keep names look them up again then.
         hashed: names that have a hash so that no other thing has the same; those that are only too long included.
         remembered_bytes: memory that the names take.
+        known: names by their originals, to read.
     """
 
     def __init__(self, max_bytes: int, reserved: Iterable[str] = (), pool: NamePool | None = None) -> None:
@@ -140,18 +141,18 @@ class NameTable:
         self._is_full = False
         self._pool = pool
         self._max_bytes = max_bytes
-        self._names: dict[str, str] = {}
+        self.known: dict[str, str] = {}
         self._reserved = frozenset(reserved)
         # Folded name to the original that holds it; None once it is contested: then only one that is legal may.
         self._holders: dict[str, str | None] = {}
 
     def name(self, original: str) -> str:
         """Returns the name of an original."""
-        return self._names.get(original) or self._assign(original)
+        return self.known.get(original) or self._assign(original)
 
     def has(self, original: str) -> bool:
         """Whether an original has a name already."""
-        return original in self._names
+        return original in self.known
 
     def _assign(self, original: str) -> str:
         folded = _fold(original, self._max_bytes)
@@ -180,7 +181,7 @@ class NameTable:
     def _fills(self) -> bool:
         """Returns whether there is no room for another name."""
         if not self._is_full:
-            self._is_full = len(self._names) >= _MAX_REMEMBERED or (
+            self._is_full = len(self.known) >= _MAX_REMEMBERED or (
                 self._pool is not None
                 and (self.remembered_bytes >= MAX_REMEMBERED_BYTES or self._pool.used_bytes >= MAX_FLEET_BYTES)
             )
@@ -194,7 +195,7 @@ class NameTable:
 
     def _hold(self, name: str, original: str) -> str:
         self._holders[name] = original
-        self._names[original] = name
+        self.known[original] = name
         size_bytes = sys.getsizeof(original) + sys.getsizeof(name) + _ENTRY_BYTES
         self.remembered_bytes += size_bytes
         if self._pool:
@@ -311,12 +312,13 @@ class HostNames:
 
     Attributes:
         host: the place of its own series.
+        commands: see above.
     """
 
     def __init__(self, host: str, tags: Tags = (), commands: NameTable | None = None) -> None:
         self._label = ("host", host)
         self._tags = tags
-        self._commands = commands or NameTable(_COMMAND_BYTES, reserved=["other"], pool=NamePool())
+        self.commands = commands or NameTable(_COMMAND_BYTES, reserved=["other"], pool=NamePool())
         self.host = self._place("host")
 
     def _place(self, family: str, *labels: tuple[str, str]) -> Place:
@@ -324,34 +326,25 @@ class HostNames:
 
     def with_tags(self, tags: Tags) -> "HostNames":
         """Returns the same names with other tags."""
-        return HostNames(self._label[1], tags, self._commands)
-
-    @property
-    def generation(self) -> int:
-        """Grows when a command's name changed because another one folds to the same."""
-        return self._commands.generation
+        return HostNames(self._label[1], tags, self.commands)
 
     @property
     def kept_apart(self) -> int:
         """Commands that have a hash in their name."""
-        return self._commands.hashed
+        return self.commands.hashed
 
     @property
     def remembered_bytes(self) -> int:
         """Memory that the names of its commands take."""
-        return self._commands.remembered_bytes
+        return self.commands.remembered_bytes
 
     def share(self, pool: NamePool) -> None:
         """Takes part in a fleet's bound on memory."""
-        self._commands.share(pool)
+        self.commands.share(pool)
 
     def process(self, command: str, pid: int) -> Place:
         """Returns the place of a process."""
-        return self.process_called(self.command_name(command), str(pid))
-
-    def command_name(self, command: str) -> str:
-        """Returns what a command is called."""
-        return self._commands.name(command)
+        return self.process_called(self.commands.name(command), str(pid))
 
     def process_called(self, command_name: str, pid: str) -> Place:
         """Returns the place of a process, of components that are legal already."""
@@ -359,7 +352,7 @@ class HostNames:
 
     def command(self, command: str) -> Place:
         """Returns the place of a command."""
-        return self._place("command", ("command", self._commands.name(command)))
+        return self._place("command", ("command", self.commands.name(command)))
 
     @property
     def other_processes(self) -> Place:

@@ -6,7 +6,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -211,11 +211,13 @@ class RecordEncoding:
 
     Attributes:
         header: what every file begins with.
+        at: see `Encoding`.
     """
 
     def __init__(self, format_: RecordFormat) -> None:
         self.header = csv_header(FILE_CSV_COLUMNS).encode("ascii") if format_ is RecordFormat.CSV else b""
         self._format = format_
+        self.at: Callable[[bytes, float], bytes] | None = None  # a record has its time
 
     def host(self, names: FleetNames, host: Host) -> HostRecords:
         """Returns the records of one host."""
@@ -242,11 +244,6 @@ class RecordEncoding:
         """Returns nothing: a record speaks of its own time only."""
         del names, stats
         return Text(b"", 0)
-
-    def at(self, text: bytes, unix_seconds: float) -> bytes:
-        """Returns the text as it is: a record has its time."""
-        del unix_seconds
-        return text
 
 
 def _text(text: str, records: int) -> Text:

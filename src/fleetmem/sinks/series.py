@@ -21,7 +21,7 @@ from fleetmem.model import (
 )
 from fleetmem.process_table import ProcessTable, RowKeys
 from fleetmem.sinks.endings import Endings, Room, lines_of, without
-from fleetmem.sinks.formats import Format, Wrap, statsd_zeros, without_time
+from fleetmem.sinks.formats import Format, Wrap, statsd_zeros
 from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
 from fleetmem.units import format_number
@@ -89,7 +89,7 @@ class HostSeries:
         self._is_retiring = retire is Retire.ZERO
         self._processes = RowLines()
         self._sums = RowLines()  # commands, and what has no series of its own
-        self._generation = names.generation
+        self._generation = names.commands.generation
         self._failures = 0
         self._rows = ProcessLines(names.process_called, wrap)
         self._host = wrap(names.host)
@@ -114,9 +114,9 @@ class HostSeries:
         host, host_points, host_gone = self._host_text(outcome)
         has_new_measures = self._host_measures is not had_measures
         # What has ended lives again only where it begins again: the rest of what lives needs no look.
-        has_zeros = bool(rows.gone or host_gone or self.endings or self._remembered)
+        has_zeros = bool(rows.gone or host_gone or self.endings.left or self._remembered)
         alive = lines_of(statsd_zeros(rows.new)) if has_zeros else _NONE
-        gone = self._gone(rows.gone, alive) + host_gone
+        gone = self._gone(rows.gone, alive) + host_gone if rows.gone else host_gone
         if has_zeros and has_new_measures:
             alive |= lines_of(statsd_zeros(host))
         unknown = len(PROCESS_MEASURES) - len(self._rows.measures)
@@ -134,6 +134,8 @@ class HostSeries:
 
     def _text(self, text: bytes, points: int, gone: bytes, alive: Set[bytes] = _NONE, begun: bytes = b"") -> Text:
         """Returns a text with the zeros that belong to it."""
+        if not gone and not self.endings.left:
+            return Text(text, points, begun=begun)
         zeros, last = self.endings.next(gone, alive)
         return Text(text + zeros, points + zeros.count(b"\n"), gone.count(b"\n"), zeros, begun, last)
 
@@ -186,9 +188,9 @@ class HostSeries:
             return self._take_others(shaped, measures)
         before = self._processes.text[:], self._sums.text[:]
         ended = self._write(shaped)
-        if self._generation != self._names.generation:
+        if self._generation != self._names.commands.generation:
             # Two commands of this host fold to one name, seen just now or by another sink: once more, with that known.
-            self._generation = self._names.generation
+            self._generation = self._names.commands.generation
             self._processes, self._sums = RowLines(), RowLines()
             processes, sums = before
             ended = self._write(shaped)._replace(gone=self._rows.full(processes) + sums)
@@ -206,9 +208,9 @@ class HostSeries:
         table, lines = ProcessTable.of(shaped.processes), self._processes
         ended = lines.update(table.keys, table.changes_since(lines.keys), self._process_writer(table))
         ended = Ended(self._rows.full(ended.gone), self._rows.full(ended.new))
-        sums, lines = self._places_of_sums(shaped), self._sums
-        if not sums and not lines:
+        if not (shaped.commands or shaped.other_processes or shaped.other_commands or self._sums):
             return ended
+        sums, lines = self._places_of_sums(shaped), self._sums
         keys = RowKeys(array("q", map(hash, sums)), array("q", [hash(place) for place, _row in sums]))
         others = lines.update(keys, lines.keys.changes_to(keys), lambda place: self._sum_lines(*sums[place]))
         return Ended(ended.gone + others.gone, ended.new + others.new)
@@ -224,13 +226,15 @@ class HostSeries:
 
     def _process_writer(self, table: ProcessTable) -> Callable[[int], bytes]:
         """Returns what writes the lines of the process at a place. One call for each: there are thousands a second."""
-        name_of, short = self._names.command_name, self._rows.short
+        commands, short = self._names.commands, self._rows.short
+        known = commands.known
 
         def write(place: int) -> bytes:
             row = table[place]
+            name = known.get(row.command) or commands.name(row.command)
             if row.mem_percent is None:
-                return short(name_of(row.command), row.pid, (row.rss_bytes, row.vsz_bytes))
-            return short(name_of(row.command), row.pid, (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent)))
+                return short(name, row.pid, (row.rss_bytes, row.vsz_bytes))
+            return short(name, row.pid, (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent)))
 
         return write
 
@@ -280,7 +284,7 @@ class SeriesEncoding:
         at: puts the time into text, where the protocol carries one.
     """
 
-    def __init__(self, format_: Format, retire: Retire, at: Callable[[bytes, float], bytes] = without_time) -> None:
+    def __init__(self, format_: Format, retire: Retire, at: Callable[[bytes, float], bytes] | None = None) -> None:
         self.at = at
         self._format = format_
         self._retire = retire

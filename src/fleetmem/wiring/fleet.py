@@ -251,7 +251,7 @@ def assemble(prepared: Prepared, current: FleetParts | None = None, inventory: I
     collector = Collector(
         make_link=make_link,
         make_parser=lambda host: SnapshotParser(by_host[host].probe.kind),
-        make_request=partial(_make_request, by_host),
+        make_request_maker=partial(_make_request_maker, by_host),
         make_shaper=_make_shapers(spec, series),
         sinks=prepared.sinks.values(),
         bugs=current.collector.bugs if current else None,
@@ -303,9 +303,9 @@ def _make_link(host: Host, *, reach: Reach, by_host: Mapping[Host, HostSettings]
     return Link(host, reach, command, FrameReader, first_input=first_input, runs_by_sudo=True)
 
 
-def _make_request(by_host: Mapping[Host, HostSettings], host: Host, request_id: int) -> bytes:
+def _make_request_maker(by_host: Mapping[Host, HostSettings], host: Host) -> Callable[[int], bytes]:
     probe = by_host[host].probe
-    return script.request(request_id, probe.kind, probe.processes)
+    return script.request_maker(probe.kind, probe.processes)
 
 
 def _is_same(current: FleetParts, host: Host, target: Target, probe: Probe) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import closing
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_ordinary_work_is_free() -> None:
     for _ in range(100_000):
         work.charge("a", 0.0005)
     assert not _is_over(work, "a")
-    assert not work._hosts
+    assert not work.costly
 
 
 def test_a_host_over_its_share_fails_alone() -> None:
@@ -97,10 +98,10 @@ def test_a_quiet_host_is_forgotten() -> None:
     work.charge("a", 0.5)
     clock.now += 3600
     work.check("a")
-    assert not work._hosts
+    assert not work.costly
     work.charge("a", 0.5)
     work.forget("a")
-    assert not work._hosts
+    assert not work.costly
 
 
 def _burn(seconds: float) -> None:
@@ -124,7 +125,7 @@ def test_a_turn_is_charged_and_rests() -> None:
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(other())
-        with Turn(work, "a") as turn:
+        with closing(Turn(work, "a")) as turn:
             await turn.begin(100)
             turn.measure()
             for _ in range(5):
@@ -135,7 +136,7 @@ def test_a_turn_is_charged_and_rests() -> None:
             assert others == before >= 5
             turn.charge(0.1)
         task.cancel()
-        assert work._hosts["a"].spent_seconds(1000.0) == pytest.approx(0.2, abs=0.05)
+        assert work.costly["a"].spent_seconds(1000.0) == pytest.approx(0.2, abs=0.05)
 
     asyncio.run(main())
 
@@ -146,10 +147,10 @@ def test_work_on_ordinary_frames_is_not_measured(frame_bytes: int, is_charged: b
 
     async def main() -> None:
         work = WorkShare(Clock())
-        with Turn(work, "a") as turn:
+        with closing(Turn(work, "a")) as turn:
             await turn.begin(frame_bytes)
             _burn(0.02)
-        assert ("a" in work._hosts) == is_charged
+        assert ("a" in work.costly) == is_charged
 
     asyncio.run(main())
 
@@ -160,13 +161,13 @@ def test_one_long_frame_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         work = WorkShare()
-        with Turn(work, "a") as first:
+        with closing(Turn(work, "a")) as first:
             await first.begin(LONG_FRAME_BYTES + 1)
-            with Turn(work, "b") as short:
+            with closing(Turn(work, "b")) as short:
                 await short.begin(LONG_FRAME_BYTES)
-            with Turn(work, "c") as second, pytest.raises(HostError, match="in vain"):
+            with closing(Turn(work, "c")) as second, pytest.raises(HostError, match="in vain"):
                 await second.begin(LONG_FRAME_BYTES + 1)
-        with Turn(work, "c") as third:
+        with closing(Turn(work, "c")) as third:
             await third.begin(LONG_FRAME_BYTES + 1)
 
     asyncio.run(main())
@@ -179,7 +180,7 @@ def test_a_turn_that_costs_too_much_ends_in_the_middle() -> None:
         clock = Clock()
         work = WorkShare(clock)
         work._common.spend(1000, clock.now)
-        with Turn(work, "a") as turn:
+        with closing(Turn(work, "a")) as turn:
             await turn.begin(100)
             turn.measure()
             for _ in range(5):

@@ -68,7 +68,7 @@ def test_endless_endings_are_numbers() -> None:
         budget.forget_ended(second)
         budget.take(3)
         budget.end(3, second)
-    assert len(budget._ended) <= REMEMBER_SECONDS / 60 + 2
+    assert len(budget.ended) <= REMEMBER_SECONDS / 60 + 2
     assert 3 * REMEMBER_SECONDS <= budget.used <= 3 * (REMEMBER_SECONDS + 60)
 
 

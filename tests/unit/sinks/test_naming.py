@@ -196,9 +196,9 @@ def test_generation_is_that_of_the_commands() -> None:
     """A host's names say when one of them moved."""
     names = HostNames("web01")
     names.command("a.b")
-    assert (names.generation, names.kept_apart) == (0, 0)
+    assert (names.commands.generation, names.kept_apart) == (0, 0)
     names.process("a-b", 1)
-    assert (names.generation, names.kept_apart) == (1, 2)
+    assert (names.commands.generation, names.kept_apart) == (1, 2)
 
 
 def test_names_kept_apart_are_counted() -> None:
@@ -229,7 +229,7 @@ def test_a_host_that_makes_up_names_without_end(monkeypatch: pytest.MonkeyPatch)
     remembered = [table.name(original) for original in ("a", "b.c", "d")]
     originals = ["e", "f.g", "f-g", "b-c", "b_c", "other", "", "x" * 40, _hashed("f.g")]
     late = [table.name(original) for original in originals]
-    assert len(table._names) == 3
+    assert len(table.known) == 3
     assert [table.name(original) for original in originals] == late
     assert len({*remembered, *late}) == len(remembered) + len(late)
     assert [table.name(original) for original in ("a", "b.c", "d")] == remembered
@@ -317,9 +317,9 @@ def test_all_hosts_share_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         for host in hosts:
             for number in range(100):
-                assert fleet.host(host).command_name(f"{host}.{number}") != "unnamed"
+                assert fleet.host(host).commands.name(f"{host}.{number}") != "unnamed"
         assert sum(fleet.host(host).remembered_bytes for host in hosts) < 11_000
         fleet = FleetNames("p", hosts, fleet)
     smaller = FleetNames("p", ["h19", "new"], fleet)
-    assert smaller.host("h19").command_name("a.b") == _hashed("a.b")  # a full table stays so: no name changes later
-    assert smaller.host("new").command_name("a.b") == "a_b"
+    assert smaller.host("h19").commands.name("a.b") == _hashed("a.b")  # a full table stays so: no name changes later
+    assert smaller.host("new").commands.name("a.b") == "a_b"

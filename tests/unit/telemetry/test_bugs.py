@@ -139,7 +139,7 @@ class _World:
         self.collector = Collector(
             make_link=self._link,
             make_parser=self._parser,
-            make_request=lambda _host, number: script.request(number, ProbeKind.STATUS, Processes.USER),
+            make_request_maker=lambda _host: script.request_maker(ProbeKind.STATUS, Processes.USER),
             make_shaper=self._shaper,
             sinks=[cast("Sink", sink) for sink in sinks],
         )

@@ -63,7 +63,8 @@ class Backlog:
     def put(self, item: Item, now_seconds: float) -> int:
         """Takes an item; returns how many points, the oldest, were dropped to stay in the bounds."""
         self._items.append((now_seconds, item))
-        self._count(item, 1)
+        self.points += item.points
+        self.text_bytes += len(item.text)
         dropped = 0
         while self.text_bytes > self._bounds.max_bytes or self.points > self._bounds.max_points:
             dropped += self._drop()

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -93,6 +94,9 @@ class HostEncoding(Protocol):
 class Encoding(Protocol):
     """Turns outcomes into a sink's text."""
 
+    at: Callable[[bytes, float], bytes] | None
+    """puts the time into text, where the protocol carries one"""
+
     def host(self, names: FleetNames, host: Host) -> HostEncoding:
         """Returns the encoding of one host's outcomes."""
 
@@ -107,9 +111,6 @@ class Encoding(Protocol):
 
     def end_stats(self, names: FleetNames, stats: CollectorStats) -> Text:
         """Returns the text that ends the series of the collector's own counters."""
-
-    def at(self, text: bytes, unix_seconds: float) -> bytes:
-        """Returns the text with its time, where it has one."""
 
 
 @dataclass(slots=True)
@@ -290,9 +291,11 @@ class QueuedSink:
         if not text.points:
             return
         self._totals.retired += text.ended
-        timed = self._encoding.at(text.text, unix_seconds)
+        at = self._encoding.at
+        timed = at(text.text, unix_seconds) if at else text.text
         item = Item(timed, text.points, unix_seconds, text.zeros, owner)
-        self._drop_full(self._backlog.put(item, time.monotonic()))
+        if dropped := self._backlog.put(item, time.monotonic()):
+            self._drop_full(dropped)
         self._is_idle.clear()
         self._changed.set()
 
