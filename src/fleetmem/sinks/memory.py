@@ -46,7 +46,6 @@ _MAX_PENDING_BYTES = 16 * 1024 * 1024
 Owner = tuple[str, str]
 """A sink and a host."""
 
-_Changes = dict[Owner, list[tuple[bytes, bytes]]]  # of each, lines that have begun and zeros of those that have ended
 _quoted = json.encoder.encode_basestring_ascii  # `json.dumps` of a list of three texts takes five times as long
 
 
@@ -76,6 +75,44 @@ class Series(Protocol):
         """Returns lines of all series of a host that live, or have still to be ended; their values do not matter."""
 
 
+class _Changes:
+    """What has begun and ended, in the order in which it came.
+
+    There is no object for each: thousands that live for seconds bring on one garbage collection after the other.
+
+    Attributes:
+        size_bytes: of all lines.
+    """
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._keys: list[str] = []
+        self._hosts: list[str] = []
+        self._begun: list[bytes] = []
+        self._ended: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def add(self, key: str, host: str, begun: bytes, ended: bytes) -> None:
+        """Takes lines of a sink and host that have begun, and zeros of those that have ended."""
+        self._keys.append(key)
+        self._hosts.append(host)
+        self._begun.append(begun)
+        self._ended.append(ended)
+        self.size_bytes += len(begun) + len(ended)
+
+    def block(self) -> bytes:
+        """Returns all of it, as it is written."""
+        texts: dict[Owner, list[bytes]] = {}
+        for key, host, *lines in zip(self._keys, self._hosts, self._begun, self._ended, strict=True):
+            texts.setdefault((key, host), []).extend(map(_signed, (b"+", b"-"), lines))
+        parts: list[bytes] = []
+        for owner, changes in texts.items():
+            parts += [_head("changes", owner), *changes, b"\n"]
+        return b"".join(parts)
+
+
 class SeriesMemory:
     """Keeps the names of all sinks of this process.
 
@@ -102,8 +139,7 @@ class SeriesMemory:
         self._is_begun = False  # the file of this generation has its last name
         self._known: set[Owner] = set()  # those that the file has
         self._due: dict[Owner, None] = {}
-        self._changes: _Changes = {}
-        self._changes_bytes = 0
+        self._changes = _Changes()
         self._whole_bytes = 0
         self._problem: str | None = None
         self._load()
@@ -143,9 +179,8 @@ class SeriesMemory:
         if owner not in self._known:
             self._due[owner] = None
         elif begun or ended:
-            self._changes.setdefault(owner, []).append((begun, ended))
-            self._changes_bytes += len(begun) + len(ended)
-            if self._changes_bytes > _MAX_PENDING_BYTES:  # the disk does not keep up
+            self._changes.add(key, host, begun, ended)
+            if self._changes.size_bytes > _MAX_PENDING_BYTES:  # the disk does not keep up
                 self._forget_file()
 
     def detach(self, key: str, sink: Series) -> None:
@@ -201,9 +236,9 @@ class SeriesMemory:
         if not begins and not self._due and not (has_changes and self._changes):
             return True
         whole = [(owner, self._series_of(owner)) for owner in list(self._due)[:hosts]]
-        changes: _Changes = {}
+        changes = _Changes()
         if has_changes:
-            changes, self._changes, self._changes_bytes = self._changes, {}, 0
+            changes, self._changes = self._changes, changes
         for owner, _lines in whole:
             self._due.pop(owner, None)
             self._known.add(owner)
@@ -234,7 +269,7 @@ class SeriesMemory:
         """Lets the next write begin a file, with all hosts."""
         self._begins = True
         self._known.clear()
-        self._changes, self._changes_bytes = {}, 0
+        self._changes = _Changes()
         self._due = {(key, host): None for key, sink in self._sinks.items() for host in sink.owners()}
 
     def _fail(self, reason: str) -> None:
@@ -264,10 +299,7 @@ class SeriesMemory:
         for owner, lines in whole:
             journal.append(_head("whole", owner) + statsd_zeros(lines))
         if changes:
-            parts: list[bytes] = []
-            for owner, texts in changes.items():
-                parts += [_head("changes", owner), *(_change(*text) for text in texts), b"\n"]
-            journal.append(b"".join(parts))
+            journal.append(changes.block())
         if is_last and not self._is_begun:
             journal.rename(self._path("log"))
             self._is_begun = True
@@ -437,11 +469,6 @@ def _head(what: str, owner: Owner) -> bytes:
     return f'["{what}", {_quoted(owner[0])}, {_quoted(owner[1])}]\n'.encode("ascii")
 
 
-def _change(begun: bytes, ended: bytes) -> bytes:
-    return b"".join(
-        [
-            sign + lines[:-1].replace(b"\n", b"\n" + sign) + b"\n"
-            for sign, lines in ((b"+", begun), (b"-", ended))
-            if lines
-        ]
-    )
+def _signed(sign: bytes, lines: bytes) -> bytes:
+    """Returns whole lines, each behind a sign."""
+    return sign + lines[:-1].replace(b"\n", b"\n" + sign) + b"\n" if lines else b""

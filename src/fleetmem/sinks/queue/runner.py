@@ -36,6 +36,7 @@ _SPOOL_EVERY_SECONDS = 0.5  # what would be lost if the collector were killed
 # Without a refusal in between: UDP reports one a datagram late, be that a cycle later, and one success proves nothing.
 _RECOVERED_AFTER_SECONDS = 2.0
 _UNPROVEN_SECONDS = 10.0  # after which what was sent has arrived, where sending still works
+_UNPROVEN_TOGETHER_SECONDS = 0.5
 _UNPROVEN_BYTES = 4 * 1024 * 1024
 _FORMER_SECONDS = 60.0
 
@@ -148,11 +149,14 @@ class Options:
 
 
 class _Zeros(NamedTuple):
-    """Zeros that were sent, and may be lost all the same."""
+    """Zeros that were sent within half a second, and may be lost all the same: owners, and the lines of each.
+
+    There is no object for each: thousands that live for seconds bring on one garbage collection after the other.
+    """
 
     at_seconds: float
-    owner: Host | None
-    lines: bytes
+    owners: list[Host | None]
+    lines: list[bytes]
 
 
 class QueuedSink:
@@ -486,17 +490,21 @@ class QueuedSink:
         now = time.monotonic()
         for _at, item in sent:
             if item.zeros:
-                self._unproven.append(_Zeros(now, item.owner, item.zeros))
+                if not self._unproven or self._unproven[-1].at_seconds < now - _UNPROVEN_TOGETHER_SECONDS:
+                    self._unproven.append(_Zeros(now, [], []))
+                self._unproven[-1].owners.append(item.owner)
+                self._unproven[-1].lines.append(item.zeros)
                 self._unproven_bytes += len(item.zeros)
         while self._unproven and (
             self._unproven[0].at_seconds < now - _UNPROVEN_SECONDS or self._unproven_bytes > _UNPROVEN_BYTES
         ):
-            self._unproven_bytes -= len(self._unproven.popleft().lines)
+            self._unproven_bytes -= sum(map(len, self._unproven.popleft().lines))
 
     def _note_failure(self, error: SinkError) -> None:
         unproven, self._unproven, self._unproven_bytes = self._unproven, deque(), 0
         for zeros in unproven:
-            self._end_again(zeros.owner, zeros.lines)
+            for owner, lines in zip(zeros.owners, zeros.lines, strict=True):
+                self._end_again(owner, lines)
         if self._trouble is None:
             self._trouble = _Trouble(time.monotonic())
         self._trouble.answering_since = None
