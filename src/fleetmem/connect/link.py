@@ -218,7 +218,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         except Exception as bug:  # noqa: BLE001 - asyncssh would tell of a lost connection: whoever asks gets the bug
             self._end(HostError(Stage.COMMAND, Kind.INTERNAL, f"a bug in fleetmem: {type(bug).__name__}"), bug)
             return
-        if has_news:  # a flood has none after its first 2,000 bytes, and is not searched again and again
+        if has_news and frame is None:  # a flood has none after its first 2,000 bytes: it is not searched for ever
             self._look_for_others()
         if frame is not None:
             self._first_output = None

@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 1.0
 """A login waits so long for a look at a file; then it goes on with what was read before."""
 
 _LIMIT_SECONDS = 10.0
-_GAP_SECONDS = 0.2  # logins come in hundreds: one look is for all of them
+_GAP_SECONDS = 0.5  # logins come in hundreds: one look is for all of them
 
 _T = TypeVar("_T")
 
