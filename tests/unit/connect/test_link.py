@@ -11,6 +11,7 @@ import pytest
 
 from fleetmem.connect import link as link_module
 from fleetmem.connect.backoff import NotTriedError
+from fleetmem.connect.first_output import FirstOutput
 from fleetmem.connect.link import Link, ProbeAnswer, ProbeChannel, ProbeRequest
 from fleetmem.connect.ssh_settings import SshSettings
 from fleetmem.errors import Cause, HostError, Kind, Stage
@@ -391,6 +392,22 @@ def test_a_bug_in_the_reader_surfaces() -> None:
             await asked
         assert channel.ended
         assert channel.ended.kind is Kind.INTERNAL
+
+    _run(main())
+
+
+def test_an_answer_is_not_searched_for_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the first one, which comes whole with the login: the search took a twelfth of what a login costs."""
+    searched: list[FirstOutput] = []
+    monkeypatch.setattr(FirstOutput, "is_other", property(lambda output: bool(searched.append(output))))
+
+    async def main() -> None:
+        answers, _host = _channel()
+        answers.data_received(_FRAME % (1, 1), None)
+        assert not searched
+        greets, _host = _channel()
+        greets.data_received(b"Welcome\n", None)
+        assert len(searched) == 1
 
     _run(main())
 
