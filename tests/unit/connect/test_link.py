@@ -399,7 +399,12 @@ def test_a_bug_in_the_reader_surfaces() -> None:
 def test_an_answer_is_not_searched_for_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the first one, which comes whole with the login: the search took a twelfth of what a login costs."""
     searched: list[FirstOutput] = []
-    monkeypatch.setattr(FirstOutput, "is_other", property(lambda output: bool(searched.append(output))))
+
+    def is_other(output: FirstOutput) -> bool:
+        searched.append(output)
+        return False
+
+    monkeypatch.setattr(FirstOutput, "is_other", property(is_other))
 
     async def main() -> None:
         answers, _host = _channel()
