@@ -1,6 +1,7 @@
 """An asyncssh that is not as fleetmem knows it: hosts are sampled over plain connections, and one warning says so."""
 
 import asyncio
+import json
 import re
 import shutil
 import signal
@@ -59,6 +60,17 @@ def test_collect(renamed: str, sshd: Sshd, cli: Cli, tmp_path: Path) -> None:
     other = servers.make_key(tmp_path / "other")
     refused = cli("collect", *options, "-k", other, PYTHONPATH=renamed).by_host()
     assert {outcome["error"]["kind"] for outcome in refused.values()} == {"auth_failed"}
+
+
+def test_doctor(sshd: Sshd, cli: Cli, tmp_path: Path) -> None:
+    """It finds it, beside hosts that are well."""
+    library = _renamed(tmp_path / "library", "_recv_handler")
+    options = ("-i", "127.0.1.1", "-p", sshd.port, "-k", sshd.key, "--known-hosts", tmp_path / "known_hosts")
+    told = cli("doctor", *options, "--format", "jsonl", PYTHONPATH=library).stdout
+    found = {finding["check"]: finding for finding in map(json.loads, told.splitlines())}
+    assert found["machine.asyncssh"]["severity"] == "warning"
+    assert "_recv_handler" in found["machine.asyncssh"]["what"]
+    assert found["host.login"]["severity"] == "ok"
 
 
 def test_changed_and_unknown_host_keys(sshd: Sshd, cli: Cli, tmp_path: Path) -> None:

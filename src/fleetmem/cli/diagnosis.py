@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fleetmem.cli.progress import progress_bars
 from fleetmem.config import Settings
+from fleetmem.connect.choice import fault_of_asyncssh
 from fleetmem.connect.target import Access
 from fleetmem.doctor.examiner import Examiner, access_of
 from fleetmem.doctor.findings import Finding, exit_status
@@ -124,6 +125,7 @@ def _machine(fleet: FleetParts, settings: Settings) -> Machine:
         spool_max_bytes=settings.graphite.spool_max_size,
         sinks=len(settings.statsd.servers()) + sum(other is not None for other in others) + len(settings.sinks),
         plugins=tuple(settings.sinks),
+        asyncssh_fault=fault_of_asyncssh(),
     )
 
 

@@ -36,6 +36,7 @@ class Check(StrEnum):
     HOST_SAMPLE = "host.sample"
     HOST_COST = "host.cost"
     MACHINE_CLOCK = "machine.clock"
+    MACHINE_ASYNCSSH = "machine.asyncssh"
     MACHINE_FILES = "machine.files"
     MACHINE_HOST_KEYS = "machine.host_keys"
     MACHINE_KNOWN_HOSTS = "machine.known_hosts"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetmem.connect.choice import TRIED
 from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.units import format_size
@@ -44,6 +45,7 @@ class Machine:
         sinks: how many places data goes to.
         plugins: names of those of them that plug-ins are for.
         left_out: entries of the inventories that are no hosts: where each one stands, and why.
+        asyncssh_fault: what of the SSH library is not as fleetmem knows it; None where all is.
     """
 
     hosts: int
@@ -56,6 +58,7 @@ class Machine:
     sinks: int
     plugins: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    asyncssh_fault: str | None = None
 
 
 def look_at(path: Path) -> Folder:
@@ -71,6 +74,7 @@ def look_at(path: Path) -> Folder:
 def judge_machine(about: Machine) -> list[Finding]:
     """Returns the findings about this machine. Pure."""
     return [
+        _judge_asyncssh(about),
         _judge_files(about),
         *_judge_keys(about),
         *_judge_spool(about),
@@ -81,6 +85,19 @@ def judge_machine(about: Machine) -> list[Finding]:
 
 def _ok(check: Check, what: str) -> Finding:
     return Finding(check, Severity.OK, _THIS, what)
+
+
+def _judge_asyncssh(about: Machine) -> Finding:
+    if about.asyncssh_fault is None:
+        return _ok(Check.MACHINE_ASYNCSSH, "the SSH library is one that fleetmem was tried with")
+    return Finding(
+        Check.MACHINE_ASYNCSSH,
+        Severity.WARNING,
+        _THIS,
+        about.asyncssh_fault,
+        "hosts are sampled over plain connections, which cost more round trips, CPU and memory",
+        f"python3 -m pip install {shlex.quote(TRIED)}   # where fleetmem is installed",
+    )
 
 
 def _judge_files(about: Machine) -> Finding:

@@ -34,11 +34,21 @@ def test_a_machine_that_is_well() -> None:
     """Each thing is told once."""
     findings = judge_machine(WELL)
     assert [(finding.check, finding.severity) for finding in findings] == [
+        (Check.MACHINE_ASYNCSSH, Severity.OK),
         (Check.MACHINE_FILES, Severity.OK),
         (Check.MACHINE_HOST_KEYS, Severity.OK),
         (Check.MACHINE_KNOWN_HOSTS, Severity.OK),
         (Check.MACHINE_SPOOL, Severity.OK),
     ]
+
+
+def test_another_ssh_library() -> None:
+    """What differs is told, what that costs, and what to install."""
+    fault = the_fault(replace(WELL, asyncssh_fault="asyncssh 9.9 is not as fleetmem knows it (no X)"))
+    assert (fault.check, fault.severity) == (Check.MACHINE_ASYNCSSH, Severity.WARNING)
+    assert fault.what == "asyncssh 9.9 is not as fleetmem knows it (no X)"
+    assert "plain connections" in fault.why
+    assert fault.mend.startswith("python3 -m pip install 'asyncssh>=")
 
 
 def test_too_few_files() -> None:
