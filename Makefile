@@ -72,7 +72,7 @@ coverage: $(INSTALLED) ## The tests of check but for those of time, and how much
 	$(BIN)/pytest $(SEVERAL) --cov --cov-report=term
 
 .PHONY: check-long
-check-long: $(INSTALLED) tools newest-asyncssh ## The tests that take minutes, one at a time
+check-long: $(INSTALLED) tools newest-asyncssh ## The tests that take minutes, and all shells with all awks, one at a time
 	$(BIN)/pytest -m long
 
 # asyncssh's private names are used within the range of versions in pyproject.toml; this says what the next one changes.

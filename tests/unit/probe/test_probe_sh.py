@@ -28,6 +28,17 @@ pytestmark = pytest.mark.shells
 
 _SHELLS = ("dash", "bash", "busybox sh")
 _AWKS = ("mawk", "gawk", "busybox")
+_USUAL_PAIRS = {("dash", "mawk"), ("bash", "mawk"), ("bash", "gawk"), ("busybox sh", "busybox")}
+_EACH_PAIR = pytest.mark.parametrize(
+    ("shell", "awk"),
+    [
+        pytest.param(shell, awk, id=f"{shell}-{awk}", marks=() if (shell, awk) in _USUAL_PAIRS else pytest.mark.long)
+        for shell in _SHELLS
+        for awk in _AWKS
+    ],
+)
+"""Each shell and each awk once; all of them together are for `make check-long`."""
+
 _KINDS = (ProbeKind.STATUS, ProbeKind.PS)
 _SYSTEM_PATH = "PATH=$PATH:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -249,8 +260,7 @@ def named() -> Iterator[dict[int, bytes]]:
         assert parent.wait(30) == 0
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_names_come_through_exactly(named: dict[int, bytes], tmp_path: Path, shell: str, awk: str) -> None:
     """Kind status gives every byte of a name, with any shell and awk."""
     tools = _tools(tmp_path / "tools", {"awk": awk})
@@ -258,8 +268,7 @@ def test_names_come_through_exactly(named: dict[int, bytes], tmp_path: Path, she
     assert {pid: rows[pid].command.encode("utf-8", "surrogateescape") for pid in named} == named
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_names_through_ps(named: dict[int, bytes], tmp_path: Path, shell: str, awk: str) -> None:
     """Kind ps gives printable names whole, spaces in front and empty ones included; ps replaces the other bytes."""
     tools = _tools(tmp_path / "tools", {"awk": awk})
@@ -270,8 +279,7 @@ def test_names_through_ps(named: dict[int, bytes], tmp_path: Path, shell: str, a
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_numbers_are_those_of_ps(
     named: dict[int, bytes], tmp_path: Path, shell: str, awk: str, kind: ProbeKind
 ) -> None:
@@ -334,8 +342,7 @@ def test_kernel_threads_and_zombies_only_when_asked_for(kind: ProbeKind) -> None
     assert everything[zombie].command == "sh"
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_requests_are_answered_in_turn(tmp_path: Path, shell: str, awk: str) -> None:
     """One frame per request, with its id; what is no request gets a failure and does not end the probe."""
     requests = [b"sample 1 status user\n", b"hello\n", b"sample x status user\n", b"sample 4 status nobody\n", b"\n"]
@@ -349,8 +356,7 @@ def test_requests_are_answered_in_turn(tmp_path: Path, shell: str, awk: str) -> 
     assert sum(text.count(b"E not a request of protocol 1\n") for text in answers) == 5
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_a_sample_starts_no_process(shell: str, awk: str, tmp_path: Path) -> None:
     """The same awk answers all requests, and no shell of the probe waits for a child in between."""
     tools = _tools(tmp_path / "tools", {"awk": awk})
@@ -472,8 +478,7 @@ def test_awk_is_all_it_needs(tmp_path: Path, shell: str) -> None:
         assert os.getpid() in _by_pid(_frame(probe))
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_an_awk_that_fails_once(tmp_path: Path, shell: str, awk: str) -> None:
     """Mawk breaks off when a process ends while its file is read: that is said, and the next request gets a frame."""
     tools = tmp_path / "tools"
@@ -592,8 +597,7 @@ def crowded_proc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_twenty_thousand_processes(crowded_proc: Path, tmp_path: Path, shell: str, awk: str) -> None:
     """No limit of a command line counts, and all of them are in each frame."""
     tools = _tools(tmp_path / "tools", {"awk": awk})
@@ -622,8 +626,7 @@ def _cpu(probe: _Probe) -> ProbeCpu:
     return parse_cpu(probe.ask(script.facts_request(1, FactsKind.COST)))
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_facts_are_those_of_this_machine(tmp_path: Path, shell: str, awk: str) -> None:
     """Any shell and awk tell the same about a host, before the first sample and after it."""
     tools = _tools(tmp_path / "tools", {"awk": awk})
@@ -680,8 +683,7 @@ def test_facts_without_awk(tmp_path: Path, shell: str) -> None:
         assert _cpu(probe).processes == 3
 
 
-@pytest.mark.parametrize("awk", _AWKS)
-@pytest.mark.parametrize("shell", _SHELLS)
+@_EACH_PAIR
 def test_the_cost_is_that_of_all_its_processes(tmp_path: Path, shell: str, awk: str) -> None:
     """Once awk runs, four processes; what they use is what the kernel says, and asking starts nothing."""
     with _Probe(shell, _tools(tmp_path / "tools", {"awk": awk})) as probe:
