@@ -11,27 +11,17 @@ built from plain values and callables (see `build`), and touches no signal, no g
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from fleetmem.collecting.members import Member, Members
+from fleetmem.collecting.visit import Visit
 from fleetmem.collecting.work_share import FREE_FRAME_BYTES, Turn
 from fleetmem.connect.link import Link
-from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import Failure, Host, Outcome, Sample
+from fleetmem.errors import HostError, Stage
+from fleetmem.model import Host, Outcome, Sample
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 from fleetmem.telemetry.bugs import Bugs
-
-
-class Begun(NamedTuple):
-    """A sample that is under way: of whom, since when on both clocks, for which slot, whether it is the last one."""
-
-    host: Host
-    seconds: float
-    unix_seconds: float
-    slot_unix_seconds: float | None
-    is_last: bool
 
 
 class Collector(Members):
@@ -73,7 +63,7 @@ class Collector(Members):
             slot_unix_seconds: the time of its slot; None for the moment of asking.
             is_last: whether there is no other cycle: then a failure speaks of no next attempt.
         """
-        begun = Begun(host, time.monotonic(), time.time(), slot_unix_seconds, is_last=is_last)
+        visit = Visit(host, time.monotonic(), time.time(), slot_unix_seconds, is_last=is_last)
         stage, turn = Stage.COMMAND, None
         try:
             try:
@@ -92,11 +82,13 @@ class Collector(Members):
                 shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
                 if turn:
                     await turn.rest()
-                asked, seconds = answer.asked_unix_seconds, time.monotonic() - begun.seconds
+                asked, seconds = answer.asked_unix_seconds, time.monotonic() - visit.begun_seconds
                 slot = slot_unix_seconds or asked
                 outcome: Outcome = Sample(host, asked, seconds, len(answer.frame), shaped, slot_unix_seconds=slot)
-            except Exception as error:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
-                outcome = await self._failure(begun, stage, error)
+            except HostError as error:
+                outcome = visit.failure(error)
+            except Exception as bug:  # noqa: BLE001 - a bug of ours costs one host, not the fleet
+                outcome = visit.failure(await self._begin_anew(host, stage, bug))
             for sink in self.sinks:
                 try:
                     sink.put(outcome)
@@ -114,23 +106,6 @@ class Collector(Members):
                 self._make_link(host), self._make_parser(host), self._make_request_maker(host)
             )
         return member, self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
-
-    async def _failure(self, begun: Begun, stage: Stage, error: Exception) -> Failure:
-        seconds = time.monotonic() - begun.seconds
-        if not isinstance(error, HostError):
-            error = await self._begin_anew(begun.host, stage, error)
-        message = error.message if begun.is_last else error.with_wait()
-        slot = begun.slot_unix_seconds or begun.unix_seconds
-        why = error.stage, error.kind, message, error.cause
-        return Failure(begun.host, begun.unix_seconds, seconds, *why, slot_unix_seconds=slot)
-
-    async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
-        """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""
-        self.bugs.note(f"host {host.name}", bug)
-        with self.bugs.caught(f"host {host.name}"):
-            await self._make_anew(host, stage)
-        what = f"{type(bug).__name__}: {bug}" if str(bug) else type(bug).__name__
-        return HostError(stage, Kind.INTERNAL, f"a bug in fleetmem: {what}")
 
     async def collect(
         self,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fleetmem.collecting.long_work import LongWork
 from fleetmem.collecting.work_share import WorkShare
 from fleetmem.connect.link import Link
-from fleetmem.errors import Stage
+from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Host
 from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.shaper import Shaper
@@ -53,6 +53,14 @@ class Members:
         self._members: dict[Host, Member] = {}
         self._shapers: dict[Host, Shaper] = {}
         self._gone_handshakes = self._gone_reconnects = 0
+
+    async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
+        """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""
+        self.bugs.note(f"host {host.name}", bug)
+        with self.bugs.caught(f"host {host.name}"):
+            await self._make_anew(host, stage)
+        what = f"{type(bug).__name__}: {bug}" if str(bug) else type(bug).__name__
+        return HostError(stage, Kind.INTERNAL, f"a bug in fleetmem: {what}")
 
     async def _make_anew(self, host: Host, stage: Stage) -> None:
         """Lets go of what a bug may have left half changed."""

@@ -16,6 +16,7 @@ from fleetmem.runtime import children
 
 _KEPT_BYTES = 500
 _LAST_WORDS_SECONDS = 0.5
+_HANGUP_SECONDS = 2.0  # between a hangup and a kill
 
 
 async def open_socket(target: Target) -> socket.socket:
@@ -167,7 +168,12 @@ class ProxyCommand(asyncio.SubprocessProtocol):
         return HostError(Stage.CONNECT, Kind.UNREACHABLE, f"ProxyCommand{ended}: {said or error.message}")
 
     def close(self) -> None:
-        """Ends it, as ssh does, with all that it has started."""
+        """Ends it, as ssh does, with all that it has started; what minds no hangup, below `nohup` say, is killed."""
+        self._signal(signal.SIGHUP)
+        with suppress(RuntimeError):  # no loop runs any more: `children.kill_all` ends it
+            asyncio.get_running_loop().call_later(_HANGUP_SECONDS, self._signal, signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
         if self._transport and self._transport.get_returncode() is None:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._transport.get_pid(), signal.SIGHUP)
+                os.killpg(self._transport.get_pid(), number)

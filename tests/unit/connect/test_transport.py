@@ -1,12 +1,15 @@
 import asyncio
 import os
+import signal
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fleetmem.connect import transport
 from fleetmem.connect.target import Target
 from fleetmem.connect.transport import ProxyCommand, open_socket
 from fleetmem.errors import HostError, Kind, Stage
@@ -14,6 +17,7 @@ from fleetmem.runtime import children
 from unit.builders import is_running
 from unit.connect.targets import resolve
 
+_PATIENCE_SECONDS = 30
 _LOST = HostError(Stage.LOGIN, Kind.DISCONNECTED, "connection lost")
 
 
@@ -50,6 +54,15 @@ def test_what_a_proxy_command_says() -> None:
     assert other.message == "refused"
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """A hangup means what it usually does, also where the tests were started by `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_a_proxy_command_ends_with_its_connection(tmp_path: Path) -> None:
     """One that does not care about its input is ended by a signal, as ssh ends it."""
     script = f"trap 'echo hangup > {tmp_path}/log; exit 1' HUP; echo ready; while :; do sleep 0.05; done"
@@ -59,10 +72,27 @@ def test_a_proxy_command_ends_with_its_connection(tmp_path: Path) -> None:
         await asyncio.get_running_loop().sock_recv(sock, 100)
         sock.close()
         proxy.close()
-        await proxy.ended.wait()
+        await asyncio.wait_for(proxy.ended.wait(), _PATIENCE_SECONDS)
 
     asyncio.run(close())
     assert (tmp_path / "log").read_text() == "hangup\n"
+
+
+@pytest.mark.slow
+def test_a_proxy_command_that_minds_no_hangup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below `nohup` no program minds one: it is killed, or each connection that ends would leave one behind."""
+    monkeypatch.setattr(transport, "_HANGUP_SECONDS", 0.3)
+
+    async def close() -> None:
+        proxy, sock = await ProxyCommand.start("sh -c \"trap '' HUP; echo ready; while :; do sleep 0.05; done\"")
+        await asyncio.get_running_loop().sock_recv(sock, 100)
+        sock.close()
+        proxy.close()
+        await asyncio.sleep(0.1)
+        assert not proxy.ended.is_set()
+        await asyncio.wait_for(proxy.ended.wait(), _PATIENCE_SECONDS)
+
+    asyncio.run(close())
 
 
 def _at(port: int, **access: object) -> Target:
@@ -133,7 +163,7 @@ def test_all_of_a_proxy_command_ends(tmp_path: Path, ends: str) -> None:
             proxy.close()
         else:
             children.kill_all()
-        await proxy.ended.wait()
+        await asyncio.wait_for(proxy.ended.wait(), _PATIENCE_SECONDS)
         sock.close()
 
     asyncio.run(run())
