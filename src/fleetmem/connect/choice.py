@@ -15,7 +15,6 @@ TRIED = "asyncssh>=2.22,<2.25"
 """The releases that fleetmem was tried with, as pip takes it."""
 
 
-@lru_cache(maxsize=1)
 def fault_of_asyncssh() -> str | None:
     """Returns what of the asyncssh that is here is not as fleetmem knows it, with its version; None where all is."""
     fault = find_fault()
