@@ -133,7 +133,7 @@ async def _frame(fleet: FleetParts, host: Host) -> bytes:
     probe = fleet.settings.probe
     link = Link(host, fleet.reach, script.command(), FrameReader)
     try:
-        answer = await link.ask(lambda request_id: script.request(request_id, probe.kind, probe.processes))
+        answer = await link.ask(script.request_maker(probe.kind, probe.processes))
         return answer.frame
     finally:
         await link.close()

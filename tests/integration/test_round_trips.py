@@ -120,7 +120,7 @@ def count(trips: Trips, folder: Path, sshds: list[Sshd], *keys: Path, options: s
         for host in hosts:
             link = Link(host, reach, script.command(), FrameReader)
             trips.begin()
-            answer = await link.ask(lambda number: script.request(number, ProbeKind.STATUS, Processes.USER))
+            answer = await link.ask(script.request_maker(ProbeKind.STATUS, Processes.USER))
             totals.append(trips.total)
             assert b"\nEND " in answer.frame
             assert link._connection

@@ -107,7 +107,7 @@ class Examiner:
 
     async def _ask_sample(self, link: Link, kind: ProbeKind) -> tuple[ProbeAnswer, float]:
         begun = time.monotonic()
-        answer = await link.ask(partial(script.request, kind=kind, processes=self._processes))
+        answer = await link.ask(script.request_maker(kind, self._processes))
         return answer, time.monotonic() - begun
 
 

@@ -142,11 +142,6 @@ def request_maker(kind: ProbeKind, processes: Processes) -> Callable[[int], byte
     return make
 
 
-def request(request_id: int, kind: ProbeKind, processes: Processes) -> bytes:
-    """Returns the line that asks a running probe for one frame."""
-    return request_maker(kind, processes)(request_id)
-
-
 def facts_request(request_id: int, kind: FactsKind) -> bytes:
     """Returns the line that asks a running probe for facts. One from before there were any calls it no request."""
     return f"facts {request_id} {kind}\n".encode()

@@ -221,7 +221,7 @@ def _wait_for_processes(probe: _Probe, pids: set[int]) -> None:
 def _frame(probe: _Probe, request_id: int = 1) -> Snapshot:
     """Returns a frame of kind status; asks as often as fleetmem does where a process went away under mawk."""
     for _ in range(3):
-        output = probe.ask(script.request(request_id, ProbeKind.STATUS, Processes.USER))
+        output = probe.ask(script.request_maker(ProbeKind.STATUS, Processes.USER)(request_id))
         if b"AGAIN" not in output:
             break
     return _parse(output, request_id)
@@ -236,7 +236,7 @@ def _parse(output: bytes, request_id: int = 1, kind: ProbeKind = ProbeKind.STATU
 
 
 def _sample(kind: ProbeKind, processes: Processes = Processes.USER) -> bytes:
-    return script.request(1, kind, processes)
+    return script.request_maker(kind, processes)(1)
 
 
 def _by_pid(snapshot: Snapshot) -> dict[int, ProcessMemory]:

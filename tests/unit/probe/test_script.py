@@ -31,7 +31,11 @@ def _found(shell: str) -> list[str]:
 
 def _sample(command: list[str]) -> bytes:
     done = subprocess.run(
-        command, input=script.request(5, ProbeKind.STATUS, Processes.USER), capture_output=True, timeout=30, check=True
+        command,
+        input=script.request_maker(ProbeKind.STATUS, Processes.USER)(5),
+        capture_output=True,
+        timeout=30,
+        check=True,
     )
     assert done.stderr == b""
     reader = FrameReader()
@@ -70,7 +74,7 @@ def test_any_login_shell_runs_it(shell: str) -> None:
 @pytest.mark.parametrize("shell", _LOGIN_SHELLS)
 def test_any_login_shell_passes_the_first_request_on(shell: str) -> None:
     """It stands behind the command; without any input there is a frame."""
-    command = f"{script.command()} {script.request(5, ProbeKind.STATUS, Processes.USER).decode().strip()}"
+    command = f"{script.command()} {script.request_maker(ProbeKind.STATUS, Processes.USER)(5).decode().strip()}"
     done = subprocess.run([*_found(shell), "-c", command], input=b"", capture_output=True, timeout=30, check=True)
     reader = FrameReader()
     reader.expect(5)
@@ -122,7 +126,7 @@ def test_the_script_travels_without_its_comments() -> None:
 )
 def test_request(kind: ProbeKind, processes: Processes, line: bytes) -> None:
     """One line, as the head of probe.sh describes it."""
-    assert script.request(3, kind, processes) == line
+    assert script.request_maker(kind, processes)(3) == line
 
 
 def test_authorized_keys_line(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_any_login_shell_runs_it_as_root(shell: str, tmp_path: Path) -> None:
     fake.chmod(0o755)
     done = subprocess.run(
         [*_found(shell), "-c", script.root_command()],
-        input=script.root_input() + script.request(5, ProbeKind.STATUS, Processes.USER),
+        input=script.root_input() + script.request_maker(ProbeKind.STATUS, Processes.USER)(5),
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
         capture_output=True,
         timeout=30,
