@@ -78,6 +78,15 @@ def test_the_wheel_has_the_package_and_nothing_else(dist: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_offers_users_only_what_they_need(dist: Path) -> None:
+    """Its extras are those of users; what contributors need is in dependency groups, which are not published."""
+    with zipfile.ZipFile(one(dist, "*.whl")) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = wheel.read(name).decode()
+    assert {*re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)} == {"aws", "zstd"}
+
+
+@pytest.mark.slow
 def test_the_sdist_has_what_it_takes_to_work_on_it(dist: Path) -> None:
     """Source, tests, documents and what is deployed; nothing that git ignores, as keys and passwords are."""
     with tarfile.open(one(dist, "*.tar.gz")) as sdist:

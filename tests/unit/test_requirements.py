@@ -27,10 +27,14 @@ def _locked(name: str) -> dict[str, str]:
     return versions
 
 
-def _wanted(*extras: str) -> set[str]:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
-    return {canonicalize_name(Requirement(text).name) for text in texts}
+_PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+_PUBLISHED: dict[str, list[str]] = _PYPROJECT["project"]["optional-dependencies"]
+_GROUPS: dict[str, list[str]] = _PYPROJECT["dependency-groups"]
+_ALWAYS: list[str] = _PYPROJECT["project"]["dependencies"]
+
+
+def _names(*lists: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for texts in lists for text in texts}
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -53,16 +57,21 @@ def test_versions_are_those_of_the_constraints(name: str) -> None:
 
 def test_nothing_is_left_out() -> None:
     """What pyproject.toml asks for is in the lists: of the image, and of a contributor."""
-    assert _wanted("aws", "zstd") <= _locked("run").keys()
-    assert _wanted("aws", "zstd", "dev", "bench") <= _locked("dev").keys()
+    assert _names(_ALWAYS, *_PUBLISHED.values()) <= _locked("run").keys()
+    assert _names(_ALWAYS, *_PUBLISHED.values(), *_GROUPS.values()) <= _locked("dev").keys()
+
+
+def test_the_image_has_no_tool_of_contributors() -> None:
+    """Groups of contributors stay out of the list that users get."""
+    contributors_only = _names(*_GROUPS.values()) - _names(_ALWAYS, *_PUBLISHED.values())
+    assert not contributors_only & _locked("run").keys()
 
 
 def test_bounds_admit_what_is_locked() -> None:
     """Each lower bound of pyproject.toml admits the version that is locked."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = _locked("dev")
-    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
-    for requirement in map(Requirement, [*project["dependencies"], *extras]):
+    texts = [text for part in (*_PUBLISHED.values(), *_GROUPS.values()) for text in part]
+    for requirement in map(Requirement, [*_ALWAYS, *texts]):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)], prereleases=True), (
             requirement
         )
