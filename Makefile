@@ -100,8 +100,20 @@ dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: the templates in th
 	@PYTHONPATH=tools $(BIN)/python -m dashboards
 
 .PHONY: docs-tables
-docs-tables: $(INSTALLED) ## Write the tables of docs/metrics.md that are made from the code
+docs-tables: $(INSTALLED) ## Write the tables of docs/reference/metrics.md that are made from the code
 	@$(BIN)/python scripts/docs_tables.py
+
+# A virtual environment of its own: nothing else needs MkDocs. Material announces its end of life (May 2027) at each build.
+DOCS_VENV := .cache/docs-venv
+$(DOCS_VENV)/.installed: requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/docs.txt
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS_VENV)/.installed ## Build the documentation as a site: .cache/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "The site is in .cache/site: open .cache/site/index.html"
 
 .PHONY: man
 man: $(INSTALLED) ## Write the man page: dist/fleetmem.1, for `man -l`
@@ -148,7 +160,7 @@ soak: $(INSTALLED) ## Run 2,000 simulated hosts, some faulty, for SOAK_MINUTES (
 key: ## Make the key for the hosts on AWS
 	@scripts/aws key
 
-deploy: ## Raise test hosts and a Graphite host on AWS; shows the plan and asks (docs/aws.md)
+deploy: ## Raise test hosts and a Graphite host on AWS; shows the plan and asks (docs/how-to/aws.md)
 	@scripts/aws deploy
 
 remote-dashboards: ## Copy Grafana's dashboards to the Graphite host

@@ -1,4 +1,4 @@
-"""The curves of docs/performance.md, from the figures that `peers.py --json` wrote: how cost grows.
+"""The curves of docs/reference/benchmarks.md, from the figures that `peers.py --json` wrote: how cost grows.
 
 The same figures make the same files, byte by byte.
 """

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/metrics.md that are made from the code, each between two marks.
+"""Writes the tables of docs/reference/metrics.md that are made from the code, each between two marks.
 
 `--check` changes nothing, and ends with status 1 where a table is not what the code says.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS, markdown_table
 
-METRICS = Path(__file__).parents[1] / "docs" / "metrics.md"
+METRICS = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 _TABLES = {"collector": COLLECTOR_COUNTERS, "sink": SINK_COUNTERS}
 
 

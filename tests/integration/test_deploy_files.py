@@ -57,7 +57,7 @@ def test_compose_has_no_default_password(name: str) -> None:
     """Without one, or with an empty one, nothing starts, and the message says which and where to read on."""
     done = compose((DEPLOY / "docker-compose.yml").read_text(), **PASSWORDS | {name: ""})
     assert done.stdout == ""
-    assert f"required variable {name} is missing a value: is not set; see docs/deploy.md" in done.stderr
+    assert f"required variable {name} is missing a value: is not set; see docs/how-to/deploy.md" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_compose_finds_what_is_wrong(right: str, wrong: str, complaint: str) -> 
 
 
 def test_compose_mounts_what_is_there(services: dict[str, Any]) -> None:
-    """All but what the user makes, by docs/deploy.md."""
+    """All but what the user makes, by docs/how-to/deploy.md."""
     mounts = [mount for service in services.values() for mount in service["volumes"] if mount["type"] == "bind"]
     missing = {mount["source"] for mount in mounts if not Path(mount["source"]).exists()}
     assert missing <= {str(DEPLOY / "config")}

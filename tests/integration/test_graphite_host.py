@@ -102,8 +102,8 @@ def test_the_bootstrap_makes_secrets_once_and_for_root_only(tmp_path: Path) -> N
 
 
 def test_the_documents_show_the_files() -> None:
-    """What docs/graphite.md says to write is what the files have."""
-    text = (REPOSITORY / "docs" / "graphite.md").read_text()
+    """What docs/how-to/graphite.md says to write is what the files have."""
+    text = (REPOSITORY / "docs" / "how-to" / "graphite.md").read_text()
     blocks = re.findall(r"^## (\S+\.conf)\n.*?```ini\n(.*?)```", text, re.MULTILINE | re.DOTALL)
     assert [name for name, _block in blocks] == ["storage-schemas.conf", "storage-aggregation.conf"]
     for name, block in blocks:

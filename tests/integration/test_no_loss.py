@@ -71,7 +71,7 @@ class SimulatedHost:
         return process(row.pid, row.command, rss_bytes, rss_bytes + self._random.randrange(0, 900 * MIB, 4096))
 
     def _gauges(self, taken: Sample) -> dict[str, float]:
-        """Returns names and values as docs/metrics.md has them, not as the code under test makes them."""
+        """Returns names and values as docs/reference/metrics.md has them, not as the code under test makes them."""
         found: dict[str, float | None] = {
             "host.{}.up": 1,
             "host.{}.mem_total_bytes": MEMORY.total_bytes,

@@ -91,7 +91,13 @@ def test_the_sdist_has_what_it_takes_to_work_on_it(dist: Path) -> None:
     """Source, tests, documents and what is deployed; nothing that git ignores, as keys and passwords are."""
     with tarfile.open(one(dist, "*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    expected = {"src/fleetmem/py.typed", "tests/unit/test_docs.py", "docs/deploy.md", "deploy/Dockerfile", "Makefile"}
+    expected = {
+        "src/fleetmem/py.typed",
+        "tests/unit/test_docs.py",
+        "docs/how-to/deploy.md",
+        "deploy/Dockerfile",
+        "Makefile",
+    }
     assert expected <= names
     tracked = set(run("git", "ls-files", "--cached", "--others", "--exclude-standard").split("\n"))
     assert names - tracked == {"PKG-INFO"}

@@ -30,11 +30,11 @@ from fleetmem.sinks import records
 from fleetmem.sinks.pages import exposition
 
 DOCS = Path(__file__).parents[2] / "docs"
-METRICS = (DOCS / "metrics.md").read_text(encoding="utf-8")
-INVENTORY = (DOCS / "inventory.md").read_text(encoding="utf-8")
-SSH = (DOCS / "ssh.md").read_text(encoding="utf-8")
-SECURITY = (DOCS / "security.md").read_text(encoding="utf-8")
-ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+METRICS = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+INVENTORY = (DOCS / "reference" / "inventory.md").read_text(encoding="utf-8")
+SSH = (DOCS / "reference" / "ssh.md").read_text(encoding="utf-8")
+SECURITY = (DOCS / "explanation" / "security.md").read_text(encoding="utf-8")
+ARCHITECTURE = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
 
 
 def documented(heading: str) -> set[str]:
@@ -94,7 +94,7 @@ def test_the_records_of_counters_are_documented() -> None:
 
 def test_what_the_deployment_guide_names_is_there() -> None:
     """deploy.md can be followed: its files exist, and so do the settings and flags that it mentions."""
-    guide = (DOCS / "deploy.md").read_text(encoding="utf-8")
+    guide = (DOCS / "how-to" / "deploy.md").read_text(encoding="utf-8")
     paths = set(re.findall(r"\bdeploy/[\w.@*/-]*[\w*]", guide))
     assert {"deploy/systemd/*.service", "deploy/kubernetes/config.toml", "deploy/Dockerfile"} <= paths
     for path in paths:
@@ -208,7 +208,7 @@ def test_the_collector_fits_a_page() -> None:
 
 def test_every_check_of_the_doctor_is_documented() -> None:
     """doctor.md lists what is looked at, and nothing else, in the order in which it is told."""
-    section = (DOCS / "doctor.md").read_text(encoding="utf-8").split("## Checks", 1)[1]
+    section = (DOCS / "reference" / "doctor.md").read_text(encoding="utf-8").split("## Checks", 1)[1]
     assert re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE) == list(Check)
 
 

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[2]
-LISTS = ("build", "dev", "run")
+LISTS = ("build", "dev", "run", "docs")
 
 _PINNED = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 _HASH = re.compile(r"\s+--hash=sha256:[0-9a-f]{64}")
@@ -45,7 +45,7 @@ def test_no_address(name: str) -> None:
     assert "index" not in text
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("name", ["build", "dev", "run"])
 def test_versions_are_those_of_the_constraints(name: str) -> None:
     """One version of a package, whether pip is given the constraints or the list with hashes."""
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
@@ -53,6 +53,12 @@ def test_versions_are_those_of_the_constraints(name: str) -> None:
         canonicalize_name(package): version for package, _, version in (line.partition("==") for line in lines)
     }
     assert _locked(name).items() <= constraints.items()
+
+
+def test_the_site_has_an_environment_of_its_own() -> None:
+    """What builds the documentation has hashes, too, and is not installed for anything else."""
+    assert "mkdocs-material" in _locked("docs")
+    assert "mkdocs-material" not in _locked("dev")
 
 
 def test_nothing_is_left_out() -> None:

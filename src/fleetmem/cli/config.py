@@ -91,7 +91,7 @@ def _render(settings: BaseModel, *, is_sample: bool) -> str:
             title = f"# {type(value).__doc__}\n" if is_sample else ""
             sections.append(f"\n{title}[{name}]\n{_render(value, is_sample=is_sample)}")
         elif isinstance(value, Mapping):
-            sections.append(f"\n# {meanings[name]} (docs/sinks.md)\n" if is_sample else plugin_sections(value))
+            sections.append(f"\n# {meanings[name]} (docs/how-to/sinks.md)\n" if is_sample else plugin_sections(value))
         elif is_sample:
             is_set = value is not None and (value != () or not field.examples)
             shown = value if is_set else (field.examples or [""])[0]

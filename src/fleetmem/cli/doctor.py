@@ -31,7 +31,7 @@ def doctor(
     files. That leaves some series <prefix>.doctor.* there.
 
     Exit status: 0 all is well, or only notes; 1 warnings, or something is wrong with a host or this machine; 2 usage or
-    configuration; 3 no host can be sampled; 4 the pipeline is broken. docs/doctor.md has every check.
+    configuration; 3 no host can be sampled; 4 the pipeline is broken. docs/reference/doctor.md has every check.
 
     Examples:
       fleetmem doctor -i @hosts.txt

@@ -29,7 +29,7 @@ def write(findings: Sequence[Finding], file: TextIO, format_: OutputFormat) -> N
 
 
 def _to_json(finding: Finding) -> dict[str, object]:
-    """Returns a finding as JSON: a contract, see docs/doctor.md."""
+    """Returns a finding as JSON: a contract, see docs/reference/doctor.md."""
     return {
         "check": finding.check,
         "severity": finding.severity,

@@ -20,7 +20,7 @@ class Severity(StrEnum):
 
 
 class Check(StrEnum):
-    """What is looked at. The names are a contract, `docs/doctor.md` says what each is about."""
+    """What is looked at. The names are a contract, `docs/reference/doctor.md` says what each is about."""
 
     HOST_ADDRESS = "host.address"
     HOST_CONNECTION = "host.connection"

@@ -365,7 +365,7 @@ def _judge_retention(answers: PipelineAnswers) -> Iterator[Finding]:
                 "how points are aggregated cannot be seen from here",
                 "the usual average hides the peak of a leak, the usual xFilesFactor drops processes that lived shortly",
                 f"whisper-info.py /opt/graphite/storage/whisper/{sender.sighting.name.replace('.', '/')}.wsp"
-                "   # on Graphite's machine: aggregationMethod is to be max, xFilesFactor 0; see docs/graphite.md",
+                "   # on Graphite's machine: aggregationMethod should be max, xFilesFactor 0; docs/how-to/graphite.md",
             )
             return
 

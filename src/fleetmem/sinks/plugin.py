@@ -1,4 +1,4 @@
-"""A sink of one's own: the public protocol of plug-ins, which stays as it is. docs/sinks.md shows it in use.
+"""A sink of one's own: the public protocol of plug-ins, which stays as it is. docs/how-to/sinks.md shows it in use.
 
 A package names a `WriterKind` as an entry point of the group `fleetmem.sinks`. The entry point's name is that of the
 sink, and of its section in the configuration: `[sinks.NAME]`.

@@ -1,7 +1,7 @@
 """The collector's own counters, each declared once: name, kind, unit and meaning.
 
-Prometheus' HELP and TYPE, the tables of docs/metrics.md (`make docs-tables`), the dashboards' list of names and the
-tests follow from it. A name and its kind are an API; `SelfStats` refuses to ship a name that is not here.
+Prometheus' HELP and TYPE, the tables of docs/reference/metrics.md (`make docs-tables`), the dashboards' list of names
+and the tests follow from it. A name and its kind are an API; `SelfStats` refuses to ship a name that is not here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -95,7 +95,7 @@ COLLECTOR_COUNTERS = _by_name(
             "outcomes_dropped_total",
             "outcomes",
             "Outcomes that workers could not hand to the sinks of the main process because too many waited.",
-            "scaling.md",
+            "../how-to/scaling.md",
         ),
         _counter(
             "bugs_total",
@@ -174,11 +174,11 @@ ALL_COUNTERS: Mapping[str, DeclaredCounter] = MappingProxyType({**COLLECTOR_COUN
 
 
 def markdown_table(declared: Mapping[str, DeclaredCounter]) -> str:
-    """Returns the table of docs/metrics.md, without a line break at its end."""
+    """Returns the table of docs/reference/metrics.md, without a line break at its end."""
     lines = ["| measure | unit | kind | meaning |", "|---|---|---|---|"]
     for name, unit, kind, meaning, page in (
         (each.name, each.unit, each.kind, each.meaning, each.page) for each in declared.values()
     ):
-        link = f" ([{page}]({page}))" if page else ""
+        link = f" ([{page.rpartition('/')[2]}]({page}))" if page else ""
         lines.append(f"| `{name}` | {unit} | {kind} | {meaning.removesuffix('.')}{link} |")
     return "\n".join(lines)

@@ -182,7 +182,7 @@ def test_hosts_keep_apart_in_any_order(orders: tuple[list[str], list[str]]) -> N
 
 
 def test_plain_names() -> None:
-    """The shape of every name, as docs/metrics.md promises it."""
+    """The shape of every name, as docs/reference/metrics.md promises it."""
     names = HostNames("web01")
     assert _plain("p", names.host) == "p.host.web01."
     assert _plain("p", names.process("redis-server", 7)) == "p.process.web01.redis_server.7."
