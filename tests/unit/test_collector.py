@@ -331,6 +331,7 @@ def test_a_host_that_costs_more_than_its_share_is_not_asked() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_long_frame_lets_others_have_their_turns() -> None:
     """It is parsed while the event loop goes on, and its cost is charged to its host."""
     rows = b"".join(b"P %d 0 9 %d - - - n\n" % (pid, pid) for pid in range(1, 40_001))

@@ -511,6 +511,7 @@ def test_what_is_no_number_of_workers(value: object) -> None:
         load(None, {"run": {"workers": value}})
 
 
+@pytest.mark.slow
 def test_a_file_that_is_none_is_refused_in_time(tmp_path: Path) -> None:
     """A pipe that nobody writes to, a device without an end."""
     os.mkfifo(tmp_path / "pipe")

@@ -43,6 +43,7 @@ async def _until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(["works", "fails", "hangs", "no thread"]), max_size=12))
 def test_calls_aside(events: list[str]) -> None:
@@ -74,6 +75,7 @@ def test_calls_aside(events: list[str]) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(["works", "fails", "is given up", "no thread"]), max_size=12))
 def test_a_side_thread(events: list[str]) -> None:
@@ -105,6 +107,7 @@ def test_a_side_thread(events: list[str]) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(["works", "fails", "hangs", "no thread"]), max_size=10))
 def test_look_ups(events: list[str]) -> None:

@@ -4,6 +4,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 import fleetmem
 
 SOURCE = Path(fleetmem.__file__).parent
@@ -15,6 +17,7 @@ def _twice(places: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: found for name, found in places.items() if len(found) > 1}
 
 
+@pytest.mark.slow
 def test_no_class_name_occurs_twice() -> None:
     """Whoever searches for a class finds it, not three."""
     classes = defaultdict(list)

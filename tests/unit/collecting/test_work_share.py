@@ -110,6 +110,7 @@ def _burn(seconds: float) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_turn_is_charged_and_rests() -> None:
     """What others do in between is not charged, and they have their turn."""
 

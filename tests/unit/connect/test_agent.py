@@ -59,6 +59,7 @@ def test_it_lists_and_signs(scripted: ScriptedAgent) -> None:
     assert scripted.asked == ["list", "sign"]
 
 
+@pytest.mark.slow
 def test_one_that_never_answers(scripted: ScriptedAgent) -> None:
     """A hundred logins that wait share one question and its limit; the agent is named."""
     scripted.does["list"] = "hang"
@@ -74,6 +75,7 @@ def test_one_that_never_answers(scripted: ScriptedAgent) -> None:
     assert time.monotonic() - begun < 5
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_nobody_waits_again_who_has_other_keys(scripted: ScriptedAgent) -> None:
     """Who has a key of a file waits once; from then on the agent is asked on the side, and used when it is well."""
@@ -183,6 +185,7 @@ def test_what_is_no_socket(tmp_path: Path) -> None:
         assert not public_keys(str(path))
 
 
+@pytest.mark.slow
 def test_a_full_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that takes no more connections is one that does not answer: the kernel says that in words of its own."""
     monkeypatch.setattr(agent_module, "AGENT_ANSWER_SECONDS", 0.3)
@@ -200,6 +203,7 @@ def test_a_full_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             each.close()
 
 
+@pytest.mark.slow
 def test_one_that_dribbles(scripted: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit at the start is one for the whole answer, not for each byte."""
 

@@ -207,6 +207,7 @@ def test_a_key_of_an_inventory_that_cannot_be_used(
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_asked_once(tmp_path: Path) -> None:
     """Not for each host, and not again for the ring of a reload."""
     asked: list[Path] = []

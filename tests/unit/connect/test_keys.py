@@ -206,6 +206,7 @@ def test_several_keys_in_a_file(tmp_path: Path, make_key: MakeKey) -> None:
     assert [pair.public_data for pair in _load(tmp_path / "keys").pairs] == [_public(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_remembered_for_a_renewed_certificate(tmp_path: Path, make_key: MakeKey) -> None:
     """Nobody is asked again because a certificate was renewed."""
     key = tmp_path / "key"

@@ -163,6 +163,7 @@ def test_a_host_that_nobody_knows(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_host_that_never_decides(tmp_path: Path) -> None:
     """The login ends when its time is over, and the way with it."""
 

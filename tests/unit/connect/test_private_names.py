@@ -92,6 +92,7 @@ def uses(text: str) -> list[str]:
     return [f"{line}: {name}" for line, name in sorted(found)]
 
 
+@pytest.mark.slow
 def test_they_are_used_in_one_folder() -> None:
     """Nowhere else, in no way."""
     modules = [path for path in _SOURCE.rglob("*.py") if _FOLDER not in path.parents and _speaks_ssh(path)]
@@ -104,6 +105,7 @@ def _speaks_ssh(path: Path) -> bool:
     return "asyncssh" in path.read_text()
 
 
+@pytest.mark.slow
 def test_they_are_found_where_they_are() -> None:
     """The folder itself is full of them."""
     assert len(uses((_FOLDER / "pipelined.py").read_text())) > 40

@@ -50,6 +50,7 @@ def test_all_share_one_look(disk: Disk) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_a_disk_that_hangs(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     """A login waits for it a little, and those after it not at all; it is told once, and looked at once it is back."""

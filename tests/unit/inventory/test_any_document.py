@@ -58,6 +58,7 @@ def test_any_values(data: Any) -> None:
 _INI_WORDS = st.sampled_from(["[web]", "[a:vars]", "[a:children]", "\n", " ", "=", "#", ";", "'", '"', ":", "web[1:3]"])
 
 
+@pytest.mark.slow
 @given(st.lists(_INI_WORDS | _WORDS | st.text(max_size=3), max_size=30).map("".join))
 def test_any_text(text: str) -> None:
     """As INI, YAML and JSON."""

@@ -138,6 +138,7 @@ def test_a_server_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(f"http://{address}/", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["status line", "headers", "answer"])
 def test_a_server_that_drips_anywhere(part: str) -> None:
     """A byte now and then does not prolong the limit, wherever the server is in its answer."""
@@ -156,6 +157,7 @@ def test_a_server_that_drips_anywhere(part: str) -> None:
     assert time.monotonic() - begun < 8
 
 
+@pytest.mark.slow
 def test_redirects_share_the_limit() -> None:
     """Each of them in time is too slow together."""
 

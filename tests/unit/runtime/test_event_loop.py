@@ -79,6 +79,7 @@ def test_a_look_up_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     run_async(look_up())
 
 
+@pytest.mark.slow
 def test_look_ups_that_hang_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their callers' limits give the slots back; there are so many that may hang, and those that end make room."""
     monkeypatch.setattr(event_loop, "_LOOKUPS_AT_ONCE", 2)

@@ -31,6 +31,7 @@ def _is_looked_at(node: object) -> bool:
     return any(each is node for each in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_a_collection_does_not_look_at_what_survived_the_one_before() -> None:
     """Neither at what was there when this began, nor at what has come since and stays."""
     before = _Node()
@@ -44,6 +45,7 @@ def test_a_collection_does_not_look_at_what_survived_the_one_before() -> None:
     assert not _is_looked_at(after)
 
 
+@pytest.mark.slow
 def test_what_refers_to_itself_goes_at_once_or_within_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Young garbage is found as ever; what had survived a collection when it died is found when all is looked at."""
     now = 100.0

@@ -78,6 +78,7 @@ _PATTERNS = st.lists(_REPEATED | st.lists(_REPEATED, max_size=3).map(lambda some
 _HARD = st.sampled_from(["a" * 255, "ab" * 127, "a-" * 127, "a" * 254 + "!", "1" * 255, "-" * 255])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(_PATTERNS.map("".join), _HARD)
 def test_what_stays_here_is_quick(text: str, name: str) -> None:
@@ -143,6 +144,7 @@ def test_a_process_that_ended_is_started_again() -> None:
     process.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its own limit does not work."""
     monkeypatch.setattr(pattern, "_GRACE_SECONDS", 0.5)

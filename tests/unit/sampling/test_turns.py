@@ -324,6 +324,7 @@ def test_every_slot_is_settled_once(interval: float, events: list[tuple[str, flo
         assert 0 <= exact - world.settled <= len(hosts) + open_slots
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([1.0, 2.0, 10.0]), st.lists(st.floats(-1e6, 1e6), max_size=8), st.floats(0.01, 0.3))
 def test_a_clock_that_is_set_again_and_again(interval: float, jumps: list[float], step: float) -> None:

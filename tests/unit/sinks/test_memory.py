@@ -137,6 +137,7 @@ def test_a_byte_that_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Births and deaths without end do not fill the disk, and no name is lost by that."""
     monkeypatch.setattr(memory_module, "_SMALL_BYTES", 4096)
@@ -177,6 +178,7 @@ def test_workers_have_files_of_their_own(tmp_path: Path) -> None:
     assert _found(tmp_path) == {"web01": {b"a:0|g"}, "web02": {b"c:0|g"}}
 
 
+@pytest.mark.slow
 def test_a_disk_that_breaks_and_heals(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

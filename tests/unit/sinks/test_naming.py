@@ -291,6 +291,7 @@ def test_places_have_the_labels_of_their_family() -> None:
     assert names.other_processes == naming.place("process", "web01", "other", "0")
 
 
+@pytest.mark.slow
 def test_names_are_remembered_within_bytes() -> None:
     """Long names fill a host's table as many short ones do; then each new one has a hash, the same each time."""
     table = NameTable(32, reserved=["other"], pool=naming.NamePool())

@@ -32,7 +32,7 @@ from fleetmem.wiring.fleet_spec import FleetSpec
 _HOSTS = tuple(Host(f"web{number:02}", "127.0.0.1") for number in range(20))
 _ODD = _HOSTS[7]
 _FRAME = b"BEGIN fleetmem/1 1\nM 1000 500 0 0\nK 0 b\nP 1 0 8 4 4 4 0 init\nEND 1 0 1\n"
-_CYCLES = 20
+_CYCLES = 5
 
 
 class _Link:
@@ -159,7 +159,7 @@ class _World:
         return self._make_shaper(host)
 
     async def sample(self, on_outcome: Callable[[Outcome], None] | None = None) -> Sampler:
-        """Samples 20 cycles; returns the sampler, which has stopped."""
+        """Samples 5 cycles; returns the sampler, which has stopped."""
         enough = asyncio.Event()
 
         def take(outcome: Outcome) -> None:
@@ -190,7 +190,7 @@ def _tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_parser_that_fails_for_one_host(caplog: pytest.LogCaptureFixture) -> None:
-    """In each of 20 cycles 19 hosts are sampled, one is `internal`; one traceback, and 20 bugs are counted."""
+    """In each of 5 cycles 19 hosts are sampled, one is `internal`; one traceback, and 5 bugs are counted."""
     world = _World(
         make_parser=lambda host: _OddParser(ProbeKind.STATUS) if host == _ODD else SnapshotParser(ProbeKind.STATUS)
     )
@@ -281,11 +281,12 @@ def test_replacing_hosts_goes_on_behind_a_broken_sink() -> None:
     assert world.collector.bugs.total == 1
 
 
+@pytest.mark.slow
 def test_a_sink_whose_work_ends_with_a_bug_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time after a longer wait."""
     monkeypatch.setattr("fleetmem.telemetry.bugs._FIRST_WAIT_SECONDS", 0.05)
     broken = _Sink("broken", "run")
-    world = _World(broken)
+    world = _World(broken, interval_seconds=0.2)
     asyncio.run(world.sample())
     assert 3 <= broken.runs <= 6
 

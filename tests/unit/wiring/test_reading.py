@@ -62,6 +62,7 @@ async def _until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_sampling_goes_on_while_the_configuration_hangs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,6 +98,7 @@ def test_sampling_goes_on_while_the_configuration_hangs(
         gate.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGHUP, None], ids=["reload", "refresh"])
 def test_sampling_goes_on_while_keys_hang(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, number: int | None

@@ -279,6 +279,7 @@ def test_match_exec_is_ended_with_its_children(tmp_path: Path, monkeypatch: pyte
     assert "late" not in said.read_text()
 
 
+@pytest.mark.slow
 def test_a_match_exec_that_hangs_is_not_run_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -311,6 +312,7 @@ def test_what_is_no_file_is_not_included(tmp_path: Path, caplog: pytest.LogCaptu
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "huge", "many"])
 def test_a_configuration_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """A pipe that nobody writes to, an endless and a huge file, many that are huge together: an error each, in time."""

@@ -152,6 +152,7 @@ def test_a_reload_keeps_what_was_searched(path: Path, searches: list[list[str]])
     assert len(searches) == 2
 
 
+@pytest.mark.slow
 def test_a_search_that_takes_too_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up, and no host is said to be changed or unknown for it."""
     path.write_text(_many())
@@ -171,6 +172,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_a_lock_that_somebody_keeps(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

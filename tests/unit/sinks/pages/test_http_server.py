@@ -227,6 +227,7 @@ def test_clients_that_never_ask(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert caplog.text.count("more than 4 connections that take their time") == 1
 
 
+@pytest.mark.slow
 def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends a line now and then is ended in time, however often it does."""
     monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.3)
@@ -249,6 +250,7 @@ def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_client_that_reads_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ended once it is too slow, and its place is free."""
     monkeypatch.setattr(http_server, "_CLIENT_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "_SLOWEST_BYTES_PER_SECOND", 50_000_000)  # the kernel takes megabytes at once
     monkeypatch.setattr(http_server, "_MAX_ANSWERS", 1)
     body = [b"x" * 1_000_000] * 40
 

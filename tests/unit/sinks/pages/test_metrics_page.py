@@ -336,6 +336,7 @@ def test_ipv6_address() -> None:
     assert PrometheusSink("::1", 9150, "fleetmem").address == "http://[::1]:9150/metrics"
 
 
+@pytest.mark.slow
 def test_scrapes_at_once_share_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen that come while one is written wait, and get the next one together: all are as new as was asked for."""
     written: list[float] = []

@@ -433,6 +433,7 @@ async def _cycles(sink: QueuedSink, count: int) -> None:
         await _delivered(sink)
 
 
+@pytest.mark.slow
 def test_a_host_that_left_is_ended_in_three_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     """No outcome of it comes any more: the sink sends its zeros, a cycle apart, and forgets it."""
 
@@ -530,6 +531,7 @@ def test_zeros_that_a_full_queue_drops_are_sent_again() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_zeros_sent_before_a_refusal_are_sent_again() -> None:
     """A refusal tells of what was sent before it: zeros of the last seconds did not arrive, or nobody knows."""
 

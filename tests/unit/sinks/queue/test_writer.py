@@ -148,6 +148,7 @@ def test_the_oldest_outcomes_give_way() -> None:
     assert (sink.stats().points_sent_total, sink.stats().points_dropped_full_total) == (4, 4)
 
 
+@pytest.mark.slow
 def test_a_writer_that_hangs_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as failing meanwhile; no second call is made beside the first, and nothing is lost."""
     monkeypatch.setattr(module, "_HANGS_SECONDS", 0.05)
@@ -170,6 +171,7 @@ def test_a_writer_that_hangs_is_told_and_waited_for(monkeypatch: pytest.MonkeyPa
     assert sink.problem is None
 
 
+@pytest.mark.slow
 def test_a_bug_of_the_writer_costs_what_it_was_to_write(caplog: pytest.LogCaptureFixture) -> None:
     """It is noted as the plug-in's, with its traceback; what comes later is written."""
     writer = ScriptedWriter(KeyError("pid"))
