@@ -20,6 +20,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _COMMANDS = {
     "collect": "fleetmem.cli.collect:collect",
     "run": "fleetmem.cli.run:run",
+    "plan": "fleetmem.cli.plan:plan",
     "hosts": "fleetmem.cli.hosts:hosts",
     "doctor": "fleetmem.cli.doctor:doctor",
     "config": "fleetmem.cli.config:app",

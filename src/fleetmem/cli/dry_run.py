@@ -1,4 +1,4 @@
-"""`fleetmem run --dry-run`: what would be sent, and what it would cost in storage."""
+"""Samples a fleet for `fleetmem plan`: what would be sent, and what it would cost in storage."""
 
 import asyncio
 import sys

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fleetmem.cli.collect import Tally
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, OutputFormat, make_writer, open_output
+from fleetmem.cli.plan import DEFAULT_RETENTION, plan_fleet
 from fleetmem.config import AUTO
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
@@ -21,14 +21,12 @@ from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.runtime.garbage import keep_collections_short
 from fleetmem.runtime.stop_watch import StopWatch
 from fleetmem.runtime.systemd import ServiceManager
-from fleetmem.sinks.whisper import parse_retention
 from fleetmem.wiring.fleet import build_fleet
 from fleetmem.wiring.state_files import identity_of
 
 log = logging.getLogger(__name__)
 
 _MAX_WAITING = 10_000
-_RETENTION = "10s:6h,60s:7d,10m:1y"
 _WRITE_SECONDS = 0.5
 
 
@@ -44,29 +42,25 @@ def run(
         typer.Option(
             "-o",
             "--output",
-            help="Write every outcome there too, with --dry-run StatsD's lines; - is stdout.",
+            help="Write every outcome there too; - is stdout.",
             show_default=False,
         ),
     ] = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="jsonl or csv, for -o.")] = OutputFormat.JSONL,
-    is_dry: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing: say how many series there would be, and their cost.")
-    ] = False,
-    retention: Annotated[
-        str, typer.Option("--retention", help="For --dry-run: as in storage-schemas.conf.", metavar="STEP:PERIOD,...")
-    ] = _RETENTION,
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="The same as `fleetmem plan`: send nothing.")] = False,
+    retention: Annotated[str, typer.Option("--retention", hidden=True)] = DEFAULT_RETENTION,
 ) -> None:
     """Sample every host each interval until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
 
     Examples:
       fleetmem run -i @hosts.txt -g graphite.example.com --interval 10
 
-      fleetmem run -i @hosts.txt --dry-run --retention 10s:6h,60s:7d,10m:1y
+      fleetmem run -c fleetmem.toml
     """
     verbosity = Verbosity.WARNINGS if is_dry and given.verbosity is Verbosity.NORMAL else given.verbosity
     set_up(verbosity, log_format, in_background=not is_dry)
     if is_dry:
-        _dry_run(given, retention, output)
+        plan_fleet(given, retention, output)
         return
     if format_ is OutputFormat.TABLE:
         raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
@@ -85,7 +79,7 @@ def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: S
     if not fleet.collector.sinks and output is None:
         raise UsageError(
             "run would send nothing: give a StatsD server (-g HOST), --graphite HOST, --prometheus PORT "
-            "or a file (-o FILE); --dry-run shows what would be sent"
+            "or a file (-o FILE); `fleetmem plan` shows what would be sent"
         )
     manager = ServiceManager(os.environ)
     if output is None:
@@ -105,39 +99,6 @@ def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: S
         if is_stalled:
             logging.shutdown()
             os._exit(ExitStatus.SINK)
-
-
-def _dry_run(given: Given, retention: str, output: Path | None) -> None:
-    # Imported here: rich is a twentieth of a start that prints no table.
-    from rich.console import Console
-
-    from fleetmem.cli.dry_run import DryRun
-
-    try:
-        kept = parse_retention(retention)
-    except ValueError as error:
-        raise UsageError(f"--retention: {error}") from error
-    dry = DryRun(build_fleet(given.settings.without_sinks(), ask_passphrase), kept, [*given.settings.sinks])
-    try:
-        run_async(dry.run(raise_file_limit(len(dry.fleet.hosts), dry.fleet.files)))
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitStatus.INTERRUPTED) from None
-    if output:
-        with open_output(output) as file:
-            dry.write_lines(file)
-    tally = Tally(len(dry.fleet.hosts))
-    for failure in dry.failures:
-        tally.add(failure)
-    if str(output) == "-":
-        dry.print_report(Console(stderr=True))
-    else:
-        with open_output(None) as stdout:
-            dry.print_report(Console(file=stdout))
-    tally.print_failures()
-    if dry.fleet.collector.bugs.total:
-        raise typer.Exit(ExitStatus.INTERNAL)
-    if dry.failures:
-        raise typer.Exit(ExitStatus.FAILED if dry.series else ExitStatus.NONE_ANSWERED)
 
 
 class _FullDiskGuard:
