@@ -1,13 +1,18 @@
-"""Logs on stderr: text for people, JSON lines for machines. Every line has a timestamp."""
+"""Logs on stderr: text for people, JSON lines and logfmt for machines. Every line has a timestamp.
+
+systemd's journal also gets the priority of each line, as `<N>` in front of it, which it takes off (sd-daemon(3)).
+"""
 
 import json
 import logging
 import os
 import queue
+import re
 import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -26,6 +31,7 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+    LOGFMT = "logfmt"
 
 
 class Verbosity(IntEnum):
@@ -53,6 +59,10 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
+_PLAIN_VALUE = re.compile(r"[\w.:/@+,-]+", re.ASCII)
+_NO_KEY = re.compile(r"[^\w.-]", re.ASCII)
+
+
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -64,20 +74,98 @@ class TextFormatter(logging.Formatter):
         """Returns one line."""
         facts = "".join(f" {key}={printable(redact(str(value)))}" for key, value in _facts(record).items())
         text = f"{_time(record)} {record.levelname:<7} {printable(redact(record.getMessage()))}{facts}"
-        return f"{text}\n{redact(self.formatException(record.exc_info))}" if record.exc_info else text
+        if not record.exc_info:
+            return text
+        trace = redact(self.formatException(record.exc_info)).split("\n")
+        return "\n".join([text, *map(printable, trace)])
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the facts beside it."""
+class FieldsFormatter(logging.Formatter):
+    """The base of formats for machines: time, level, logger, message, exception, and the facts beside them."""
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """Returns the fields of a line, without secrets."""
+        fields: dict[str, object] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
+        fields["message"] = redact(record.getMessage())
+        if record.exc_info:
+            fields["exception"] = redact(self.formatException(record.exc_info))
+        facts = {key: redact(value) if isinstance(value, str) else value for key, value in _facts(record).items()}
+        return fields | facts
+
+
+class JsonFormatter(FieldsFormatter):
+    """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns one line."""
-        line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = redact(record.getMessage())
-        if record.exc_info:
-            line["exception"] = redact(self.formatException(record.exc_info))
-        facts = {key: redact(value) if isinstance(value, str) else value for key, value in _facts(record).items()}
-        return json.dumps(line | facts, default=lambda value: redact(str(value)))
+        return _json(self.fields(record))
+
+
+class LogfmtFormatter(FieldsFormatter):
+    """`time=2026-01-31T12:00:00.000Z level=warning message="no login within 5 s" host=web01`.
+
+    What is not plain stands in quotes, with JSON's escapes, as readers of logfmt undo them. So no text can add a field
+    or a line, or steer a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns one line."""
+        return " ".join(f"{_NO_KEY.sub('_', key)}={_logfmt_value(value)}" for key, value in self.fields(record).items())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=lambda other: redact(str(other)))
+
+
+def _logfmt_value(value: object) -> str:
+    text = value if isinstance(value, str) else _json(value).removeprefix('"').removesuffix('"')
+    return text if _PLAIN_VALUE.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Returns a JSON string: what is printable as it is, the rest escaped."""
+    return "".join(
+        character if character.isprintable() else _json(character)[1:-1]
+        for character in json.dumps(text, ensure_ascii=False)
+    )
+
+
+class JournalFormatter(logging.Formatter):
+    """Another format with the priority in front of each line, as systemd's journal reads it (sd-daemon(3)).
+
+    Args:
+        inner: the format.
+    """
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns its lines."""
+        prefix = f"<{_priority(record.levelno)}>"
+        return "\n".join(prefix + line for line in self._inner.format(record).split("\n"))
+
+
+def _priority(level: int) -> int:
+    """Returns the priority of syslog(3): 2 critical, 3 error, 4 warning, 6 info, 7 debug."""
+    levels = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+    return next((priority for least, priority in levels if level >= least), 7)
+
+
+def is_journal(stream: TextIO, journal_stream: str | None) -> bool:
+    """Returns whether a stream is systemd's journal.
+
+    Args:
+        stream: stderr.
+        journal_stream: `$JOURNAL_STREAM`, device and inode of what systemd has connected. A program that inherits the
+            variable may have another stderr.
+    """
+    try:
+        about = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file of the system's; closed
+        return False
+    return journal_stream == f"{about.st_dev}:{about.st_ino}"
 
 
 class BackgroundHandler(logging.Handler):
@@ -134,10 +222,15 @@ class BackgroundHandler(logging.Handler):
         try:
             with suppress(OSError, ValueError):  # a full disk; a stream that is closed
                 if dropped:
-                    _write_to(self._stream, f"{dropped} log lines are missing here: nobody has read the log\n")
+                    _write_to(self._stream, f"{self.format(_missing(dropped))}\n")
                 _write_to(self._stream, line)
         finally:
             self._waiting_characters -= len(line)
+
+
+def _missing(lines: int) -> logging.LogRecord:
+    message = f"{lines} log lines are missing here: nobody has read the log"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, None, None)
 
 
 def _write_to(stream: TextIO, text: str) -> None:
@@ -162,6 +255,13 @@ def _takes_more(stream: TextIO) -> bool:
         return True
 
 
+_FORMATTERS: dict[LogFormat, Callable[[], logging.Formatter]] = {
+    LogFormat.TEXT: TextFormatter,
+    LogFormat.JSON: JsonFormatter,
+    LogFormat.LOGFMT: LogfmtFormatter,
+}
+
+
 def set_up(verbosity: Verbosity, format_: LogFormat, *, in_background: bool = False) -> None:
     """Sends the logs of fleetmem, and with `-vv` those of asyncssh, to stderr.
 
@@ -171,7 +271,9 @@ def set_up(verbosity: Verbosity, format_: LogFormat, *, in_background: bool = Fa
         in_background: nothing waits for the lines to be written.
     """
     handler = BackgroundHandler(sys.stderr) if in_background else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if format_ is LogFormat.JSON else TextFormatter())
+    formatter = _FORMATTERS[format_]()
+    is_for_journal = is_journal(sys.stderr, os.environ.get("JOURNAL_STREAM"))
+    handler.setFormatter(JournalFormatter(formatter) if is_for_journal else formatter)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import os
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from fleetmem.cli import logs
-from fleetmem.cli.logs import BackgroundHandler, JsonFormatter, LogFormat, TextFormatter, Verbosity, set_up
+from fleetmem.cli.logs import (
+    BackgroundHandler,
+    JsonFormatter,
+    LogfmtFormatter,
+    LogFormat,
+    TextFormatter,
+    Verbosity,
+    is_journal,
+    set_up,
+)
 
 _HOSTILE = "\x1b[2J\nfake line\udce9"
 
@@ -182,3 +192,115 @@ def test_a_log_without_a_thread(capsys: pytest.CaptureFixture[str], monkeypatch:
                 pass
         handler.emit(_record("second"))
         assert os.read(reading, 1000).decode().split() == ["first", "second"]
+
+
+def _logfmt_fields(line: str) -> dict[str, str]:
+    """Returns the fields of a line of logfmt, as its readers split it: an unquoted value ends at a space."""
+    fields = {}
+    for match in re.finditer(r'(?:^| )([^ ="]+)=("(?:[^"\\]|\\.)*"|[^ ="]+)', line):
+        fields[match[1]] = json.loads(match[2]) if match[2].startswith('"') else match[2]
+    rebuilt = re.sub(r'(?:^| )[^ ="]+=("(?:[^"\\]|\\.)*"|[^ ="]+)', "", line)
+    assert not rebuilt
+    return fields
+
+
+def test_logfmt() -> None:
+    """The fields of JSON, in quotes where they are not plain; numbers and what is not known as JSON writes them."""
+    facts = {"host": "web01", "seconds": 1.5, "pid": None, "path": ValueError("x"), "is_new": True, "hosts": [1, 2]}
+    assert LogfmtFormatter().format(_record(facts=facts)) == (
+        "time=2026-01-31T12:00:00.250Z level=warning logger=fleetmem.x "
+        'message="no login within 5 s" host=web01 seconds=1.5 pid=null path=x is_new=true hosts="[1, 2]"'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        'a"b',
+        r"a\b",
+        "a=b",
+        "x level=error",
+        "a\nlevel=error",
+        "\x1b[2J",
+        "\u202eabc",
+        "\u2028",
+        "é",
+        "\x7f",
+        "😀",
+    ],
+)
+def test_logfmt_comes_back_whole(text: str) -> None:
+    """Nothing that a host says adds a field or a line, or steers a terminal."""
+    line = LogfmtFormatter().format(_record("%s", {"host": text, "pl ug=in\n": "x"}) if text else _record(text))
+    fields = _logfmt_fields(line)
+    assert line.isprintable()
+    assert fields["level"] == "warning"
+    assert fields.get("host", "") == text
+    assert (fields.get("pl_ug_in_") == "x") is bool(text)
+
+
+def test_logfmt_of_bytes_that_are_no_text() -> None:
+    """They are escaped, each by its number."""
+    assert LogfmtFormatter().format(_record(_HOSTILE)).endswith(r'message="\u001b[2J\nfake line\udce9"')
+
+
+@pytest.mark.parametrize("format_", list(LogFormat))
+def test_priorities_in_the_journal(format_: LogFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line begins with its priority, those of a traceback too, where stderr is the journal; else none does."""
+    path = tmp_path / "journal"
+    for is_ours in (True, False):
+        with path.open("w") as stream:
+            about = os.fstat(stream.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{about.st_dev}:{about.st_ino + (not is_ours)}")
+            monkeypatch.setattr(sys, "stderr", stream)
+            set_up(Verbosity.VERBOSE, format_)
+            logger = logging.getLogger("fleetmem.x")
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+                logger.log(level, "<0>%d", level)
+            logger.handle(_with_exception(_record("<0>bug")))
+        lines = path.read_text().splitlines()
+        found = [line[:3] if re.match("<[0-7]>[^<]", line) else "" for line in lines]
+        if is_ours:
+            assert found[:5] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+            assert set(found[5:]) == {"<4>"}
+        else:
+            assert not any(found)
+
+
+def test_a_traceback_steers_no_terminal() -> None:
+    """What is in the message of an exception is shown as text."""
+    try:
+        raise ValueError(_HOSTILE)
+    except ValueError:
+        record = _record()
+        record.exc_info = sys.exc_info()
+    text = TextFormatter().format(record)
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_a_closed_stderr_is_no_journal() -> None:
+    """Nor is one that is no file."""
+    with Path(os.devnull).open("w") as stream:
+        pass
+    assert not is_journal(stream, "1:2")
+    assert not is_journal(io.StringIO(), "1:2")
+
+
+@pytest.mark.parametrize("format_", [JsonFormatter, LogfmtFormatter])
+def test_what_is_missing_is_a_line_of_the_format(
+    format_: type[logging.Formatter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that reads the log can read that, too."""
+    monkeypatch.setattr(logs, "_MAX_WAITING_CHARACTERS", 1)
+    stream = io.StringIO()
+    handler = BackgroundHandler(stream)
+    handler.setFormatter(format_())
+    handler.emit(_record("lost"))
+    monkeypatch.setattr(logs, "_MAX_WAITING_CHARACTERS", 1000)
+    handler.emit(_record("kept"))
+    handler.flush()
+    missing, kept = stream.getvalue().splitlines()
+    assert "1 log lines are missing here" in missing
+    assert ("message" in missing, "level" in missing, "kept" in kept) == (True, True, True)
