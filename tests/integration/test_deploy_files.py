@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,23 @@ def test_the_dockerfile() -> None:
     assert re.findall(r"^USER (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE) == ["10001:10001"]
 
 
+def test_the_labels_of_the_image() -> None:
+    """Those of the OCI, with what pyproject.toml says; version and revision are given to the build by name."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    final = dockerfile.rpartition("\nFROM ")[2]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', final))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert labels == {
+        "title": project["name"],
+        "description": project["description"],
+        "licenses": "MIT",
+        "version": "$VERSION",
+        "revision": "$REVISION",
+    }
+    assert (REPOSITORY / "LICENSE").read_text().startswith("MIT License")
+    assert re.findall(r"^ARG (\w+)=$", final, re.MULTILINE) == ["VERSION", "REVISION"]
+
+
 # --- Kubernetes ------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +255,7 @@ def test_units(tmp_path: Path) -> None:
         text = (DEPLOY / "systemd" / name).read_text()
         unit = tmp_path / name.replace("@", "@db")
         unit.write_text(text.replace("/opt/fleetmem/bin/fleetmem", sys.executable))  # it wants a program that is there
-        done = run(find_tool("systemd-analyze"), "verify", unit)
+        done = run(find_tool("systemd-analyze"), "verify", "--man=no", unit)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
         security = ("security", "--offline=yes", f"--threshold={EXPOSURE_TENTHS}")
         done = run(find_tool("systemd-analyze"), *security, unit)
@@ -251,3 +269,15 @@ def test_the_template_is_the_unit() -> None:
     unit, template = ((DEPLOY / "systemd" / name).read_text() for name in ("fleetmem.service", "fleetmem@.service"))
     made = template.replace(" (%i)", "").replace("%i.toml", "config.toml").replace("fleetmem/%i", "fleetmem")
     assert made.split("\n")[1:] == unit.split("\n")[1:]
+
+
+def test_the_limits_of_the_units() -> None:
+    """Ten thousand hosts fit, with a ProxyCommand in a shell for each."""
+    unit = (DEPLOY / "systemd" / "fleetmem.service").read_text()
+    measured = (REPOSITORY / "docs" / "reference" / "benchmarks.md").read_text()
+    (row,) = re.findall(r"^\| RSS, MB \|.*", measured, re.MULTILINE)
+    highest_mb = max(int(number) for number in re.findall(r"\d+", row))
+    limits = dict(re.findall(r"^(\w+Max)=(\d+)", unit, re.MULTILINE))
+    assert int(limits["MemoryMax"]) * 1024 > 2 * highest_mb
+    assert int(limits["TasksMax"]) > 2 * 10_000
+    assert "\nDocumentation=man:fleetmem(1)\n" in unit
