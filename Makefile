@@ -117,6 +117,14 @@ docs: $(DOCS_VENV)/.installed ## Build the documentation as a site: .cache/site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
 	@echo "The site is in .cache/site: open .cache/site/index.html"
 
+.PHONY: demo-picture
+demo-picture: $(INSTALLED) $(DOCS_VENV)/.installed ## Run the demo on a terminal, and write docs/img/demo.svg from its screen
+	@$(DOCS_VENV)/bin/python scripts/demo_picture.py $(BIN)/fleetmem docs/img/demo.svg
+
+.PHONY: words
+words: $(INSTALLED) ## Check README, docs and help texts: short sentences, short lines, plain words
+	@$(BIN)/python scripts/check_words.py
+
 .PHONY: man
 man: $(INSTALLED) ## Write the man page: dist/fleetmem.1, for `man -l`
 	@mkdir -p dist

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fleetmem import config, model
@@ -18,6 +19,7 @@ from fleetmem.cli import make_app
 from fleetmem.connect import guard
 from fleetmem.connect.openssh import directives
 from fleetmem.doctor.findings import Check
+from fleetmem.errors import Kind
 from fleetmem.inventory.ansible import ansible_config as ansible_settings
 from fleetmem.inventory.ansible import connection
 from fleetmem.inventory.ansible.arguments import FATES, Fate
@@ -26,6 +28,7 @@ from fleetmem.inventory.patterns import select
 from fleetmem.inventory.sources import KINDS
 from fleetmem.model import CollectorStats, Counter
 from fleetmem.probe import frame, parse, script
+from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.sinks import records
 from fleetmem.sinks.pages import exposition
 
@@ -34,6 +37,7 @@ METRICS = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
 INVENTORY = (DOCS / "reference" / "inventory.md").read_text(encoding="utf-8")
 SSH = (DOCS / "reference" / "ssh.md").read_text(encoding="utf-8")
 SECURITY = (DOCS / "explanation" / "security.md").read_text(encoding="utf-8")
+TROUBLESHOOTING = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -218,3 +222,36 @@ def test_settings_of_ssh_that_are_not_honoured_are_documented() -> None:
     assert {word.lower() for word in re.findall(r"`(\w+)`", line)} == set(directives.OTHERS)
     honoured = SSH[SSH.index("Honoured: ") : SSH.index("| what stands there |")]
     assert {word.lower() for word in re.findall(r"`(\w+)`", honoured)} >= directives.HONOURED
+
+
+def test_every_kind_of_failure_has_its_part_in_troubleshooting() -> None:
+    """troubleshooting.md has a heading for each kind, and none that is no kind."""
+    assert re.findall(r"^### `(\w+)`$", TROUBLESHOOTING, re.MULTILINE) == list(Kind)
+
+
+def _quoted_messages() -> list[str]:
+    """Returns the words of messages that troubleshooting.md explains."""
+    log = TROUBLESHOOTING.split("## The log says", 1)[1].split("\n## ", 1)[0]
+    rows = TROUBLESHOOTING.split("### `auth_failed`", 1)[1].split("\n### ", 1)[0] + log
+    return re.findall(r"^\| `([^`]+)` \|", rows, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", _quoted_messages())
+def test_troubleshooting_quotes_messages_that_exist(words: str) -> None:
+    """A message that is reworded is reworded in troubleshooting.md, too."""
+    sources = Path(config.__file__).parents[1].rglob("*.py")
+    # A message may be put together of several literals, line by line.
+    assert any(words in re.sub(r'"\s+f?"', "", path.read_text(encoding="utf-8")) for path in sources)
+
+
+def test_every_command_is_listed() -> None:
+    """commands.md has each command of fleetmem, and no other."""
+    table = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
+    assert set(re.findall(r"^\| `fleetmem (\w+)` \|", table, re.MULTILINE)) == set(get_command(make_app()).commands)  # type: ignore[attr-defined]
+
+
+def test_the_exit_statuses_are_documented() -> None:
+    """commands.md lists each status that collect or run can end with."""
+    table = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8").split("## Exit status", 1)[1]
+    statuses = {int(status) for status in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert statuses == set(ExitStatus) - {ExitStatus.TERMINATED}
