@@ -7,66 +7,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from . import servers
+from .openssh_client import Ssh
 from .servers import Cli, Sshd, descendants, environment, find_tool, free_port, make_key, sockets, wait_for
 
 HOSTS = "127.0.1.[1-10]"
 HOST = "127.0.1.1"
 ALLOWED = "AllowTcpForwarding yes\nAllowAgentForwarding yes\nX11Forwarding yes\nSubsystem sftp internal-sftp"
-
-
-@dataclass(frozen=True)
-class Ssh:
-    """OpenSSH's client, with one key and nothing of this machine's configuration."""
-
-    sshd: Sshd
-    key: Path
-    home: Path
-
-    def command(self, program: str, *words: str) -> list[str]:
-        """Returns the words of a command: of ssh, sftp or scp."""
-        settings = ("IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=no", "ExitOnForwardFailure=yes")
-        options = [word for setting in settings for word in ("-o", setting)]
-        options += ["-F", "none", "-o", f"UserKnownHostsFile={self.home}/known", "-i", str(self.key)]
-        return [find_tool(program), *options, "-o", f"Port={self.sshd.port}", *words]
-
-    def __call__(
-        self, *words: str, text: str = "", program: str = "ssh", **env: str
-    ) -> "subprocess.CompletedProcess[str]":
-        """Runs it to its end."""
-        return subprocess.run(
-            self.command(program, *words),
-            input=text,
-            env=environment(self.home) | env,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-
-    @contextmanager
-    def running(self, *words: str, **env: str) -> "Iterator[subprocess.Popen[str]]":
-        """Runs ssh until it is stopped; standard input stays open."""
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            self.command("ssh", *words),
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            env=environment(self.home) | env,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
 
 
 @pytest.fixture

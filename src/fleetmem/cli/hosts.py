@@ -14,7 +14,7 @@ from fleetmem.model import Host
 from fleetmem.safe_text import printable, redact
 from fleetmem.sinks.formats import statsd_plain
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.wiring.fleet_spec import fleet_names, fleet_spec, read_inventory
+from fleetmem.wiring.fleet_spec import FleetSpec, fleet_names, fleet_spec, read_inventory
 from fleetmem.wiring.host_settings import settings_by_host
 
 
@@ -48,12 +48,17 @@ def hosts(
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
     spec = fleet_spec(given.settings, read_inventory(given.settings))
-    by_host = settings_by_host(given.settings, spec.hosts, is_refresh=False)
-    targets = Targets(spec.reach).resolve_all(spec.hosts, lambda host: by_host[host].ssh)
+    targets = resolve(spec)
     names = fleet_names(spec)
     rows = [_Row(host, target, _stem(names, host)) for host, target in targets.items()]
     lines = map(_json, rows) if format_ is OutputFormat.JSONL else _table(rows)
     print_data("".join(f"{line}\n" for line in lines))
+
+
+def resolve(spec: FleetSpec) -> dict[Host, Target]:
+    """Returns the hosts of a fleet as they are to be reached; no key is read."""
+    by_host = settings_by_host(spec.settings, spec.hosts, is_refresh=False)
+    return Targets(spec.reach).resolve_all(spec.hosts, lambda host: by_host[host].ssh)
 
 
 def _stem(names: FleetNames, host: Host) -> str:

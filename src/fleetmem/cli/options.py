@@ -282,10 +282,32 @@ class Given(NamedTuple):
     flags: Mapping[str, Any] = {}
 
 
-def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Returns `with_settings` for a command that has more flags than the shared ones."""
-    table = _FLAGS | dict(more)
+class Unread(NamedTuple):
+    """Shared flags of a command that may have no use for the configuration.
 
+    Attributes:
+        flags: what they say, by section and key.
+        read: reads the configuration.
+    """
+
+    flags: Mapping[str, Any]
+    read: Callable[[], Given]
+
+
+_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def with_settings_and(more: Mapping[str, _Flag]) -> _Decorator:
+    """Returns `with_settings` for a command that has more flags than the shared ones."""
+    return _with_flags(_FLAGS | dict(more), lambda unread: unread.read())
+
+
+def with_some_flags(*names: str) -> _Decorator:
+    """Gives a command some of the shared flags; its `given` is what they say, with the configuration not read yet."""
+    return _with_flags({name: _FLAGS[name] for name in names}, lambda unread: unread)
+
+
+def _with_flags(table: Mapping[str, _Flag], given_of: Callable[[Unread], Given | Unread]) -> _Decorator:
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def wrapper(config_file: Path | None, verbose: int, quiet: bool, **values: Any) -> None:
@@ -294,8 +316,11 @@ def with_settings_and(more: Mapping[str, _Flag]) -> Callable[[Callable[..., None
             def load() -> config.Settings:
                 return config.load(config_file or config.find_path(), flags)
 
-            verbosity = Verbosity.of(verbose, is_quiet=quiet)
-            command(given=Given(load(), load, verbosity, config_file or config.find_path(), flags), **values)
+            def read() -> Given:
+                verbosity = Verbosity.of(verbose, is_quiet=quiet)
+                return Given(load(), load, verbosity, config_file or config.find_path(), flags)
+
+            command(given=given_of(Unread(flags, read)), **values)
 
         own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
         shared = {name: flag.annotation for name, flag in table.items()}

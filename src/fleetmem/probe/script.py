@@ -125,15 +125,57 @@ def authorized_keys_line(public_key: str, *, command: str, sources: Sequence[str
     Raises:
         ValueError: that is not a public key, or no such address.
     """
+    escaped = command.replace('"', '\\"')  # sshd(8): quotes inside an option value are escaped with a backslash
+    return f'restrict,{_from(sources)}command="{escaped}" {checked_key(public_key)}'
+
+
+def bastion_line(public_key: str, *, targets: Sequence[str], sources: Sequence[str] = ()) -> str:
+    """Returns an `authorized_keys` line for a jump host: the key may go on from there to targets, and do nothing else.
+
+    Args:
+        public_key: as for `authorized_keys_line`.
+        targets: `host:port` as the jump host is asked for them; sshd compares letter by letter. Host and port may be
+            `*` for any, IPv6 addresses are in brackets.
+        sources: as for `authorized_keys_line`.
+
+    Raises:
+        ValueError: that is not a public key, no such address or target, or there are more targets than sshd reads.
+    """
+    if len(targets) > _TARGETS_MAX:
+        raise ValueError(f"{len(targets)} targets, and sshd reads {_TARGETS_MAX} at most; any host is '*:22'")
+    for target in targets:
+        if not _TARGET.fullmatch(target) or target == "*:*":  # which would open Unix sockets there, too
+            raise ValueError(f"{target!r} is not HOST:PORT; IPv6 is [ADDRESS]:PORT, and '*' any host or any port")
+    opened = "".join(f'permitopen="{target}",' for target in targets)
+    return (
+        f"restrict,port-forwarding,{_NO_LISTENING},{opened}{_from(sources)}"
+        f'command="/bin/false" {checked_key(public_key)}'
+    )
+
+
+_TARGETS_MAX = 4096  # SSH_AUTHOPT_PERMIT_MAX of OpenSSH's auth-options.c: with more sshd ignores the line
+_TARGET = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+|\*):([1-9]\d{0,4}|\*)", re.ASCII)
+# `port-forwarding` allows both directions, and there is no word for one. Nobody but root may listen on port 1.
+_NO_LISTENING = 'permitlisten="none:1"'
+
+
+def checked_key(public_key: str) -> str:
+    """Returns a public key without what surrounds its line.
+
+    Raises:
+        ValueError: that is not a public key.
+    """
     public_key = public_key.strip()
     if "\n" in public_key or not public_key.startswith(("ssh-", "ecdsa-", "sk-")) or len(public_key.split()) < 2:
         raise ValueError("not a public key: expected one line like 'ssh-ed25519 AAAA... name'")
+    return public_key
+
+
+def _from(sources: Sequence[str]) -> str:
     for text in sources:
         if not re.fullmatch(r"!?[0-9A-Za-z.:*?/_%-]+", text):
             raise ValueError(f"{text!r} is not an address, a network or a pattern")
-    limit = f'from="{",".join(sources)}",' if sources else ""
-    escaped = command.replace('"', '\\"')  # sshd(8): quotes inside an option value are escaped with a backslash
-    return f'restrict,{limit}command="{escaped}" {public_key}'
+    return f'from="{",".join(sources)}",' if sources else ""
 
 
 def request_maker(kind: ProbeKind, processes: Processes) -> Callable[[int], bytes]:

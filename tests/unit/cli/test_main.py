@@ -352,6 +352,64 @@ def test_probe_prints_nothing_for_a_mistake(run: Run, tmp_path: Path, words: tup
     assert "fleetmem: " in ended.err
 
 
+_BASTION = 'restrict,port-forwarding,permitlisten="none:1",{}command="/bin/false" ssh-ed25519 AAAA me\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "opened"),
+    [
+        ("-i web[1-2],u@[2001:db8::1]:2222", "web1:22 web2:22 [2001:db8::1]:2222"),
+        ("-i web[1-3] -l web2 -p 2200 -J ops@gate:2222", "web2:2200"),
+        ("-i alias,10.0.0.5 -F CONFIG", "10.0.0.5:2200 10.0.0.5:22"),
+        ("--permit-open *:22,db:5022", "*:22 db:5022"),
+    ],
+)
+def test_probe_for_a_bastion(run: Run, tmp_path: Path, words: str, opened: str) -> None:
+    """What hosts resolve to is what the bastion is asked for; what is said by hand goes as it is."""
+    public, config = tmp_path / "key.pub", tmp_path / "config"
+    public.write_text("ssh-ed25519 AAAA me\n")
+    config.write_text("Host alias\n  HostName 10.0.0.5\n  Port 2200\n")
+    more = [str(config) if word == "CONFIG" else word for word in words.split()]
+    ended = run("probe", "--authorized-keys", str(public), "--bastion", *more)
+    permitted = "".join(f'permitopen="{target}",' for target in opened.split())
+    assert ended == (0, _BASTION.format(permitted), "")
+
+
+def test_probe_for_several_bastions(run: Run, tmp_path: Path) -> None:
+    """Each has a line that names it; the first of a chain passes on to the second alone; who needs none is told."""
+    public, config = tmp_path / "key.pub", tmp_path / "config"
+    public.write_text("ssh-ed25519 AAAA me\n")
+    config.write_text("Host web*\n  ProxyJump ops@outer,ops@inner:2222\nHost db\n  ProxyJump ops@outer\n")
+    ended = run("probe", "--authorized-keys", str(public), "--bastion", "-i", "web[1-2],db,near", "-F", str(config))
+    lines = {
+        "ops@outer:22": 'permitopen="inner:2222",permitopen="db:22",',
+        "ops@inner:2222": 'permitopen="web1:22",permitopen="web2:22",',
+    }
+    expected = "".join(f"# For {bastion}\n{_BASTION.format(opened)}" for bastion, opened in lines.items())
+    assert ended == (0, expected, "note: not behind a jump host, and left out: near\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--authorized-keys KEY -i web", "add --bastion"),
+        ("--authorized-keys KEY --permit-open web:22", "add --bastion"),
+        ("--bastion -i web", "needs --authorized-keys"),
+        ("--authorized-keys KEY --bastion --sudo -i web", "no --sudo"),
+        ("--authorized-keys KEY --bastion -i web --permit-open web:22", "give one of them"),
+        ("--authorized-keys KEY --bastion --permit-open *.example.com:22", "is not HOST:PORT"),
+        ("--authorized-keys KEY --bastion --permit-open web", "is not HOST:PORT"),
+    ],
+)
+def test_probe_for_a_bastion_prints_nothing_for_a_mistake(run: Run, tmp_path: Path, words: str, reason: str) -> None:
+    """Nor does it leave out what was said."""
+    public = tmp_path / "key.pub"
+    public.write_text("ssh-ed25519 AAAA me\n")
+    ended = run("probe", *(str(public) if word == "KEY" else word for word in words.split()))
+    assert (ended.status, ended.out) == (2, "")
+    assert reason in ended.err
+
+
 def test_a_private_key_is_not_printed(run: Run, tmp_path: Path) -> None:
     """The private key given by mistake does not end up anywhere."""
     private = tmp_path / "key"

@@ -170,6 +170,36 @@ def test_an_authorized_keys_line_is_not_too_long(command: Callable[[], str]) -> 
     assert len(line) < 8192
 
 
+def test_bastion_line() -> None:
+    """All is forbidden but channels to the targets: no command, no listening, and only from the sources."""
+    line = script.bastion_line(
+        "ssh-ed25519 AAAA me\n", targets=["web:22", "*:2222", "10.0.0.1:*", "[2001:db8::1]:22"], sources=["192.0.2.10"]
+    )
+    assert line == (
+        'restrict,port-forwarding,permitlisten="none:1",permitopen="web:22",permitopen="*:2222",'
+        'permitopen="10.0.0.1:*",permitopen="[2001:db8::1]:22",from="192.0.2.10",command="/bin/false" '
+        "ssh-ed25519 AAAA me"
+    )
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["", "web", "web:", "web:ssh", "web:0", "2001:db8::1:22", "*.example.com:22", 'a:22",command="id', "*:*", "a:22\n"],
+)
+def test_bastion_line_refuses_a_target(target: str) -> None:
+    """A pattern that sshd would compare letter by letter, what ends the option, and what would open everything."""
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        script.bastion_line("ssh-ed25519 AAAA me", targets=["good:22", target])
+
+
+def test_bastion_line_refuses_more_than_sshd_reads() -> None:
+    """With one more sshd would ignore the whole line."""
+    targets = [f"web{number}:22" for number in range(4097)]
+    assert script.bastion_line("ssh-ed25519 AAAA me", targets=targets[:-1]).count("permitopen") == 4096
+    with pytest.raises(ValueError, match=r"4096 at most; any host is '\*:22'"):
+        script.bastion_line("ssh-ed25519 AAAA me", targets=targets)
+
+
 # --- as root ---------------------------------------------------------------------------------------------------------
 
 
