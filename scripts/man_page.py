@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from fleetmem.cli import make_app
+from fleetmem.cli.help_page import option_sections, paragraphs, summary_of
 from fleetmem.config import DEFAULT_PATHS
 
 _SHARED_BY = ("collect", "run")  # what both have is shown once
@@ -26,25 +27,22 @@ def _escape(text: str) -> str:
 
 
 def _paragraphs(help_: str) -> Iterator[str]:
-    """Yields the paragraphs of a help text; indented lines, which are examples, as they are."""
-    for paragraph in re.split(r"\n\s*\n", help_.strip("\n")):
-        lines = paragraph.split("\n")
-        examples = [line for line in lines if line.startswith("  ")]
-        prose = " ".join(line for line in lines if line not in examples)
-        yield ".PP\n" + _escape(prose) if prose else ".PP"
-        if examples:
-            yield "\n".join([".nf", *map(_escape, examples), ".fi"])
+    """Yields the paragraphs of a help text; examples as they are."""
+    for is_example, text in paragraphs(help_):
+        if is_example:
+            yield "\n".join([".PP\n.nf", *(f"  {_escape(line)}" for line in text.split("\n")), ".fi"])
+        else:
+            yield ".PP\n" + _escape(text)
 
 
 def _options(command: Any, path: str) -> list[Option]:
     context = command.context_class(command, info_name=path)
-    records = (parameter.get_help_record(context) for parameter in command.params)
-    return [record for record in records if record]
+    return [option for _title, options in option_sections(command, context) for option in options]
 
 
 def _list(options: list[Option]) -> Iterator[str]:
     for names, meaning in options:
-        yield f".TP\n.B {_escape(names)}\n{_escape(' '.join(meaning.split()))}"
+        yield f".TP\n.B {_escape(names)}\n{_escape(meaning)}"
 
 
 def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -64,7 +62,7 @@ def man_page() -> str:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     parts = [
         f'.TH FLEETMEM 1 "{day}" "fleetmem {_escape(version("fleetmem"))}" "User Commands"',
-        f".SH NAME\nfleetmem \\- {_escape((group.help or '').strip())}",
+        f".SH NAME\nfleetmem \\- {_escape(summary_of(group))}",
         ".SH SYNOPSIS\n.B fleetmem\nCOMMAND [OPTION]...",
         ".SH COMMANDS",
     ]

@@ -82,11 +82,13 @@ def test_summary_counts_hosts_points_and_datagrams(fleet: Sshd, statsd: StatsD, 
     """The summary line tells the points that StatsD received, in how many datagrams."""
     result = cli("collect", "-i", "127.0.1.[1-5]", "-p", fleet.port, "-k", fleet.key, *PATIENT, "-g", statsd.address)
     assert result.status == 0, result.stderr
-    match = re.search(r"5 of 5 hosts, (\d+) processes, .* (\d+) points in (\d+) datagrams to (\S+),", result.stderr)
+    match = re.search(
+        r"5 of 5 hosts answered, ([\d,]+) processes, .* ([\d,]+) points in (\d+) datagrams to (\S+),", result.stderr
+    )
     assert match, result.stderr
-    points = int(match[2])
+    processes, points = (int(number.replace(",", "")) for number in match.groups()[:2])
     assert match[4] == statsd.address
-    assert points == int(match[1]) * len(MEASURES) + 5 * 7
+    assert points == processes * len(MEASURES) + 5 * 7
     assert wait_for("StatsD has read everything", lambda: len(statsd.gauges()) >= points)
     assert len(statsd.gauges()) == points
 

@@ -10,6 +10,7 @@ from traceback import format_exc
 import typer
 
 from fleetmem.cli import surroundings
+from fleetmem.cli.help_page import HelpfulCommand, HelpfulGroup
 from fleetmem.cli.messages import print_message
 from fleetmem.errors import FleetmemError, SinkError, UsageError, reason_of
 from fleetmem.runtime.exit_status import ExitStatus
@@ -42,22 +43,29 @@ def _print_version(is_wanted: bool) -> None:
 
 def _fleetmem(
     _version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version.", show_default=False
     ),
 ) -> None:
-    """Which process, on which host, is using the memory: over SSH, without an agent, into StatsD and Graphite."""
+    """Find which process on which host uses the memory: over SSH, without an agent, into StatsD and Graphite.
+
+    Examples:
+      # one look at two hosts, sent to StatsD on 10.0.0.9
+      fleetmem collect -u ubuntu -k key.pem -i 10.0.0.1,10.0.0.2 -g 10.0.0.9
+      # the same every 10 s
+      fleetmem run -u ubuntu -k key.pem -i 10.0.0.1,10.0.0.2 -g 10.0.0.9
+    """
 
 
 def make_app(names: Iterable[str] = _COMMANDS) -> typer.Typer:
     """Returns the command line with these commands, all of them where nobody says which: each is imported only then."""
     app = typer.Typer(
         name="fleetmem",
+        cls=HelpfulGroup,
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="One line does it: fleetmem collect -u ubuntu -k key.pem -i 10.0.0.1,10.0.0.2 -g 10.0.0.9",
     )
     app.callback()(_fleetmem)
     for name in names:
@@ -66,7 +74,7 @@ def make_app(names: Iterable[str] = _COMMANDS) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command(name)(command)
+            app.command(name, cls=HelpfulCommand)(command)
     return app
 
 

@@ -30,22 +30,24 @@ _POLL_SECONDS = 2.0
 
 
 def check(
-    config_file: Annotated[Path, typer.Option("-c", "--config", help="fleetmem's configuration.", show_default=False)],
-    url: Annotated[str, typer.Option("--graphite-url", help="Graphite's web server.", show_default=False)],
+    config_file: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="fleetmem's configuration.")],
+    url: Annotated[str, typer.Option("--graphite-url", metavar="URL", help="Address of graphite-web.")],
     certificate: Annotated[
         Path | None,
-        typer.Option("--certificate", help="The one that Graphite shows, where it made its own.", show_default=False),
+        typer.Option("--certificate", metavar="FILE", help="Graphite's certificate, if it is self-signed."),
     ] = None,
-    cycles: Annotated[int, typer.Option("--cycles", min=1, max=1000, help="How often each host is sampled.")] = 3,
+    cycles: Annotated[
+        int, typer.Option("--cycles", min=1, max=1000, metavar="NUMBER", help="Samples of each host.")
+    ] = 3,
     wait_seconds: Annotated[
-        float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long Graphite may take to answer.")
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait this long for Graphite to answer.")
     ] = 60,
 ) -> None:
-    """Collect once, run for some cycles, and check that Graphite has every series that was sent.
+    """Sample a fleet for some cycles and check that Graphite has every series that was sent.
 
-    Exit status 0 when every host answered and every series was found with its last value, 1 otherwise.
+    Exit status: 0 every host answered and Graphite has every series with its last value, 1 otherwise.
 
-    Examples:
+    Example:
       fleetmem lab check -c ~/.cache/fleetmem/lab/fleetmem.toml --graphite-url http://127.0.0.1:8080
     """
     set_up(Verbosity.WARNINGS, LogFormat.TEXT)

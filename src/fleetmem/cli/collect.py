@@ -1,33 +1,30 @@
 """`fleetmem collect`: one cycle over all hosts."""
 
 import os
-import re
+import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fleetmem.cli.hints import hint_for
+from fleetmem.cli.failures import failure_lines
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
-from fleetmem.cli.messages import print_message
+from fleetmem.cli.messages import messages_screen, print_message
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
-from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, OutputFormat, make_writer, open_output
+from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, OutputFormat, TableWriter, make_writer, open_output
 from fleetmem.cli.progress import progress_bars
+from fleetmem.cli.screen import Screen
+from fleetmem.cli.tables import print_lines
+from fleetmem.cli.wrapping import width_of
 from fleetmem.errors import SinkError, UsageError
 from fleetmem.model import Failure, Host, Outcome, Sample
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
 from fleetmem.runtime.exit_status import ExitStatus
-from fleetmem.safe_text import printable
 from fleetmem.sampling.once import sample_once
 from fleetmem.shape.limits import TopBy
 from fleetmem.units import format_size
 from fleetmem.wiring.fleet import FleetParts, build_fleet
-
-_HOSTS_NAMED = 5
-_NUMBER_AND_UNIT = re.compile(r"\b\d+(?:\.\d+)? ?(?:s|ms|bytes)\b")
-"""What differs from host to host and from second to second in what is the same failure."""
 
 _WRITE_SECONDS = 0.2
 
@@ -35,25 +32,45 @@ _WRITE_SECONDS = 0.2
 @with_settings
 def collect(
     given: Given,
-    single: Annotated[bool, typer.Option("-s", "--single", help="One host at a time.")] = False,
+    single: Annotated[
+        bool, typer.Option("-s", "--single", help="Sample one host at a time.", show_default=False)
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write data there. (default stdout)", show_default=False)
+        Path | None,
+        typer.Option("-o", "--output", help="Write to this file. (default stdout)", metavar="FILE", show_default=False),
     ] = None,
     format_: Annotated[
-        OutputFormat | None, typer.Option("--format", help="(default table; jsonl with -o)", show_default=False)
+        OutputFormat | None,
+        typer.Option(
+            "--format",
+            help="table for people; jsonl: one JSON object a host; json: all of them in one array; csv: one row a "
+            "process. (default table; jsonl with -o)",
+            metavar="FORMAT",
+            show_default=False,
+        ),
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the table.")] = 20,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows",
+            min=1,
+            help="Rows of the table. (default what fits the terminal; 20 in a pipe)",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Sample every host once: print the biggest processes, send all of them to StatsD or Graphite.
+    """Sample every host once: print the biggest processes, and send all of them to StatsD or Graphite.
 
     Exit status: 0 every host answered, 1 some failed, 2 usage or configuration, 3 none answered, 4 a sink failed,
-    70 a bug in fleetmem. Of several, 70 comes before 4, and 4 before 1 and 3.
+    70 a bug in fleetmem. If several apply, 70 wins over 4, and 4 over 1 and 3.
 
     Examples:
-      fleetmem collect -i web[01-50].example.com
-
+      # the biggest processes of fifty hosts
+      fleetmem collect -i 'web[01-50].example.com'
+      # send every process to StatsD on 10.0.0.9
       fleetmem collect -u ubuntu -k key.pem -i 10.0.0.1,10.0.0.2 -g 10.0.0.9
-
+      # keep the data in a file
       fleetmem collect -i @hosts.txt --format jsonl -o memory.jsonl
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
@@ -70,11 +87,15 @@ def collect(
         try:
             collecting = _collect(fleet, at_once, tally, writer, is_quiet=given.verbosity is Verbosity.QUIET)
             problems = run_async(collecting)
+            if isinstance(writer, TableWriter) and given.verbosity is not Verbosity.QUIET:
+                writer.lines_below = tally.lines(fleet)
             writer.finish()
         except KeyboardInterrupt:
             print_message(f"\nfleetmem: interrupted, {tally.done} of {tally.hosts} hosts done")
-            if isinstance(writer, BackgroundWriter) and writer.is_stalled(_WRITE_SECONDS):
-                os._exit(ExitStatus.INTERRUPTED)
+            if isinstance(writer, BackgroundWriter):
+                if writer.is_stalled(_WRITE_SECONDS):
+                    os._exit(ExitStatus.INTERRUPTED)
+                writer.finish()  # what is there is a whole document
             raise typer.Exit(ExitStatus.INTERRUPTED) from None
     # That nobody answered is an error, and a table has no failures; JSON lines and CSV do.
     is_silent = not tally.samples and format_ is OutputFormat.TABLE
@@ -117,34 +138,35 @@ class Tally:
         else:
             self.failures.append(outcome)
 
+    def failure_lines(self, screen: Screen) -> list[str]:
+        """Returns what failed, with what to do about it; equal failures are folded."""
+        return failure_lines(self.failures, self.hosts, screen)
+
     def print_failures(self) -> None:
-        """Prints each failure with what to do about it; equal ones are folded."""
-        groups: dict[tuple[str, str], list[Failure]] = defaultdict(list)
-        for failure in self.failures:
-            groups[failure.kind, _NUMBER_AND_UNIT.sub("", failure.message)].append(failure)
-        if groups:
-            print_message(f"\n{len(self.failures)} of {self.hosts} hosts failed:")
-        for _, failures in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-            first, names = failures[0], sorted(failure.host.name for failure in failures)
-            more = f" and {len(names) - _HOSTS_NAMED} more" if len(names) > _HOSTS_NAMED else ""
-            print_message(f"  {printable(', '.join(names[:_HOSTS_NAMED]))}{more}")
-            print_message(f"      {first.kind}: {printable(first.message)}")
-            print_message(f"      try: {hint_for(first.kind, first.cause)}")
+        """Prints what failed on stderr."""
+        print_lines(self.failure_lines(messages_screen()), sys.stderr)
 
     def summary(self, fleet: FleetParts) -> str:
         """Returns one line: hosts, processes, bytes, points, datagrams, seconds."""
         parts = [
-            f"{self.samples} of {self.hosts} hosts",
-            f"{self.processes} processes",
+            f"{self.samples:,} of {self.hosts:,} hosts answered",
+            f"{self.processes:,} processes",
             f"{format_size(self.received_bytes)} received",
         ]
         for sink in fleet.collector.sinks:
             stats = sink.stats()
-            datagrams = f" in {stats.datagrams_sent_total} datagrams" if stats.datagrams_sent_total else ""
-            lost = f", {stats.points_dropped_total} NOT delivered" if stats.points_dropped_total else ""
-            parts.append(f"{stats.points_sent_total} points{datagrams} to {sink.address}{lost}")
+            datagrams = f" in {stats.datagrams_sent_total:,} datagrams" if stats.datagrams_sent_total else ""
+            lost = f", {stats.points_dropped_total:,} NOT delivered" if stats.points_dropped_total else ""
+            parts.append(f"{stats.points_sent_total:,} points{datagrams} to {sink.address}{lost}")
         parts.append(f"{time.monotonic() - self._begun_at:.1f} s")
         return ", ".join(parts)
+
+    def lines(self, fleet: FleetParts) -> int:
+        """Returns how many lines of the terminal failures and summary take; 0 where they go elsewhere."""
+        screen = messages_screen()
+        if screen.rows is None:
+            return 0
+        return len(self.failure_lines(screen)) + -(-width_of(self.summary(fleet)) // screen.columns)
 
 
 async def _collect(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import typer
 from pydantic import BaseModel
 
+from fleetmem.cli.help_page import HelpfulCommand, HelpfulGroup
 from fleetmem.cli.options import Given, ask_passphrase, with_settings
 from fleetmem.cli.output import print_data
 from fleetmem.cli.plugin_text import plugin_samples, plugin_sections
@@ -17,20 +18,30 @@ from fleetmem.wiring.state_files import identity_of, state_folder
 
 _ASIDE = "may take long on some names, so it runs in a process of its own"
 
-app = typer.Typer(no_args_is_help=True, help="Show, check or begin a configuration.")
+app = typer.Typer(cls=HelpfulGroup, no_args_is_help=True, help="Show, check or begin a configuration.")
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 @with_settings
 def show(given: Given) -> None:
-    """Print the configuration in force: flags over FLEETMEM_* variables over the file over defaults."""
+    """Print the configuration in force: flags win over FLEETMEM_* variables, those over the file, that over defaults.
+
+    Example:
+      fleetmem config show -c fleetmem.toml --interval 30
+    """
     print_data(to_toml(given.settings))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 @with_settings
 def check(given: Given) -> None:
-    """Check the configuration, hosts and keys included; connect to nothing. Exit status 2 when something is wrong."""
+    """Check the configuration, its hosts and its keys, without connecting to anything.
+
+    Exit status: 0 all is well, 2 something is wrong.
+
+    Example:
+      fleetmem config check -c fleetmem.toml
+    """
     from fleetmem.wiring.fleet import build_fleet  # here: the other commands need no SSH
 
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
@@ -38,9 +49,13 @@ def check(given: Given) -> None:
     print_data("".join(_pattern_lines(given.settings.shape)))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def sample() -> None:
-    """Print a configuration file with every key, its default and what it means."""
+    """Print a configuration file with every key, its default and its meaning.
+
+    Example:
+      fleetmem config sample > fleetmem.toml
+    """
     print_data(sample_toml())
 
 

@@ -13,19 +13,21 @@ from fleetmem.sinks.naming import check_prefix
 
 
 def dashboards(
-    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write to; made if missing.")],
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Write to this folder; create it if it is missing.")
+    ],
     datasource: Annotated[
-        GrafanaSource, typer.Option("--datasource", help="What Grafana reads from.")
+        GrafanaSource, typer.Option("--datasource", metavar="graphite|prometheus", help="Where Grafana reads from.")
     ] = GrafanaSource.GRAPHITE,
     prefix: Annotated[
-        str, typer.Option("--prefix", metavar="PREFIX", help="Prefix of metric names, as fleetmem sends them.")
+        str, typer.Option("--prefix", metavar="PREFIX", help="First part of metric names, as fleetmem sends them.")
     ] = "fleetmem",
     statsd_prefix: Annotated[
         str | None,
         typer.Option(
             "--statsd-prefix",
             metavar="PREFIX",
-            help="What StatsD puts before names; '' where fleetmem sends to Graphite itself.",
+            help="What StatsD puts in front of names; '' when fleetmem sends to Graphite itself.",
             show_default=STATSD_PREFIX,
         ),
     ] = None,
@@ -34,16 +36,15 @@ def dashboards(
         typer.Option(
             "--datasource-uid",
             metavar="UID",
-            help="Grafana's data source that they show at first.",
-            show_default="Grafana's default one of this kind",
+            help="Data source that the dashboards select first.",
+            show_default="Grafana's default one",
         ),
     ] = "",
 ) -> None:
-    """Write dashboards for Grafana: fleet, host, process, collector. Files of these names are replaced.
+    """Write Grafana dashboards for fleet, host, process and collector. Existing files are replaced.
 
     Examples:
       fleetmem dashboards -o dashboards
-
       fleetmem dashboards --datasource prometheus -o dashboards
     """
     if statsd_prefix is not None and datasource is not GrafanaSource.GRAPHITE:

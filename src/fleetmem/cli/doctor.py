@@ -1,4 +1,4 @@
-"""`fleetmem doctor`: what is wrong, or will be, and how to mend it."""
+"""`fleetmem doctor`: checks everything and prints a fix for each problem."""
 
 import time
 from pathlib import Path
@@ -9,8 +9,7 @@ import typer
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.options import DOCTOR_FLAGS, Given, ask_passphrase, with_settings_and
-from fleetmem.cli.output import OutputFormat, open_output
-from fleetmem.errors import UsageError
+from fleetmem.cli.output import ListFormat, open_output
 from fleetmem.runtime.event_loop import raise_file_limit, run_async
 from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.wiring.fleet import build_fleet
@@ -20,28 +19,30 @@ from fleetmem.wiring.fleet import build_fleet
 def doctor(
     given: Given,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write findings there. (default stdout)", show_default=False)
+        Path | None,
+        typer.Option("-o", "--output", help="Write to this file. (default stdout)", metavar="FILE", show_default=False),
     ] = None,
-    format_: Annotated[OutputFormat, typer.Option("--format", help="table or jsonl.")] = OutputFormat.TABLE,
+    format_: Annotated[
+        ListFormat, typer.Option("--format", help="table for people, jsonl for machines.", metavar="table|jsonl")
+    ] = ListFormat.TABLE,
 ) -> None:
-    """Check hosts, this machine and the pipeline before trouble starts; say how to mend each finding.
+    """Check the hosts, this machine and the pipeline, and print a fix for each problem.
 
-    Give it the flags of `run`. Each host is logged in to and sampled, as `run` would. A gauge is sent to StatsD and
-    carbon and, with --graphite-url, read back from Graphite: flush interval, gauges that stick, retention, limit of new
-    files. That leaves some series <prefix>.doctor.* there.
+    Give it the flags of `run`. The doctor logs in to every host and samples it, as `run` would. It sends a gauge to
+    StatsD and carbon; with --graphite-url it reads the gauge back. It checks the flush interval, gauges that stick,
+    the retention and the limit of new files. A few series <prefix>.doctor.* stay in Graphite.
 
-    Exit status: 0 all is well, or only notes; 1 warnings, or something is wrong with a host or this machine; 2 usage or
-    configuration; 3 no host can be sampled; 4 the pipeline is broken. docs/reference/doctor.md has every check.
+    Exit status: 0 all is well, or only notes; 1 warnings, or a problem on a host or this machine; 2 usage or
+    configuration; 3 no host can be sampled; 4 the pipeline is broken. docs/reference/doctor.md describes every check.
 
     Examples:
+      # hosts only
       fleetmem doctor -i @hosts.txt
-
-      fleetmem doctor -c fleetmem.toml -g statsd.example.com --graphite-url http://graphite.example.com
-
+      # the whole way into Graphite
+      fleetmem doctor -c fleetmem.toml --graphite-url http://graphite.example.com
+      # only what must be fixed
       fleetmem doctor -c fleetmem.toml --format jsonl | jq 'select(.severity == "problem")'
     """
-    if format_ is OutputFormat.CSV:
-        raise UsageError("doctor writes a table or jsonl")
     # Here: what the doctor knows is a twentieth of a start without it.
     from fleetmem.cli.diagnosis import diagnose
     from fleetmem.cli.findings_output import count, write

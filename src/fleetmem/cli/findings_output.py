@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from fleetmem.cli.output import OutputFormat
+from fleetmem.cli.output import ListFormat
 from fleetmem.doctor.findings import Finding, FindingGroup, Severity, fold
 from fleetmem.safe_text import printable, redact
 
@@ -17,9 +17,9 @@ _NAMED = 5
 _STYLES = {Severity.PROBLEM: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan", Severity.OK: "green"}
 
 
-def write(findings: Sequence[Finding], file: TextIO, format_: OutputFormat) -> None:
+def write(findings: Sequence[Finding], file: TextIO, format_: ListFormat) -> None:
     """Writes findings: JSON lines as they are, or equal ones together for people."""
-    if format_ is OutputFormat.JSONL:
+    if format_ is ListFormat.JSONL:
         file.writelines(f"{json.dumps(_to_json(finding))}\n" for finding in findings)
         return
     console = Console(file=file, soft_wrap=True, highlight=False)  # commands are to be copied whole

@@ -7,7 +7,7 @@ import typer
 
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import Given, with_settings
-from fleetmem.cli.output import OutputFormat, print_data
+from fleetmem.cli.output import ListFormat, print_data
 from fleetmem.connect.openssh.targets import Targets
 from fleetmem.connect.target import Target
 from fleetmem.model import Host
@@ -27,31 +27,34 @@ class _Row(NamedTuple):
 @with_settings
 def hosts(
     given: Given,
-    format_: Annotated[OutputFormat, typer.Option("--format", help="table or jsonl.")] = OutputFormat.TABLE,
+    format_: Annotated[
+        ListFormat, typer.Option("--format", help="table for people, jsonl for machines.", metavar="table|jsonl")
+    ] = ListFormat.TABLE,
 ) -> None:
-    """Show the hosts as inventories and the ssh configuration resolve them; connect to none, and read no key.
+    """List the hosts that an inventory names and how fleetmem would reach them. Connect to none of them.
+
+    Use it to try the flags that choose hosts. They work the same with every command.
 
     Examples:
       fleetmem hosts -i 'web[01-50].example.com'
-
+      # Ansible: group web in eu, without old
       fleetmem hosts --inventory ansible:hosts.ini --limit 'web:&eu:!old'
-
-      fleetmem hosts --inventory 'ec2:region=eu-west-1,region=us-east-1,tag:Role=web,address=public'
-
+      # AWS: instances of a region with a tag
+      fleetmem hosts --inventory 'ec2:region=eu-west-1,tag:Role=web'
+      # Terraform state and Prometheus targets together
       fleetmem hosts --inventory terraform:DIR --inventory 'file_sd:targets/*.json' --limit env=prod
-
       fleetmem hosts --inventory ssh:~/.ssh/config --inventory http_sd:https://sd.example.com/targets
-
+      # a list of hosts, a JSON file, the output of a program
       fleetmem hosts --inventory hosts:FILE --inventory json:FILE --inventory 'command:PROGRAM ARGUMENT'
 
-    KIND: may be left out for a URL, a folder or a file whose kind can be told. Each of these works with every command.
+    You may leave out KIND: for a URL, a folder, or a file whose kind shows.
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)
     spec = fleet_spec(given.settings, read_inventory(given.settings))
     targets = resolve(spec)
     names = fleet_names(spec)
     rows = [_Row(host, target, _stem(names, host)) for host, target in targets.items()]
-    lines = map(_json, rows) if format_ is OutputFormat.JSONL else _table(rows)
+    lines = map(_json, rows) if format_ is ListFormat.JSONL else _table(rows)
     print_data("".join(f"{line}\n" for line in lines))
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetmem.cli.check import check, print_verdict
+from fleetmem.cli.help_page import HelpfulCommand, HelpfulGroup
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.messages import print_message
 from fleetmem.cli.tables import NO_NAME, plain
@@ -46,27 +47,42 @@ _SPARKLINE_COLUMNS = 30
 _PIPE_COLUMNS = 120
 _SECONDS_PER_HOUR = 3600
 
-app = typer.Typer(no_args_is_help=True, help="Hosts, StatsD and Graphite on this machine, for trying and testing.")
-app.command()(check)
+app = typer.Typer(
+    cls=HelpfulGroup, no_args_is_help=True, help="Run hosts, StatsD and Graphite on this machine, to try fleetmem."
+)
+app.command(cls=HelpfulCommand)(check)
 
-Dir = Annotated[Path, typer.Option("--dir", help="Where the lab keeps its things.")]
-Hosts = Annotated[int, typer.Option("--hosts", min=1, max=MAX_HOSTS, help="How many hosts.")]
-Interval = Annotated[
-    int, typer.Option("--interval", min=1, max=600, metavar="SECONDS", help="StatsD's flush interval, Graphite's step.")
+Dir = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder for keys, configuration and logs.")]
+Hosts = Annotated[
+    int, typer.Option("--hosts", min=1, max=MAX_HOSTS, metavar="NUMBER", help=f"Number of hosts, 1 to {MAX_HOSTS}.")
 ]
-MaxHours = Annotated[int, typer.Option("--max-hours", min=1, max=1000, help="It ends by itself after that.")]
+Interval = Annotated[
+    int,
+    typer.Option("--interval", min=1, max=600, metavar="SECONDS", help="StatsD's flush interval and Graphite's step."),
+]
+MaxHours = Annotated[
+    int, typer.Option("--max-hours", min=1, max=1000, metavar="HOURS", help="Stop the lab after this time.")
+]
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def up(
     path: Dir = DEFAULT_DIRECTORY,
     hosts: Hosts = 5,
     interval: Interval = 2,
     max_hours: MaxHours = _MAX_HOURS,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop the lab at Ctrl-C.")] = False,
-    hosts_only: Annotated[bool, typer.Option("--hosts-only", help="No StatsD and no Graphite.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops the lab.", show_default=False)
+    ] = False,
+    hosts_only: Annotated[
+        bool, typer.Option("--hosts-only", help="Start no StatsD and no Graphite.", show_default=False)
+    ] = False,
 ) -> None:
-    """Start the lab in the background, and print how to use it."""
+    """Start the lab in the background and print how to use it.
+
+    Example:
+      fleetmem lab up --hosts 10
+    """
     limit = Limit(max_hours * _SECONDS_PER_HOUR, os.getpid() if foreground else None)
     lab = Lab(Directory(path), LocalLabPlan(hosts, interval, limit, hosts_only), _report)
     with told_clearly():
@@ -77,18 +93,18 @@ def up(
             print(_how_to_use(lab.directory, lab.state, path))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def down(path: Dir = DEFAULT_DIRECTORY) -> None:
-    """Stop the lab; nothing of it is left running."""
+    """Stop the lab and everything that it started."""
     directory = Directory(path)
     with told_clearly():
         was_there = take_down(directory)
     print(f"lab in {directory.path} stopped" if was_there else f"no lab runs in {directory.path}")
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def status(path: Dir = DEFAULT_DIRECTORY) -> None:
-    """Show what runs. Exit status 0 when all of it does, 1 otherwise."""
+    """Show which parts of the lab run. Exit status: 0 all of them, 1 otherwise."""
     directory = Directory(path)
     with told_clearly():
         state = read_state(directory.state)
@@ -103,12 +119,16 @@ def status(path: Dir = DEFAULT_DIRECTORY) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def demo(path: Dir = DEFAULT_DIRECTORY, hosts: Hosts = 5, interval: Interval = 2) -> None:
-    """Start a lab, watch it with fleetmem, and check that all that was sent is in Graphite. Then stop the lab.
+    """Start a lab, watch its processes grow, and check that Graphite has everything that was sent. Then stop it.
 
-    On a terminal it goes on until Ctrl-C. Elsewhere, or with DEMO_SECONDS set, it ends after that many seconds (30).
-    Exit status 0 when every series sent was found with its last value, 1 otherwise.
+    On a terminal, Ctrl-C ends the demo. In a pipe it ends after 30 s. Set DEMO_SECONDS to choose another time.
+
+    Exit status: 0 Graphite has every series with its last value, 1 otherwise.
+
+    Example:
+      DEMO_SECONDS=20 fleetmem lab demo
     """
     seconds = _demo_seconds()
     set_up(Verbosity.QUIET, LogFormat.TEXT)

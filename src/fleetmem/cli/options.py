@@ -51,7 +51,7 @@ _FLAGS = {
         list[str],
         "inventory.hosts",
         *("-i", "--hosts"),
-        help_="Hosts, comma-separated: user@host:port, web[01-50], @FILE. Repeatable.",
+        help_="Hosts to sample: web[01-50].example.com, user@host:port, @FILE for a list. Repeatable.",
         panel=_HOSTS,
         metavar="HOST,...",
     ),
@@ -59,16 +59,17 @@ _FLAGS = {
         list[str],
         "inventory.sources",
         "--inventory",
-        help_="More hosts: ansible:FILE, ec2:region=REGION, ...; see `fleetmem hosts --help`. Repeatable.",
+        help_="Read hosts from an inventory: ansible:FILE, ec2:region=REGION. `fleetmem hosts --help` lists the kinds. "
+        "Repeatable.",
         panel=_HOSTS,
-        metavar="[KIND:]ARGUMENT",
+        metavar="[KIND:]SOURCE",
     ),
     "limit": _flag(
         str,
         "inventory.limit",
         "-l",
         "--limit",
-        help_="Of these only: web:&eu:!old, *.example.com, ~REGEX, LABEL=VALUE.",
+        help_="Keep only these hosts: web:&eu:!old, *.example.com, ~REGEX, LABEL=VALUE.",
         panel=_HOSTS,
         metavar="PATTERN",
     ),
@@ -76,48 +77,78 @@ _FLAGS = {
         str,
         "inventory.shard",
         "--shard",
-        help_="Of these the share of one of several collectors: 0/3, 1/3 or 2/3.",
+        help_="Sample one share of the hosts, so several collectors divide them: 0/3, 1/3, 2/3.",
         panel=_HOSTS,
-        metavar="NUMBER/COUNT",
+        metavar="INDEX/COUNT",
     ),
-    "user": _flag(str, "ssh.user", "-u", "--user", help_="Login name.", panel=_SSH),
+    "user": _flag(
+        str,
+        "ssh.user",
+        "-u",
+        "--user",
+        help_="Login name. (default ssh configuration, then yours)",
+        panel=_SSH,
+        metavar="NAME",
+    ),
     "key": _flag(
-        list[Path], "ssh.key", "-k", "--key", help_="Private key. Repeatable. (default agent, ~/.ssh)", panel=_SSH
+        list[Path],
+        "ssh.key",
+        "-k",
+        "--key",
+        help_="Private key file. Repeatable. (default SSH agent, then ~/.ssh)",
+        panel=_SSH,
+        metavar="FILE",
     ),
-    "port": _flag(int, "ssh.port", "-p", "--port", help_="TCP port. (default 22)", panel=_SSH),
+    "port": _flag(int, "ssh.port", "-p", "--port", help_="TCP port. (default 22)", panel=_SSH, metavar="PORT"),
     "jump": _flag(
         str,
         "ssh.jump",
         "-J",
         "--jump",
-        help_="Jump hosts, one connection to each for all. (default ProxyJump)",
+        help_="Connect through these jump hosts, in this order: user@bastion:port. (default ProxyJump of the ssh "
+        "configuration)",
         panel=_SSH,
-        metavar="[USER@]HOST[:PORT],...",
+        metavar="HOST,...",
     ),
     "ssh_config": _flag(
         Path,
         "ssh.config_file",
         "-F",
         "--ssh-config",
-        help_="ssh client configuration, or none. (default ~/.ssh/config)",
+        help_="ssh configuration to read; `none` reads none. (default ~/.ssh/config)",
         panel=_SSH,
+        metavar="FILE",
     ),
     "host_keys": _flag(
         HostKeyPolicy,
         "ssh.host_keys",
         "--host-keys",
-        help_="What to do with unknown host keys. (default accept-new)",
+        help_="accept-new trusts a host on first contact and remembers its key; strict refuses unknown keys; insecure "
+        "checks none. (default accept-new)",
         panel=_SSH,
+        metavar="POLICY",
     ),
     "known_hosts": _flag(
-        Path, "ssh.known_hosts", "--known-hosts", help_="Where they are. (default ~/.ssh/known_hosts)", panel=_SSH
+        Path,
+        "ssh.known_hosts",
+        "--known-hosts",
+        help_="known_hosts file to check against. (default ~/.ssh/known_hosts)",
+        panel=_SSH,
+        metavar="FILE",
     ),
-    "concurrency": _flag(int, "ssh.concurrency", "--concurrency", help_="Logins at once. (default {})", panel=_SSH),
+    "concurrency": _flag(
+        int,
+        "ssh.concurrency",
+        "--concurrency",
+        help_="Number of logins at the same time. (default {})",
+        panel=_SSH,
+        metavar="NUMBER",
+    ),
     "connect_timeout": _flag(
         float,
         "ssh.connect_timeout_seconds",
         "--connect-timeout",
-        help_="Limit of connect and of login. (default 5)",
+        help_="Time limit for connecting, and again for logging in. (default 5)",
         panel=_SSH,
         metavar="SECONDS",
     ),
@@ -125,25 +156,38 @@ _FLAGS = {
         float,
         "ssh.command_timeout_seconds",
         "--command-timeout",
-        help_="Limit of one sample. (default {})",
+        help_="Time limit for one sample. (default {})",
         panel=_SSH,
         metavar="SECONDS",
     ),
-    "probe": _flag(ProbeKind, "probe.kind", "--probe", help_="How to read processes. (default {})", panel=_SHAPE),
-    "sudo": _flag(bool, "probe.sudo", "--sudo", help_="Run the probe as root, by sudo -n (hidepid).", panel=_SSH),
+    "sudo": _flag(
+        bool,
+        "probe.sudo",
+        "--sudo",
+        help_="Run the probe as root with `sudo -n`, for hosts that hide processes (hidepid).",
+        panel=_SSH,
+    ),
+    "probe": _flag(
+        ProbeKind,
+        "probe.kind",
+        "--probe",
+        help_="How to read processes: status reads /proc, ps runs ps(1). (default {})",
+        panel=_SHAPE,
+        metavar="status|ps",
+    ),
     "detail": _flag(
         list[str],
         "shape.detail",
         "--detail",
-        help_="Series per process, command, or both: process,command. (default {})",
+        help_="Keep a series per process, per command, or both: process,command. (default {})",
         panel=_SHAPE,
-        metavar="process|command",
+        metavar="LEVEL,...",
     ),
     "include": _flag(
         list[str],
         "shape.include_commands",
         "--include",
-        help_="Leave out all but these commands. Repeatable.",
+        help_="Keep only commands that match; the rest is summed into `other`. Repeatable.",
         panel=_SHAPE,
         metavar="REGEX",
     ),
@@ -151,7 +195,7 @@ _FLAGS = {
         list[str],
         "shape.exclude_commands",
         "--exclude",
-        help_="Leave out these commands. Repeatable.",
+        help_="Sum commands that match into `other`. Repeatable.",
         panel=_SHAPE,
         metavar="REGEX",
     ),
@@ -159,23 +203,34 @@ _FLAGS = {
         int,
         "shape.top",
         "--top",
-        help_="Keep the N largest of each host; the rest becomes `other`.",
+        help_="Keep the N largest of each host; the rest is summed into `other`, so totals still match.",
         panel=_SHAPE,
         metavar="N",
     ),
     "top_by": _flag(
-        TopBy, "shape.top_by", "--top-by", help_="What is large; growth needs run. (default {})", panel=_SHAPE
+        TopBy,
+        "shape.top_by",
+        "--top-by",
+        help_="What --top ranks by: rss, swap or growth; growth needs `run`. (default {})",
+        panel=_SHAPE,
+        metavar="MEASURE",
     ),
     "min_rss": _flag(
-        str, "shape.min_rss", "--min-rss", help_="Leave out smaller ones: 64k, 10MiB.", panel=_SHAPE, metavar="SIZE"
+        str,
+        "shape.min_rss",
+        "--min-rss",
+        help_="Sum smaller processes into `other`: 64k, 10MiB.",
+        panel=_SHAPE,
+        metavar="SIZE",
     ),
     "statsd": _flag(
         list[str],
         "statsd.server",
         "-g",
         "--statsd",
-        "--graphite-host",
-        help_="StatsD server, UDP; or tcp://HOST, unix:///PATH. Repeatable. [default port: 8125]",
+        "--graphite-host",  # the name of the first days; not shown in the help
+        help_="StatsD server. UDP and port 8125 unless you say more: tcp://HOST, unix:///PATH. With several servers, "
+        "each host always reports to the same one. Repeatable.",
         panel=_SINKS,
         metavar="HOST[:PORT]",
     ),
@@ -183,7 +238,7 @@ _FLAGS = {
         str,
         "graphite.server",
         "--graphite",
-        help_="Carbon, TCP. [default port: 2003]",
+        help_="Graphite's carbon server, over TCP. (default port 2003)",
         panel=_SINKS,
         metavar="HOST[:PORT]",
     ),
@@ -191,7 +246,7 @@ _FLAGS = {
         str,
         "prometheus.listen",
         "--prometheus",
-        help_="Serve /metrics there (for run). [default host: 127.0.0.1]",
+        help_="Serve /metrics for Prometheus; only `run` does. (default host 127.0.0.1)",
         panel=_SINKS,
         metavar="[HOST:]PORT",
     ),
@@ -199,69 +254,78 @@ _FLAGS = {
         str,
         "run.health_listen",
         "--health",
-        help_="Serve /healthz and /readyz there (for run). [default host: 127.0.0.1]",
+        help_="Serve /healthz and /readyz; only `run` does. (default host 127.0.0.1)",
         panel=_SINKS,
         metavar="[HOST:]PORT",
     ),
-    "prefix": _flag(str, "prefix", "--prefix", help_="First part of metric names. (default {})", panel=_SINKS),
+    "prefix": _flag(
+        str,
+        "prefix",
+        "--prefix",
+        help_="First part of every metric name. (default {})",
+        panel=_SINKS,
+        metavar="PREFIX",
+    ),
     "interval": _flag(
         float,
         "run.interval_seconds",
         "--interval",
-        help_="Time between samples of a host (for run). (default {})",
+        help_="Time between two samples of a host; for `run`. (default {})",
         panel=_SINKS,
         metavar="SECONDS",
     ),
 }
 """Flag by flag; `--help` follows this table."""
 
-_DOCTOR = "What to look at"
+_DOCTOR = "What to check"
 
 DOCTOR_FLAGS = {
     "graphite_url": _flag(
         str,
         "doctor.graphite_url",
         "--graphite-url",
-        help_="graphite-web: what was sent is read back from there.",
+        help_="Address of graphite-web. The doctor reads back there what it has sent.",
         panel=_DOCTOR,
-        metavar="http://HOST[:PORT]",
+        metavar="URL",
     ),
     "statsd_management": _flag(
         str,
         "doctor.statsd_management",
         "--statsd-management",
-        help_="Node StatsD's management port, none for none. (default {} of each server)",
+        help_="Management port of a StatsD that runs on Node; `none` asks none. (default {} on each server)",
         panel=_DOCTOR,
         metavar="[HOST:]PORT",
     ),
 }
-"""Likewise, for `fleetmem doctor` alone."""
+"""Flags that only `fleetmem doctor` has."""
 
 RUN_FLAGS = {
     "workers": _flag(
         str,
         "run.workers",
         "--workers",
-        help_="Processes that share the hosts out. auto: one for 2,500 hosts, one for a CPU at most. (default {})",
+        help_="Processes that share the hosts. auto: one for every 2,500 hosts, at most one for each CPU. (default {})",
         panel="How it runs",
         metavar="NUMBER|auto",
     ),
 }
-"""Likewise, for `fleetmem run` alone."""
+"""Flags that only `fleetmem run` has."""
 
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "-c",
         "--config",
-        help="TOML file. (default ~/.config/fleetmem/config.toml, /etc/fleetmem/config.toml)",
+        help="Configuration file, TOML. (default ~/.config/fleetmem/config.toml, then /etc/fleetmem/config.toml)",
+        metavar="FILE",
         show_default=False,
     ),
 ]
 Verbose = Annotated[
-    int, typer.Option("-v", "--verbose", count=True, help="More on stderr; -vv for SSH details.", show_default=False)
+    int,
+    typer.Option("-v", "--verbose", count=True, help="Log more; -vv adds the details of SSH.", show_default=False),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors on stderr.", show_default=False)]
 
 
 class Given(NamedTuple):

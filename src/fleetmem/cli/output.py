@@ -1,4 +1,4 @@
-"""Outcomes as JSON lines, CSV and a table."""
+"""Outcomes as JSON, JSON lines, CSV and a table."""
 
 import queue
 import sys
@@ -9,30 +9,49 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from fleetmem.cli.screen import Screen, screen_of
 from fleetmem.cli.surroundings import forget_stdout
+from fleetmem.cli.tables import Totals, biggest_lines, print_lines
 from fleetmem.errors import SinkError, reason_of
 from fleetmem.model import CommandMemory, Detail, Outcome, ProcessMemory, Sample
 from fleetmem.runtime.side_thread import start_thread
-from fleetmem.sinks.records import CSV_COLUMNS, csv_header, csv_rows, outcome_line, rows_of
+from fleetmem.sinks.records import CSV_COLUMNS, RecordFormat, csv_header, csv_rows, outcome_line, rows_of
 from fleetmem.telemetry.bugs import Bugs
+
+_ROWS = 20
+"""Rows of a table where no terminal limits them."""
+
+_FEWEST_ROWS = 5
+_FOOT_COLUMNS, _FOOT_LINES = 150, 3
 
 
 class OutputFormat(StrEnum):
-    """How data is written."""
+    """How `collect` writes data."""
 
     TABLE = "table"
     JSONL = "jsonl"
+    JSON = "json"
     CSV = "csv"
+
+
+class ListFormat(StrEnum):
+    """How commands write that list something other than outcomes."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
 
 
 class OutcomeWriter(Protocol):
     """Writes outcomes as they come."""
 
     def write(self, outcome: Outcome) -> None:
-        """Takes one outcome."""
+        """Writes one outcome, or keeps it."""
+
+    def flush(self) -> None:
+        """Lets the reader have what is written."""
 
     def finish(self) -> None:
-        """Writes what needed all of them."""
+        """Writes what needs all of them, and flushes."""
 
 
 class JsonLinesWriter:
@@ -45,8 +64,32 @@ class JsonLinesWriter:
         """Writes a line."""
         self._file.write(outcome_line(outcome))
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Flushes."""
+        self._file.flush()
+
+    finish = flush
+
+
+class JsonWriter:
+    """One JSON document: an array with the same object per host as a JSON line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._before = "[\n"
+
+    def write(self, outcome: Outcome) -> None:
+        """Writes an element of the array."""
+        self._file.write(self._before + outcome_line(outcome).rstrip("\n"))
+        self._before = ",\n"
+
+    def flush(self) -> None:
+        """Flushes."""
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Ends the array."""
+        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
         self._file.flush()
 
 
@@ -65,44 +108,71 @@ class CsvWriter:
         """Writes the rows of a host."""
         self._file.write(csv_rows(outcome))
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Flushes."""
         self._file.flush()
+
+    finish = flush
 
 
 class TableWriter:
     """The biggest processes of the fleet, largest RSS first; commands where that is all there is: nothing counts twice.
 
-    Keeps no more rows than it shows.
+    Keeps no more rows than it may show.
+
+    Args:
+        file: where it goes.
+        rows: how many; None for what fits the terminal, 20 where there is none.
+
+    Attributes:
+        lines_below: lines that the terminal is to have room for below the table.
     """
 
-    def __init__(self, file: TextIO, rows: int) -> None:
+    def __init__(self, file: TextIO, rows: int | None = None) -> None:
+        self.lines_below = 0
         self._file = file
         self._rows = rows
+        self._most = rows or max(_ROWS, screen_of(file).rows or 0)
         self._biggest: list[tuple[str, ProcessMemory | CommandMemory]] = []
+        self._totals = Totals()
 
     def write(self, outcome: Outcome) -> None:
         """Takes the processes of a host."""
         if isinstance(outcome, Sample):
             details = outcome.shaped.details
-            finest = Detail.PROCESS if Detail.PROCESS in details else Detail.COMMAND
-            candidates = [*self._biggest, *((outcome.host.name, row) for row in rows_of(outcome, finest))]
-            self._biggest = nlargest(self._rows, candidates, key=lambda candidate: candidate[1].rss_bytes)
+            rows = list(rows_of(outcome, Detail.PROCESS if Detail.PROCESS in details else Detail.COMMAND))
+            self._totals.add(outcome, rows)
+            candidates = [*self._biggest, *((outcome.host.name, row) for row in rows)]
+            self._biggest = nlargest(self._most, candidates, key=lambda candidate: candidate[1].rss_bytes)
+
+    def flush(self) -> None:
+        """Does nothing: the table comes last."""
 
     def finish(self) -> None:
         """Prints the table."""
         if self._biggest:
-            # Imported here: rich is a twentieth of a start that prints no table.
-            from fleetmem.cli.tables import print_biggest
+            print_lines(self._lines(screen_of(self._file)), self._file)
 
-            print_biggest(self._biggest, self._file)
+    def _lines(self, screen: Screen) -> list[str]:
+        shown = self._biggest
+        if self._rows is None:
+            shown = shown[: _room(screen, self.lines_below)]
+        return biggest_lines(shown, self._totals, screen)
+
+
+def _room(screen: Screen, lines_below: int) -> int:
+    """Returns how many rows fit, with a header, a foot of up to three lines, and a prompt."""
+    if screen.rows is None:
+        return _ROWS
+    foot = 1 if screen.columns >= _FOOT_COLUMNS else _FOOT_LINES
+    return max(_FEWEST_ROWS, screen.rows - 2 - foot - lines_below)
 
 
 class BackgroundWriter:
     """Writes in a thread of its own: a reader that stalls (`| less`, a full pipe) must not delay the hosts.
 
     Args:
-        writer: does the writing, and is finished whenever nothing waits.
+        writer: does the writing, and is flushed whenever nothing waits.
         max_waiting: outcomes that may wait for it; what comes on top is lost and counted. 0 is no limit.
         bugs: counts what goes wrong by a fault of ours.
 
@@ -131,12 +201,15 @@ class BackgroundWriter:
         except queue.Full:
             self.lost += 1
 
+    def flush(self) -> None:
+        """Does nothing: its thread flushes whenever nothing waits."""
+
     def _run(self) -> None:
         while (outcome := self._waiting.get()) is not None:
             try:
                 self._writer.write(outcome)
                 if self._waiting.empty():
-                    self._writer.finish()
+                    self._writer.flush()
             except OSError as error:
                 self.lost += 1
                 self._problem = self._problem or error
@@ -167,15 +240,22 @@ class BackgroundWriter:
         return True
 
 
-def make_writer(format_: OutputFormat, file: TextIO, rows: int) -> OutcomeWriter:
-    """Returns the writer for a format."""
+def make_writer(format_: OutputFormat, file: TextIO, rows: int | None = None) -> OutcomeWriter:
+    """Returns the writer for a format; `rows` are those of a table."""
     match format_:
         case OutputFormat.TABLE:
             return TableWriter(file, rows)
         case OutputFormat.JSONL:
             return JsonLinesWriter(file)
+        case OutputFormat.JSON:
+            return JsonWriter(file)
         case OutputFormat.CSV:
             return CsvWriter(file)
+
+
+def make_record_writer(format_: RecordFormat, file: TextIO) -> OutcomeWriter:
+    """Returns the writer for a format of files that are appended to."""
+    return CsvWriter(file) if format_ is RecordFormat.CSV else JsonLinesWriter(file)
 
 
 def print_data(text: str) -> None:

@@ -28,17 +28,21 @@ def plan(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Write the lines that StatsD would get there; - is stdout.", show_default=False
+            "-o",
+            "--output",
+            help="Write the lines that StatsD would get to this file; `-` is stdout.",
+            metavar="FILE",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Sample every host three times and print what `run` would send and store; nothing is sent.
+    """Sample every host three times and print what `run` would send and store, without sending anything.
 
-    Takes the options of `run`, so you can compare settings before you use them.
+    It takes the options of `run`, so you can compare settings before you use them.
 
     Examples:
       fleetmem plan -i @hosts.txt
-
+      # one series per command instead of per process
       fleetmem plan -i @hosts.txt --detail command --retention 10s:6h,60s:7d,10m:1y
     """
     set_up(Verbosity.WARNINGS if given.verbosity is Verbosity.NORMAL else given.verbosity, LogFormat.TEXT)

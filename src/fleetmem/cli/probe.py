@@ -31,8 +31,8 @@ def probe(
         str | None,
         typer.Option(
             "--from",
-            help="With --authorized-keys: good only from these addresses or networks. "
-            "Behind a bastion that is the bastion's address, as the host sees it.",
+            help="With --authorized-keys: accept the key only from these addresses or networks. Behind a bastion, give "
+            "the bastion's address as the host sees it.",
             metavar="ADDRESS,...",
         ),
     ] = None,
@@ -40,16 +40,17 @@ def probe(
         bool,
         typer.Option(
             "--bastion",
-            help="With --authorized-keys: the line for a bastion (jump host). The key may pass on to the hosts of "
-            "--permit-open or of the inventory, and nothing else.",
+            help="With --authorized-keys: print the line for a bastion (jump host). The key may only forward "
+            "connections to the hosts of --permit-open or of the inventory.",
+            show_default=False,
         ),
     ] = False,
     permit_open: Annotated[
         str | None,
         typer.Option(
             "--permit-open",
-            help="With --bastion: what to pass on to, as the bastion is asked for it. No patterns, but * is any host "
-            "or any port: *:22.",
+            help="With --bastion: the hosts to forward to, named as fleetmem asks the bastion for them. `*` is any "
+            "host or any port: *:22.",
             metavar="HOST:PORT,...",
         ),
     ] = None,
@@ -57,29 +58,36 @@ def probe(
         str | None,
         typer.Option(
             "--sudoers",
-            help="Print lines for /etc/sudoers.d that let this user run the probe as root and nothing else.",
+            help="Print lines for /etc/sudoers.d that let this user run only the probe as root.",
             metavar="USER",
         ),
     ] = None,
-    command: Annotated[bool, typer.Option("--command", help="Print the command as it is sent to a host.")] = False,
+    command: Annotated[
+        bool, typer.Option("--command", help="Print the command that fleetmem sends to a host.", show_default=False)
+    ] = False,
     is_root: Annotated[
-        bool, typer.Option("--sudo", help="With --authorized-keys or --command: the probe as root, by sudo -n.")
+        bool,
+        typer.Option(
+            "--sudo",
+            help="With --authorized-keys or --command: run the probe as root with `sudo -n`.",
+            show_default=False,
+        ),
     ] = False,
 ) -> None:
-    """Print the script that runs on the hosts, or what allows exactly that there.
+    """Print the script that runs on the hosts, or a rule that allows exactly this script.
 
     Examples:
+      # read what runs on your hosts
       fleetmem probe | less
-
+      # a key that can run the probe and nothing else, from one address
       fleetmem probe --authorized-keys ~/.ssh/fleetmem.pub --from 192.0.2.10 >> authorized_keys
-
+      # the probe as root, for hosts that hide processes
       fleetmem probe --sudoers fleetmem > /etc/sudoers.d/fleetmem
-
+      # the same key on a bastion: it can reach these hosts, and nothing else
       fleetmem probe --authorized-keys ~/.ssh/fleetmem.pub --bastion -i @hosts.txt -J bastion.example.com
-
       fleetmem probe --authorized-keys ~/.ssh/fleetmem.pub --bastion --permit-open '*:22' --from 192.0.2.10
 
-    Which hosts, and how to reach them: only with --bastion.
+    The flags for hosts and for reaching them are for --bastion only.
     """
     if not is_bastion and (given.flags or permit_open is not None):
         raise UsageError("probe: flags for hosts and --permit-open say what a bastion passes on to; add --bastion")

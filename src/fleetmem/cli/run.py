@@ -9,7 +9,7 @@ import typer
 
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
-from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, OutputFormat, make_writer, open_output
+from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, make_record_writer, open_output
 from fleetmem.cli.plan import DEFAULT_RETENTION, plan_fleet
 from fleetmem.config import AUTO
 from fleetmem.daemon import Daemon
@@ -21,6 +21,7 @@ from fleetmem.runtime.exit_status import ExitStatus
 from fleetmem.runtime.garbage import keep_collections_short
 from fleetmem.runtime.stop_watch import StopWatch
 from fleetmem.runtime.systemd import ServiceManager
+from fleetmem.sinks.records import RecordFormat
 from fleetmem.wiring.fleet import build_fleet
 from fleetmem.wiring.state_files import identity_of
 
@@ -30,31 +31,51 @@ _MAX_WAITING = 10_000
 _WRITE_SECONDS = 0.5
 
 
+def _record_format(text: str) -> RecordFormat:
+    """Returns the format of that name."""
+    try:
+        return RecordFormat(text)
+    except ValueError:
+        choices = " or ".join(RecordFormat)
+        raise typer.BadParameter(f"{text!r}: run writes {choices}; for a table, use `fleetmem collect`") from None
+
+
 @with_settings_and(RUN_FLAGS)
 def run(
     given: Given,
     log_format: Annotated[
         LogFormat,
-        typer.Option("--log-format", help="How log lines on stderr look."),
+        typer.Option(
+            "--log-format", help="Log lines on stderr: text for people; json or logfmt for machines.", metavar="FORMAT"
+        ),
     ] = LogFormat.TEXT,
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
-            help="Write every outcome there too; - is stdout.",
+            help="Write every outcome to this file too; `-` is stdout.",
+            metavar="FILE",
             show_default=False,
         ),
     ] = None,
-    format_: Annotated[OutputFormat, typer.Option("--format", help="jsonl or csv, for -o.")] = OutputFormat.JSONL,
-    is_dry: Annotated[bool, typer.Option("--dry-run", help="The same as `fleetmem plan`: send nothing.")] = False,
+    format_: Annotated[
+        RecordFormat,
+        typer.Option("--format", help="Format of -o.", metavar="jsonl|csv", parser=_record_format),
+    ] = RecordFormat.JSONL,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing: the same as `fleetmem plan`.", show_default=False)
+    ] = False,
     retention: Annotated[str, typer.Option("--retention", hidden=True)] = DEFAULT_RETENTION,
 ) -> None:
-    """Sample every host each interval until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
+    """Sample every host each interval until you stop it with Ctrl-C or SIGTERM. SIGHUP reloads the configuration.
 
     Examples:
-      fleetmem run -i @hosts.txt -g graphite.example.com --interval 10
-
+      # every 10 s, to StatsD
+      fleetmem run -i @hosts.txt -g statsd.example.com --interval 10
+      # no StatsD: Prometheus reads http://127.0.0.1:9700/metrics
+      fleetmem run -i @hosts.txt --prometheus 9700
+      # with everything in a file
       fleetmem run -c fleetmem.toml
     """
     verbosity = Verbosity.WARNINGS if is_dry and given.verbosity is Verbosity.NORMAL else given.verbosity
@@ -62,14 +83,12 @@ def run(
     if is_dry:
         plan_fleet(given, retention, output)
         return
-    if format_ is OutputFormat.TABLE:
-        raise UsageError("run writes jsonl or csv; a table is for `fleetmem collect`")
     stop_watch = StopWatch()
     with stop_watch.installed():
         _run(given, output, format_, stop_watch)
 
 
-def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: StopWatch) -> None:
+def _run(given: Given, output: Path | None, format_: RecordFormat, stop_watch: StopWatch) -> None:
     fleet = build_fleet(given.settings, ask_passphrase, identity=identity_of(given.config_path, given.settings))
     wanted = given.settings.run.workers
     workers = worker_count(len(fleet.hosts)) if wanted == AUTO else int(wanted)
@@ -88,7 +107,7 @@ def _run(given: Given, output: Path | None, format_: OutputFormat, stop_watch: S
         run_async(daemon.run())
         return
     with open_output(output, is_appending=True) as file:  # what was written before a restart stays
-        guard = _FullDiskGuard(make_writer(format_, file, rows=0), output)
+        guard = _FullDiskGuard(make_record_writer(format_, file), output)
         writer = BackgroundWriter(guard, _MAX_WAITING, fleet.collector.bugs)
         daemon = Daemon(fleet, given.reload, writer.write, manager, workers, stop_watch=stop_watch)
         del fleet
@@ -116,12 +135,14 @@ class _FullDiskGuard:
         except OSError as error:
             self._note(error)
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Flushes."""
         try:
-            self._writer.finish()
+            self._writer.flush()
         except OSError as error:
             self._note(error)
+
+    finish = flush
 
     def _note(self, error: OSError) -> None:
         if not self._lost:

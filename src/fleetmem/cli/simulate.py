@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fleetmem.cli.help_page import HelpfulCommand
 from fleetmem.cli.lab import MaxHours, app, told_clearly
 from fleetmem.errors import UsageError
 from fleetmem.lab.directory import Directory
@@ -27,33 +28,49 @@ _REPORT_SECONDS = 10.0
 
 def _share(what: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        min=0, max=1, metavar="SHARE", help=f"Part of the hosts that {what}."
+        min=0, max=1, metavar="SHARE", help=f"Share of the hosts that {what}, 0 to 1."
     )
     return option
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def simulate(
-    path: Annotated[Path, typer.Option("--dir", help="Where keys, hosts file and configuration go.")] = (
-        DEFAULT_DIRECTORY
-    ),
-    hosts: Annotated[int, typer.Option("--hosts", min=1, max=MAX_HOSTS, help="How many hosts.")] = 1000,
-    processes: Annotated[int, typer.Option("--processes", min=1, max=_MAX_PROCESSES, help="Of each host.")] = 150,
+    path: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Folder for keys, hosts file and configuration.")
+    ] = (DEFAULT_DIRECTORY),
+    hosts: Annotated[
+        int, typer.Option("--hosts", min=1, max=MAX_HOSTS, metavar="NUMBER", help="Number of hosts.")
+    ] = 1000,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=_MAX_PROCESSES, metavar="NUMBER", help="Processes of each host.")
+    ] = 150,
     churn: Annotated[
-        float, typer.Option("--churn", min=0, max=1, metavar="SHARE", help="Part of the rows that change each time.")
+        float,
+        typer.Option(
+            "--churn",
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of the processes that change with each sample, 0 to 1.",
+        ),
     ] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same one makes the same fleet.")] = 1,
-    slow: Annotated[float, _share("answers after 2 s")] = 0,
-    silent: Annotated[float, _share("never answers")] = 0,
-    refusing: Annotated[float, _share("takes no connection")] = 0,
-    dropping: Annotated[float, _share("drops the connection in the middle of each fourth frame")] = 0,
-    flooding: Annotated[float, _share("sends rows without end")] = 0,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="TCP port; 0 for any that is free.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="NUMBER", help="The same seed makes the same fleet.")
+    ] = 1,
+    slow: Annotated[float, _share("answer after 2 s")] = 0,
+    silent: Annotated[float, _share("never answer")] = 0,
+    refusing: Annotated[float, _share("refuse connections")] = 0,
+    dropping: Annotated[float, _share("drop the connection in the middle of every fourth answer")] = 0,
+    flooding: Annotated[float, _share("send rows without end")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="TCP port; 0 takes a free one.")
+    ] = 0,
     max_hours: MaxHours = _MAX_HOURS,
 ) -> None:
-    """Answer as a fleet of hosts, at loopback addresses, until Ctrl-C: real SSH, made-up processes.
+    """Simulate a fleet on loopback addresses until Ctrl-C: real SSH, made-up processes.
 
     Example:
+      # 10,000 hosts; 50 never answer, 50 drop connections
       fleetmem lab simulate --hosts 10000 --silent 0.005 --dropping 0.005
     """
     faults = {

@@ -30,7 +30,7 @@ def test_a_tally_counts() -> None:
 
 
 def test_equal_failures_are_folded(capsys: pytest.CaptureFixture[str]) -> None:
-    """Fifty hosts with one trouble are one entry, the most frequent first; five are named."""
+    """Fifty hosts with one trouble are one entry, the most frequent first; their names are folded."""
     tally = Tally(10)
     for number in range(7):
         tally.add(failure(host=Host(f"web{number}", "x")))
@@ -39,10 +39,10 @@ def test_equal_failures_are_folded(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines() == [
         "",
         "8 of 10 hosts failed:",
-        "  web0, web1, web2, web3, web4 and 2 more",
+        "  7 hosts: web[0-6]",
         "      unreachable: no route to host",
         f"      try: {HINTS[Kind.UNREACHABLE]}",
-        "  db",
+        "  1 host: db",
         "      auth_failed: refused",
         f"      try: {HINTS[Kind.AUTH_FAILED]}",
     ]
@@ -54,7 +54,7 @@ def test_numbers_do_not_split_what_is_one_failure(capsys: pytest.CaptureFixture[
     for number, text in enumerate(("after 12 s, 100 bytes", "after 7.5 s, 99 bytes", "after 8 s, 1 bytes")):
         tally.add(failure(Kind.COMMAND_TIMEOUT, text, host=Host(f"web{number}", "x")))
     tally.print_failures()
-    assert "  web0, web1, web2\n      command_timeout: after 12 s" in capsys.readouterr().err
+    assert "  3 hosts: web[0-2]\n      command_timeout: after 12 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cause", list(Cause))
@@ -111,7 +111,7 @@ def test_the_summary() -> None:
     tally.add(sample(process(1)))
     summary = tally.summary(cast("FleetParts", _Fleet()))
     assert summary.startswith(
-        "1 of 2 hosts, 1 processes, 500 B received, "
+        "1 of 2 hosts answered, 1 processes, 500 B received, "
         "10 points in 3 datagrams to h:3, 10 points to h:0, 7 NOT delivered, "
     )
     assert summary.endswith(" s")
@@ -127,7 +127,7 @@ def test_status_70_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(make_app(["collect", "hosts"]), ["collect", "-i", "127.0.0.1:1"])
     assert result.exit_code == 70
     assert "internal: a bug in fleetmem: KeyError" in result.stderr
-    assert "0 of 1 hosts" in result.stderr
+    assert "0 of 1 hosts answered" in result.stderr
 
 
 def test_a_bug_anywhere_is_status_70(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fleetmem.cli import findings_output as shown
-from fleetmem.cli.output import OutputFormat
+from fleetmem.cli.output import ListFormat
 from fleetmem.doctor.findings import Check, Finding, Severity
 
 COST = Finding(Check.HOST_COST, Severity.OK, "", "a sample costs host CPU", unit="ms")
@@ -15,7 +15,7 @@ COST = Finding(Check.HOST_COST, Severity.OK, "", "a sample costs host CPU", unit
 def table(*findings: Finding) -> str:
     """Returns what people see."""
     file = io.StringIO()
-    shown.write(findings, file, OutputFormat.TABLE)
+    shown.write(findings, file, ListFormat.TABLE)
     return file.getvalue()
 
 
@@ -85,7 +85,7 @@ def test_what_a_host_says_steers_no_terminal() -> None:
 def test_json_lines() -> None:
     """All of a finding, one object each."""
     file = io.StringIO()
-    shown.write([problem("web01"), *costs(1.5)], file, OutputFormat.JSONL)
+    shown.write([problem("web01"), *costs(1.5)], file, ListFormat.JSONL)
     first, second = map(json.loads, file.getvalue().splitlines())
     assert first == {
         "check": "host.awk",

@@ -435,7 +435,7 @@ def test_no_host_answers(run: Run, closed_port: int) -> None:
     assert (ended.status, ended.out) == (3, "")
     assert "1 of 1 hosts failed:" in ended.err
     assert "unreachable: connection refused\n      try: is the host up" in ended.err
-    assert ended.err.splitlines()[-1].startswith("0 of 1 hosts, 0 processes, 0 B received, ")
+    assert ended.err.splitlines()[-1].startswith("0 of 1 hosts answered, 0 processes, 0 B received, ")
 
 
 def test_quiet_prints_what_no_table_has(run: Run, closed_port: int) -> None:

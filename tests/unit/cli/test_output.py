@@ -17,16 +17,23 @@ from fleetmem.cli.output import (
     BackgroundWriter,
     JsonLinesWriter,
     OutputFormat,
+    make_record_writer,
     make_writer,
     open_output,
 )
 from fleetmem.errors import Kind, SinkError, Stage
 from fleetmem.model import Detail, Outcome, ProcessMemory
 from fleetmem.shape.limits import Limits
-from fleetmem.sinks.records import to_json
+from fleetmem.sinks.records import RecordFormat, to_json
 from unit.builders import command_names, failure, process, sample
 
 _HOSTILE = "\x1b[31m\nevil\r\x9b\u202e\udce9,\"'=1"
+
+
+@pytest.fixture(autouse=True)
+def _has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the screen of the tests is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def _written(format_: OutputFormat, *outcomes: Outcome, rows: int = 20) -> str:
@@ -112,6 +119,26 @@ def test_json_of_both_levels() -> None:
     assert json.loads(json.dumps(data))["left_out"] == {"top": 2}
 
 
+def test_one_json_document() -> None:
+    """An array of what JSON lines have; an array without anything where there is nothing."""
+    outcomes = sample(process(7)), failure(), sample()
+    lines = _written(OutputFormat.JSONL, *outcomes).splitlines()
+    assert json.loads(_written(OutputFormat.JSON, *outcomes)) == list(map(json.loads, lines))
+    assert _written(OutputFormat.JSON) == "[]\n"
+
+
+def test_a_json_document_is_whole_when_it_is_written_in_the_background() -> None:
+    """What is flushed in between ends nothing."""
+    file = io.StringIO()
+    writer = BackgroundWriter(make_writer(OutputFormat.JSON, file))
+    for _ in range(3):
+        writer.write(failure())
+        wait_until_written = threading.Event()
+        wait_until_written.wait(0.01)
+    writer.finish()
+    assert len(json.loads(file.getvalue())) == 3
+
+
 @given(command_names())
 def test_a_json_line_is_one_line_of_ascii_and_keeps_the_name(command: str) -> None:
     """Whatever a process is called: one line that any reader takes, and the name can be had back."""
@@ -182,10 +209,17 @@ def test_table() -> None:
         sample(process(3, "", 2 * 1024**2)),
         rows=2,
     )
-    header, first, second = text.splitlines()
-    assert header.split() == ["HOST", "PID", "COMMAND", "RSS", "VSZ", "MEM%"]
-    assert first.split() == ["web01", "2", "big", "3.0", "MiB", "5.0", "GiB", "0.04"]
-    assert second.split()[1:4] == ["3", "(no", "name)"]
+    header, first, second, foot = text.splitlines()
+    assert header.split() == ["HOST", "PID", "USER", "COMMAND", "RSS", "SWAP", "PEAK", "ANON", "VSZ", "MEM%"]
+    assert first.split("  ")[0] == "web01"
+    assert re.split(r" {2,}", first)[1:] == [
+        *("2", "root", "big"), *("3.0 MiB", "0 B", "3.0 MiB", "-", "5.0 GiB", "0.04"),
+    ]  # fmt: skip
+    assert re.split(r" {2,}", second)[1:4] == ["3", "root", "(no name)"]
+    assert foot == (
+        "2 of 3 processes on 2 hosts: 5.0 MiB of 5.0 MiB RSS (shared pages count in each process). "
+        "Memory in use: 10 GiB of 16 GiB."
+    )
 
 
 def test_table_by_command_shows_how_many() -> None:
@@ -198,7 +232,8 @@ def test_table_of_both_levels() -> None:
     """No memory is shown twice: with both levels the table is of processes."""
     limits = Limits(frozenset(Detail), top=1)
     text = _written(OutputFormat.TABLE, sample(process(1, "a"), process(2, "a"), process(3, "a"), limits=limits))
-    assert [line.split()[1:3] for line in text.splitlines()[1:]] == [["(2)", "other"], ["1", "a"]]
+    rows = [line.split()[1:4] for line in text.splitlines()[1:-1]]
+    assert rows == [["(2)", "-", "other"], ["1", "root", "a"]]
 
 
 def test_table_without_rows() -> None:
@@ -300,14 +335,14 @@ def test_a_disk_that_fills_up_in_the_background() -> None:
     assert writer.lost == 1
 
 
-@pytest.mark.parametrize("format_", [OutputFormat.JSONL, OutputFormat.CSV])
-def test_what_was_written_before_stays(tmp_path: Path, format_: OutputFormat) -> None:
+@pytest.mark.parametrize("format_", list(RecordFormat))
+def test_what_was_written_before_stays(tmp_path: Path, format_: RecordFormat) -> None:
     """A file that is appended to keeps its lines, and a CSV has one header; otherwise it is written anew."""
     path = tmp_path / "output"
 
     def write(*, is_appending: bool) -> list[str]:
         with open_output(path, is_appending=is_appending) as file:
-            make_writer(format_, file, rows=0).write(failure())
+            make_record_writer(format_, file).write(failure())
         return path.read_text().splitlines()
 
     once = write(is_appending=True)
