@@ -21,12 +21,13 @@ from dashboards.panels import (
     TimeSeries,
     Unit,
 )
-from dashboards.promql import AT_END, HOSTS, Metrics
+from dashboards.promql import AT_END, HOSTS, NAMED, Metrics
 from fleetmem.dashboards import Page
 
 _HOSTS = "$hosts"  # in paths
 _TOP = 10
 _ROWS = 50
+_KEYS = ["host", "command", "pid"]
 
 _TO_HOST = Link(Page.HOST, {"host": SERIES_NAME})
 _TO_HOST_OF_ROW = Link(Page.HOST, {"host": cell("Host")})
@@ -43,6 +44,7 @@ def fleet(paths: Paths, metrics: Metrics) -> Dashboard:
         [
             Row("The fleet now", _now(paths, metrics)),
             Row("The fleet over time", _over_time(paths, metrics)),
+            Row("What grows", _growing(paths, metrics)),
             Row("Hosts", _hosts(paths, metrics)),
             Row("Commands and processes", _commands(paths, metrics)),
         ],
@@ -127,9 +129,63 @@ def _over_time(paths: Paths, metrics: Metrics) -> list[Panel]:
     ]
 
 
+def _growing(paths: Paths, metrics: Metrics) -> list[Panel]:
+    hosts, hosts_at_end = metrics.growth_in_use(HOSTS), metrics.growth_in_use(HOSTS, at=AT_END)
+    commands, commands_at_end = (
+        metrics.by(["command"], "rss_bytes", HOSTS, NAMED, view=view) for view in (promql.growth, promql.growth_at_end)
+    )
+    processes, processes_at_end = (
+        metrics.each(_KEYS, "rss_bytes", HOSTS, view=view) for view in (promql.growth, promql.growth_at_end)
+    )
+    return [
+        TimeSeries(
+            title="Fastest growing hosts",
+            description=f"Memory in use. {GROWTH}",
+            queries=Queries(
+                [graphite.highest_now(graphite.above_lowest(paths.in_use(_HOSTS)), _TOP)],
+                [PromQuery(promql.highest_at_end(hosts, hosts_at_end, _TOP), "{{host}}")],
+            ),
+            unit=Unit.BYTES,
+            width=8,
+            height=12,
+            link=_TO_HOST,
+        ),
+        TimeSeries(
+            title="Fastest growing commands",
+            description=f"Memory of all processes of a name, over all hosts. {GROWTH}",
+            queries=Queries(
+                [graphite.highest_now(paths.by(["command"], "rss_bytes", _HOSTS, shape=_growth_of_named), _TOP)],
+                [PromQuery(promql.highest_at_end(commands, commands_at_end, _TOP), "{{command}}")],
+            ),
+            unit=Unit.BYTES,
+            width=8,
+            height=12,
+        ),
+        TimeSeries(
+            title="Fastest growing processes",
+            description=(
+                "Memory of each process of the fleet, by host, command and pid. To see what grew most in the last five "
+                "minutes, choose *Last 5 minutes* on top: the first line below the graph is the answer. "
+                f"{GROWTH} {COARSE}"
+            ),
+            queries=Queries(
+                [graphite.highest_now(paths.each(_KEYS, "rss_bytes", _HOSTS, shape=graphite.growth), _TOP)],
+                [PromQuery(promql.highest_at_end(processes, processes_at_end, _TOP), "{{host}}.{{command}}.{{pid}}")],
+            ),
+            unit=Unit.BYTES,
+            width=8,
+            height=12,
+        ),
+    ]
+
+
+def _growth_of_named(series: graphite.Expression) -> graphite.Expression:
+    """Returns how series grow but for `other`, which grows when less is in the top."""
+    return graphite.growth(graphite.without_other(series))
+
+
 def _hosts(paths: Paths, metrics: Metrics) -> list[Panel]:
     in_use, percent = metrics.in_use(HOSTS), metrics.in_use_percent(HOSTS)
-    grown, grown_at_end = metrics.growth_in_use(HOSTS), metrics.growth_in_use(HOSTS, at=AT_END)
     up = f"sum by (host) ({metrics.select('up', HOSTS)})"
     return [
         BarGauge(
@@ -182,16 +238,7 @@ def _hosts(paths: Paths, metrics: Metrics) -> list[Panel]:
                 [PromQuery(promql.highest(percent, _TOP), "{{host}}")],
             ),
             unit=Unit.PERCENT,
-            link=_TO_HOST,
-        ),
-        TimeSeries(
-            title="Fastest growing hosts",
-            description=f"Memory in use. {GROWTH}",
-            queries=Queries(
-                [graphite.highest_now(graphite.above_lowest(paths.in_use(_HOSTS)), _TOP)],
-                [PromQuery(promql.highest_at_end(grown, grown_at_end, _TOP), "{{host}}")],
-            ),
-            unit=Unit.BYTES,
+            width=24,
             link=_TO_HOST,
         ),
     ]
@@ -199,12 +246,7 @@ def _hosts(paths: Paths, metrics: Metrics) -> list[Panel]:
 
 def _commands(paths: Paths, metrics: Metrics) -> list[Panel]:
     by_command = paths.by(["command"], "rss_bytes", _HOSTS)
-    growth = paths.by(["command"], "rss_bytes", _HOSTS, shape=graphite.growth)
-    grown, grown_at_end = (
-        metrics.by(["command"], "rss_bytes", HOSTS, view=view) for view in (promql.growth, promql.growth_at_end)
-    )
     commands = metrics.by(["command"], "rss_bytes", HOSTS)
-    keys = ["host", "command", "pid"]
     return [
         TimeSeries(
             title="Biggest commands",
@@ -214,22 +256,14 @@ def _commands(paths: Paths, metrics: Metrics) -> list[Panel]:
                 [PromQuery(promql.highest(commands, _TOP), "{{command}}")],
             ),
             unit=Unit.BYTES,
-        ),
-        TimeSeries(
-            title="Fastest growing commands",
-            description=f"Memory of all processes of a name, over all hosts. {GROWTH}",
-            queries=Queries(
-                [graphite.highest_now(growth, _TOP)],
-                [PromQuery(promql.highest_at_end(grown, grown_at_end, _TOP), "{{command}}")],
-            ),
-            unit=Unit.BYTES,
+            width=24,
         ),
         biggest(
             "Biggest processes",
             f"{COARSE} {SHARED_PAGES}",
             ["Host", "Command", "Pid"],
-            paths.each(keys, "rss_bytes", _HOSTS, shape=graphite.current_of_many),
-            metrics.each(keys, "rss_bytes", HOSTS),
+            paths.each(_KEYS, "rss_bytes", _HOSTS, shape=graphite.current_of_many),
+            metrics.each(_KEYS, "rss_bytes", HOSTS),
             rows=_ROWS,
             link=_TO_PROCESS,
             width=24,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from fleetmem.model import COMMAND_MEASURES, HOST_MEASURES
 from fleetmem.sinks.formats import carbon_plain
 from fleetmem.sinks.naming import LABELS, place
+from fleetmem.sinks.pages.exposition import OTHER
 from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS
 
 PATH_MARK = "@path@"
@@ -73,6 +74,11 @@ def fresh(series: Expression) -> Expression:
 def current(series: Expression) -> Expression:
     """Returns the series that live, up to their newest point."""
     return fresh(living(series))
+
+
+def without_other(series: Expression) -> Expression:
+    """Returns series without the sums called `other`, which are no processes: no real command has that name."""
+    return call("exclude", series, rf"\.{OTHER}\.(0\.)?[a-z_]+$")
 
 
 def current_of_many(series: Expression) -> Expression:
@@ -228,8 +234,12 @@ class Paths:
         pid: str = "*",
         shape: Shape = current,
     ) -> Expression:
-        """Returns the processes, called by labels, the pid the last; where there are none, commands, with pid `*`."""
-        commands, processes = (shape(level) for level in self._levels(measure, host, command, pid))
+        """Returns the processes, called by labels, the pid the last; where there are none, commands, with pid `*`.
+
+        Where all commands are asked for, `other` is left out: it is no process.
+        """
+        levels = self._levels(measure, host, command, pid)
+        commands, processes = (shape(without_other(level) if command == "*" else level) for level in levels)
         *coarse, last = (self.node(label) for label in labels)
         pidless = call("alias", commands, "*")
         if coarse:

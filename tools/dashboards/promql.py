@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from fleetmem.model import Detail
-from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, FAMILIES, metric_name
+from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, FAMILIES, OTHER, metric_name
 from fleetmem.telemetry.counters import ALL_COUNTERS
 
 _FAMILIES = {*FAMILIES, *(f"{COLLECTOR_FAMILY}{name}" for name in ALL_COUNTERS)}
@@ -15,6 +15,9 @@ HOST = 'host="$host"'
 HOSTS = 'host=~"$hosts"'
 COMMAND = 'command="$command"'
 PID = 'pid=~"$pid"'
+NAMED = f'command!="{OTHER}"'
+"""All but the sums of what has no series of its own: no real command has that label."""
+
 COLLECTOR = 'collector="$collector"'
 
 AT_END = " @ end()"
@@ -75,7 +78,12 @@ class Metrics:
         return f"sum by ({', '.join(labels)}) ({commands} or ({processes} unless on (host) {commands}))"
 
     def each(self, labels: Sequence[str], measure: str, *matchers: str, pid: str = "", view: View = samples) -> str:
-        """Returns the processes, by the labels; of a host that has none, its commands, with `*` as their pid."""
+        """Returns the processes, by the labels; of a host that has none, its commands, with `*` as their pid.
+
+        Where all commands are asked for, `other` is left out: it is no process.
+        """
+        if COMMAND not in matchers:
+            matchers = (*matchers, NAMED)
         commands, processes = self._levels(measure, matchers, view, pid)
         pidless = f'label_replace({commands} unless on (host) {processes}, "pid", "*", "", "")'
         return f"sum by ({', '.join(labels)}) ({processes} or {pidless})"
