@@ -4,20 +4,22 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleetmem.cli.progress import progress_bars
 from fleetmem.config import Settings
 from fleetmem.connect.choice import fault_of_asyncssh
+from fleetmem.connect.ssh_settings import JumpSpec
 from fleetmem.connect.target import Access
 from fleetmem.doctor.examiner import Examiner, access_of
 from fleetmem.doctor.findings import Finding, exit_status
 from fleetmem.doctor.hosts import Examination, ExamLimits, judge_hosts
-from fleetmem.doctor.machine import Machine, judge_machine, look_at
+from fleetmem.doctor.machine import Machine, Overruled, judge_machine, look_at
 from fleetmem.doctor.pipeline import Pipeline
 from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
+from fleetmem.inventory.listing import LoginPart
 from fleetmem.model import PROCESS_MEASURES, Detail, Host
 from fleetmem.runtime.event_loop import FILES_FOR_OURSELVES, file_limit
 from fleetmem.sinks.graphite_web import GraphiteWeb
@@ -116,6 +118,7 @@ def _machine(fleet: FleetParts, settings: Settings) -> Machine:
     others = settings.graphite.server, settings.prometheus.listen, settings.file.path
     return Machine(
         left_out=fleet.inventory.left_out,
+        overruled=tuple(_overruled(fleet)),
         hosts=len(fleet.hosts),
         files_allowed=file_limit(),
         files_needed=fleet.files + FILES_FOR_OURSELVES,
@@ -127,6 +130,31 @@ def _machine(fleet: FleetParts, settings: Settings) -> Machine:
         plugins=tuple(settings.sinks),
         asyncssh_fault=fault_of_asyncssh(),
     )
+
+
+def _overruled(fleet: FleetParts) -> Iterator[Overruled]:
+    """Yields what inventories say of logins where flags or configuration say something else.
+
+    Hosts that are typed are no part of it: `-i ops@web01` is as much of a decision as `-u` is.
+    """
+    typed = fleet.inventory.typed
+    found: dict[LoginPart, list[tuple[str, str]]] = {}
+    for host in fleet.hosts:
+        ssh = fleet.by_host[host].ssh
+        said = {
+            LoginPart.USER: (host.user or "", ssh.user or ""),
+            LoginPart.KEY: (", ".join(host.key_paths), ", ".join(map(str, ssh.key_paths))),
+            LoginPart.JUMP: (host.jump or "", _written(ssh.jumps)),
+        }
+        for login, (says, wanted) in said.items():
+            if says and wanted and says != wanted and host.name not in typed:
+                found.setdefault(login, []).append((says, wanted))
+    for login, pairs in found.items():
+        yield Overruled(login, len(pairs), *pairs[0])
+
+
+def _written(jumps: tuple[JumpSpec, ...] | None) -> str:
+    return "" if jumps is None else ",".join(map(str, jumps)) or "none"
 
 
 def _series(settings: Settings, examinations: Sequence[Examination]) -> int:

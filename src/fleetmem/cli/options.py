@@ -81,6 +81,14 @@ _FLAGS = {
         panel=_HOSTS,
         metavar="INDEX/COUNT",
     ),
+    "inventory_ignore": _flag(
+        list[str],
+        "inventory.ignore",
+        "--inventory-ignore",
+        help_="Ignore the inventories' users, keys or jump hosts: -u, -k, -J decide. Repeatable.",
+        panel=_HOSTS,
+        metavar="user,key,jump",
+    ),
     "user": _flag(
         str,
         "ssh.user",

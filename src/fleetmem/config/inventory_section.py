@@ -10,9 +10,9 @@ from pydantic import (
     field_validator,
 )
 
-from fleetmem.config.fields import Section, split, split_lines
+from fleetmem.config.fields import Section, split, split_all, split_lines
 from fleetmem.inventory.inventory import Shard
-from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader
+from fleetmem.inventory.listing import READ_TIMEOUT_SECONDS, AnsibleReader, LoginPart
 from fleetmem.sinks.naming import check_tags
 
 
@@ -29,6 +29,10 @@ class InventorySection(Section):
     """only those hosts of all inventories that the pattern matches: Ansible's patterns, and label=value"""
     shard: str | None = Field(default=None, examples=["0/3"])
     """of those only the share of one of several collectors, as NUMBER/COUNT: 0/3, 1/3 and 2/3 have all hosts once"""
+    ignore: Annotated[tuple[LoginPart, ...], BeforeValidator(split_all)] = Field(
+        default=(), examples=[["user", "key", "jump"]]
+    )
+    """user, key, jump: what inventories say of these is ignored; flags, [[overrides]] and [ssh] decide. -i stays"""
     tags: Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(check_tags)] = Field(
         default=(), examples=[["role", "env"]]
     )

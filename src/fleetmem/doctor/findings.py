@@ -42,6 +42,7 @@ class Check(StrEnum):
     MACHINE_KNOWN_HOSTS = "machine.known_hosts"
     MACHINE_SPOOL = "machine.spool"
     MACHINE_INVENTORY = "machine.inventory"
+    MACHINE_ACCOUNT = "machine.account"
     MACHINE_OUTPUT = "machine.output"
     MACHINE_PLUGIN = "machine.plugin"
     STATSD_SERVER = "statsd.server"

@@ -9,10 +9,12 @@ from pathlib import Path
 from fleetmem.connect.choice import TRIED
 from fleetmem.connect.ssh_settings import HostKeyPolicy
 from fleetmem.doctor.findings import Check, Finding, Severity
+from fleetmem.inventory.listing import LoginPart
 from fleetmem.units import format_size
 
 _THIS = "this machine"
 _ENTRIES_SHOWN = 20
+_LOGIN_FLAGS = {LoginPart.USER: "-u", LoginPart.KEY: "-k", LoginPart.JUMP: "-J"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,23 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class Overruled:
+    """Hosts of which an inventory says something else than flags or configuration do; the inventory counts.
+
+    Attributes:
+        login: what it is about.
+        hosts: how many.
+        says: what the inventory says of the first of them.
+        wanted: what flags or configuration say of that one.
+    """
+
+    login: LoginPart
+    hosts: int
+    says: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What this machine has.
 
@@ -45,6 +64,7 @@ class Machine:
         sinks: how many places data goes to.
         plugins: names of those of them that plug-ins are for.
         left_out: entries of the inventories that are no hosts: where each one stands, and why.
+        overruled: what inventories say of logins, where settings say something else that does not count.
         asyncssh_fault: what of the SSH library is not as fleetmem knows it; None where all is.
     """
 
@@ -58,6 +78,7 @@ class Machine:
     sinks: int
     plugins: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    overruled: tuple[Overruled, ...] = ()
     asyncssh_fault: str | None = None
 
 
@@ -79,6 +100,7 @@ def judge_machine(about: Machine) -> list[Finding]:
         *_judge_keys(about),
         *_judge_spool(about),
         *_judge_entries(about),
+        *_judge_accounts(about),
         *_judge_output(about),
     ]
 
@@ -182,6 +204,20 @@ def _judge_entries(about: Machine) -> Iterator[Finding]:
             what,
             "this entry of an inventory is left out: nobody samples that host",
             "fleetmem hosts   # with the same flags, after you have corrected the entry",
+        )
+
+
+def _judge_accounts(about: Machine) -> Iterator[Finding]:
+    for over in about.overruled:
+        flag = _LOGIN_FLAGS[over.login]
+        yield Finding(
+            Check.MACHINE_ACCOUNT,
+            Severity.NOTE,
+            _THIS,
+            f"{over.hosts} hosts: {over.login} is the inventory's, {over.says}, not {over.wanted} of {flag}, "
+            f"ssh.{over.login} or [[overrides]]",
+            "an inventory counts more than flags and the configuration, unless it is ignored",
+            f'--inventory-ignore {over.login}   # or in the configuration: [inventory] ignore = ["{over.login}"]',
         )
 
 

@@ -1,6 +1,6 @@
 """Hosts as other programs describe them, checked as what people type is: nobody knows who wrote an inventory. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,16 @@ def one_entry(left_out: list[str] | None) -> Iterator[None]:
         left_out.append(printable(str(error)))
 
 
-def parse_hosts(data: Any, where: str, left_out: list[str] | None = None) -> list[Host]:
+def parse_hosts(
+    data: Any, where: str, left_out: list[str] | None = None, ignored: Set[str] = frozenset()
+) -> list[Host]:
     """Returns the hosts of a list of entries, or of an object that has them by name.
 
     Args:
         data: the list or the object.
         where: what messages begin with.
         left_out: takes entries that are no hosts; None where one is an error.
+        ignored: fields that are not taken over, whatever they hold.
 
     Raises:
         InventoryError: it is neither, or an entry is wrong; the message says which.
@@ -54,7 +57,7 @@ def parse_hosts(data: Any, where: str, left_out: list[str] | None = None) -> lis
     hosts: list[Host] = []
     for entry, place in named:
         with one_entry(left_out):
-            hosts.append(parse_entry(entry, f"{where}: {place}"))
+            hosts.append(parse_entry(entry, f"{where}: {place}", ignored))
     return hosts
 
 
@@ -62,8 +65,8 @@ def _object(entry: Any) -> Mapping[str, Any]:
     return entry if isinstance(entry, Mapping) else {"": entry}
 
 
-def parse_entry(entry: Any, where: str) -> Host:
-    """Returns the host that an entry describes (see `FIELDS`).
+def parse_entry(entry: Any, where: str, ignored: Set[str] = frozenset()) -> Host:
+    """Returns the host that an entry describes (see `FIELDS`), without the fields that are ignored.
 
     Raises:
         InventoryError: it describes none.
@@ -73,7 +76,7 @@ def parse_entry(entry: Any, where: str) -> Host:
     unknown = sorted(set(entry) - set(FIELDS), key=str)
     if unknown:
         raise InventoryError(f"{where}: no such field: {_shown(unknown[0])}; there are {', '.join(FIELDS)}")
-    given = {name: value for name, value in entry.items() if value is not None}
+    given = {name: value for name, value in entry.items() if value is not None and name not in ignored}
     if not given.get("name") and not given.get("address"):
         raise InventoryError(f"{where}: neither name nor address")
     if "address" in entry and not given.get("address"):

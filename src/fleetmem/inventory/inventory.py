@@ -13,7 +13,7 @@ from fleetmem.errors import InventoryError, reason_of
 from fleetmem.inventory.listing import Listing, Means
 from fleetmem.inventory.patterns import select
 from fleetmem.inventory.side_by_side import Call
-from fleetmem.inventory.sources import Source
+from fleetmem.inventory.sources import NAMES, Source
 from fleetmem.inventory.union import shared_addresses, unite
 from fleetmem.model import Host
 from fleetmem.rendezvous import shard_of
@@ -89,6 +89,11 @@ class Inventory:
     def can_change(self) -> bool:
         """Whether reading it again may give other hosts."""
         return any(source.can_change for source in self.sources)
+
+    @property
+    def typed(self) -> set[str]:
+        """Names of hosts that are named one by one, with `-i`."""
+        return {host.name for source, found in self._listings.items() if source.kind == NAMES for host in found.hosts}
 
     @property
     def ssh_configs(self) -> set[str]:

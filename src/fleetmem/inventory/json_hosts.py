@@ -55,9 +55,9 @@ def parse_any(data: Any, means: Means, where: str) -> Listing:
     if is_targets(data):
         return parse_targets(data, where, left_out).without(left_out)
     if isinstance(data, list):
-        return Listing(parse_hosts(data, where, left_out)).without(left_out)
+        return Listing(parse_hosts(data, where, left_out, means.ignored)).without(left_out)
     if isinstance(data, Mapping) and isinstance(output := data.get(OUTPUT), Mapping) and "value" in output:
-        return Listing(parse_outputs(data, where, left_out)).without(left_out)
+        return Listing(parse_outputs(data, where, left_out, means.ignored)).without(left_out)
     if isinstance(data, Mapping) and ("_meta" in data or any(_is_group(group) for group in data.values())):
         return read_list(data, means, where)
     raise InventoryError(

@@ -67,7 +67,7 @@ class Source:
         return self.kind != NAMES
 
     def read(self, means: Means) -> Listing:
-        """Returns its hosts.
+        """Returns its hosts. Of those that are named one by one nothing is ignored: who types `ops@web01` means it.
 
         Raises:
             InventoryError: it cannot be read.
@@ -77,7 +77,7 @@ class Source:
         module, _, name = KINDS[self.kind].partition(":")
         read: Callable[[str, Means], Listing] = getattr(import_module(module), name)
         try:
-            return read(self.argument, means)
+            return read(self.argument, means).ignoring(means.ignored)
         except OSError as error:  # what no kind has foreseen: a folder that may not be read, say
             raise InventoryError(f"{self}: {reason_of(error)}") from error
 

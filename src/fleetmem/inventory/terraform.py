@@ -1,7 +1,7 @@
 """Terraform: the output `inventory` of `terraform output -json`, from a file, or from a folder where that is run."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from fleetmem.errors import InventoryError
@@ -31,16 +31,19 @@ def read(argument: str, means: Means) -> Listing:
     else:
         data, where = parse_file(path), str(path)
     left_out: list[str] = []
-    return Listing(parse_outputs(data, where, left_out)).without(left_out)
+    return Listing(parse_outputs(data, where, left_out, means.ignored)).without(left_out)
 
 
-def parse_outputs(data: Any, where: str, left_out: list[str] | None = None) -> list[Host]:
+def parse_outputs(
+    data: Any, where: str, left_out: list[str] | None = None, ignored: Set[str] = frozenset()
+) -> list[Host]:
     """Returns the hosts of what `terraform output -json` prints.
 
     Args:
         data: what it prints.
         where: what messages begin with.
         left_out: takes entries that are no hosts; None where one is an error.
+        ignored: fields of hosts that are not taken over.
 
     Raises:
         InventoryError: there is no output `inventory`, or it holds something else.
@@ -53,4 +56,4 @@ def parse_outputs(data: Any, where: str, left_out: list[str] | None = None) -> l
     output = data[OUTPUT]
     if not isinstance(output, Mapping) or "value" not in output:
         raise InventoryError(f"{where}: output {OUTPUT!r} has no value")
-    return parse_hosts(output["value"], f"{where}: output {OUTPUT!r}", left_out)
+    return parse_hosts(output["value"], f"{where}: output {OUTPUT!r}", left_out, ignored)

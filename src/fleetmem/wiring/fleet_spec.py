@@ -75,7 +75,7 @@ def read_inventory(settings: Settings, before: Inventory | None = None) -> Inven
     """
     given = settings.inventory
     programs = before.means.programs if before else Programs()  # a stop ends them all
-    means = Means(given.timeout_seconds, given.ansible_labels, given.ansible_reader, programs)
+    means = Means(given.timeout_seconds, given.ansible_labels, given.ansible_reader, frozenset(given.ignore), programs)
     shard = split_shard(given.shard) if given.shard else None
     inventory = Inventory(parse_sources(given.hosts, given.sources), given.limit, means, before, shard)
     inventory.read()

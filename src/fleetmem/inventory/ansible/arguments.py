@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -56,6 +56,7 @@ class Arguments:
         jump_keys: private keys for the last jump host.
         config: another ssh configuration.
         not_taken: options that are not taken over.
+        ignored: options that are passed over without a word: nobody is to look at what they say.
     """
 
     user: str | None = None
@@ -65,6 +66,7 @@ class Arguments:
     jump_keys: list[str] = field(default_factory=list)
     config: str | None = None
     not_taken: dict[str, None] = field(default_factory=dict)
+    ignored: Set[str] = frozenset()
 
     def read(self, text: str) -> None:
         """Reads arguments; as with ssh, what is said first counts.
@@ -73,6 +75,8 @@ class Arguments:
             InventoryError: a quotation has no end, or an option cannot be done.
         """
         for option, value in parse_arguments(text):
+            if option in self.ignored:
+                continue
             if fate_of(option) is Fate.LEAVES_OUT:
                 raise InventoryError(f"{option} among its arguments of ssh leads elsewhere; write it as ansible_host")
             if fate_of(option) is Fate.REPORTED:

@@ -9,6 +9,7 @@ from fleetmem.inventory.ansible.arguments import Arguments
 from fleetmem.inventory.ansible.templates import OnlyAnsibleError, Templates
 from fleetmem.inventory.ansible.tree import Variables
 from fleetmem.inventory.entries import make_host
+from fleetmem.inventory.listing import LoginPart
 from fleetmem.model import Host
 
 # Where both are there, Ansible takes the later one.
@@ -39,6 +40,9 @@ REPORTED = {
 }
 """Variables that are reported as not taken over, with what helps instead."""
 
+_OPTIONS = {LoginPart.USER: ("user",), LoginPart.KEY: ("identityfile",), LoginPart.JUMP: ("proxyjump", "proxycommand")}
+"""Options of ssh that say these things."""
+
 _OVER_SSH = {"ssh", "smart", "paramiko", "paramiko_ssh"}
 
 
@@ -50,12 +54,14 @@ class Defaults(NamedTuple):
         variables: Ansible's own, `inventory_dir` say.
         environment: environment variables.
         has_ansible: whether Ansible can be asked to evaluate a template.
+        ignored: what is said of logins and not taken over. It is not looked at: it may be encrypted, or of no use here.
     """
 
     values: Mapping[str, str] = {}
     variables: Mapping[str, Any] = {}
     environment: Mapping[str, str] = {}
     has_ansible: bool = False
+    ignored: frozenset[LoginPart] = frozenset()
 
 
 @dataclass(slots=True)
@@ -151,11 +157,12 @@ def _describe(
     if connection and connection.rpartition(".")[2] not in _OVER_SSH:
         leavings.hosts.setdefault(f"ansible_connection={connection}", []).append(name)
         return None
-    arguments = Arguments()
+    ignored = defaults.ignored
+    arguments = Arguments(ignored={option for login in ignored for option in _OPTIONS[login]})
     arguments.read(values.setting(_SSH_ARGS, "ssh_args") or "")
     port = arguments.port or values.setting(_PORT, "remote_port")
-    user = arguments.user or values.setting(_USER, "remote_user")
-    if key := values.setting(_KEY, "private_key_file"):
+    user = None if LoginPart.USER in ignored else arguments.user or values.setting(_USER, "remote_user")
+    if LoginPart.KEY not in ignored and (key := values.setting(_KEY, "private_key_file")):
         arguments.keys.append(key)
     arguments.read(values.setting(_COMMON_ARGS, "ssh_common_args") or "")
     arguments.read(values.setting(_EXTRA_ARGS, "ssh_extra_args") or "")

@@ -61,7 +61,7 @@ def read(argument: str, means: Means) -> Listing:
         loaded = _load_with_ansible(path, means, program) if program else _load_ourselves(path, means, until)
     except InventoryError as error:
         loaded = _load_what_is_good(path, means, until, error)
-    defaults = Defaults(settings.values, _magic(path), os.environ)
+    defaults = Defaults(settings.values, _magic(path), os.environ, ignored=means.ignored)
     evaluate = partial(evaluated, program, path, means, until) if program else None
     place_of = Places(path, _files(path)).of
     listing = listing_of(loaded.tree, means.ansible_labels, str(path), loaded.files, defaults, place_of, evaluate)
@@ -169,7 +169,7 @@ def read_list(data: Any, means: Means, where: str) -> Listing:
     """Returns the hosts of what a dynamic inventory has printed for `--list`. Raises InventoryError."""
     tree = Tree()
     tree.add_list(data, where)
-    return listing_of(tree, means.ansible_labels, where)
+    return listing_of(tree, means.ansible_labels, where, defaults=Defaults(ignored=means.ignored))
 
 
 def listing_of(

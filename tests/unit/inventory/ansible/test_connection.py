@@ -8,6 +8,7 @@ from fleetmem.errors import InventoryError
 from fleetmem.inventory.ansible.arguments import jump_of, parse_arguments
 from fleetmem.inventory.ansible.connection import Defaults, Leavings, host_of
 from fleetmem.inventory.ansible.templates import VAULT, OnlyAnsibleError
+from fleetmem.inventory.listing import LoginPart
 from fleetmem.model import Host
 
 _DEFAULTS = Defaults(
@@ -244,3 +245,25 @@ def test_any_arguments_can_be_read(text: str) -> None:
     except InventoryError:
         return
     jump_of(text)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "variables", "host"),
+    [
+        ({LoginPart.USER}, {"ansible_user": "ops", "ansible_ssh_args": "-l ops -p 23"}, _known(port=23)),
+        ({LoginPart.USER}, {"ansible_user": {VAULT: ""}}, _known()),
+        ({LoginPart.USER}, {"ansible_user": "{{ lookup('pipe', 'x') }}", "ansible_port": 23}, _known(port=23)),
+        ({LoginPart.KEY}, {"ansible_private_key_file": "~nobody-here/k", "ansible_ssh_extra_args": "-i x"}, _known()),
+        ({LoginPart.KEY}, {"ansible_private_key_file": "k", "ansible_user": "ops"}, _known(user="ops")),
+        ({LoginPart.JUMP}, {"ansible_ssh_common_args": "-o ProxyCommand='nc %h %p' -l ops"}, _known(user="ops")),
+        ({LoginPart.JUMP}, {"ansible_ssh_common_args": "-J bastion"}, _known()),
+    ],
+)
+def test_what_is_ignored_is_not_looked_at(ignored: set[LoginPart], variables: dict[str, Any], host: Host) -> None:
+    """Also where it would leave the host out: encrypted, for Ansible alone, a key of somebody without a home."""
+    assert _host(Defaults(ignored=frozenset(ignored)), **variables) == host
+
+
+def test_ignored_settings_of_ansible() -> None:
+    """ansible.cfg is a part of the inventory."""
+    assert _host(_DEFAULTS._replace(ignored=frozenset(LoginPart))) == _known(port=2200)
