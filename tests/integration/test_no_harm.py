@@ -117,16 +117,15 @@ def test_a_frame_that_comes_late_is_not_taken_for_a_fresh_one(hostile: HostileHo
 
 
 @pytest.mark.slow
-@pytest.mark.timing
 def test_a_host_that_hangs_for_good_is_asked_once(hostile: HostileHosts, fleet: Sshd, cli: Cli) -> None:
     """A probe that never answers holds one request, cycle after cycle, and the others are not delayed by it."""
     host = hostile.start("never_answer")
     good = "127.0.1.1"
     with cli.run(
         *("-i", f"{host},{good}:{fleet.port}", "-k", fleet.key, "-o", "-"),
-        *("--interval", 0.5, "--command-timeout", 2),
+        *("--interval", 0.5, "--command-timeout", 5),  # the other one may be slow, beside other tests
     ) as running:
-        wait_for("it failed 8 times", lambda: len(running.outcomes_of(host)) >= 8)
+        wait_for("it failed 6 times", lambda: len(running.outcomes_of(host)) >= 6)
         wait_for("the other one is sampled", lambda: len(running.outcomes_of(f"{good}:{fleet.port}")) >= 7)
         others = running.outcomes_of(f"{good}:{fleet.port}")
     assert hostile.counts(host)["most_in_flight"] == 1

@@ -209,7 +209,7 @@ def check_everything_arrived(fleet: list[SimulatedHost], statsd: StatsD, cycles:
     assert not {name: (value, held[name]) for name, value in expected.items() if held[name] != value}
 
 
-some_cycles = pytest.mark.parametrize("cycles", [10, pytest.param(30, marks=pytest.mark.long)])
+some_cycles = pytest.mark.parametrize("cycles", [5, pytest.param(30, marks=pytest.mark.long)])
 
 
 @pytest.mark.slow

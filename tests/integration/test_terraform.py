@@ -38,23 +38,34 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
         yield server
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, moto: Moto) -> Checkout:
-    """A copy of the module for one test, ready to plan."""
-    return _checkout(tmp_path / "checkout", moto)
-
-
-def _checkout(folder: Path, moto: Moto) -> Checkout:
-    checkout = Checkout(folder, moto.endpoint)
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The module as people get it, without what the tests add for moto; its providers are known."""
+    checkout = Checkout(tmp_path_factory.mktemp("plain") / "checkout")
     checkout.make()
+    (checkout.module / "moto_override.tf").unlink()
+    (checkout.module / "terraform.tfvars").unlink()
     checkout.init()
     return checkout
 
 
+@pytest.fixture
+def checkout(tmp_path: Path, moto: Moto, initialised: Checkout) -> Checkout:
+    """A copy of the module for one test, ready to plan."""
+    return _checkout(tmp_path / "checkout", moto, initialised)
+
+
+def _checkout(folder: Path, moto: Moto, initialised: Checkout) -> Checkout:
+    checkout = Checkout(folder, moto.endpoint)
+    checkout.make()
+    checkout.init(like=initialised)
+    return checkout
+
+
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> tuple[Plan, str]:
+def planned(tmp_path_factory: pytest.TempPathFactory, moto: Moto, initialised: Checkout) -> tuple[Plan, str]:
     """The plan with default settings, and the public key in it."""
-    checkout = _checkout(tmp_path_factory.mktemp("plan") / "checkout", moto)
+    checkout = _checkout(tmp_path_factory.mktemp("plan") / "checkout", moto, initialised)
     return checkout.plan(), (checkout.folder / ".deploy" / "key.pub").read_text()
 
 
@@ -80,27 +91,16 @@ def _instance(plan: Plan, name: str) -> dict[str, Any]:
 # --- the module ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> Checkout:
-    """The module as people get it, without what the tests add for moto."""
-    checkout = Checkout(tmp_path / "checkout")
-    checkout.make()
-    (checkout.module / "moto_override.tf").unlink()
-    (checkout.module / "terraform.tfvars").unlink()
-    checkout.init()
-    return checkout
-
-
-def test_format_and_types(plain: Checkout) -> None:
+def test_format_and_types(initialised: Checkout) -> None:
     """Formatted and valid."""
-    plain.terraform("fmt", "-check", "-recursive", "-diff")
-    plain.terraform("validate", "-no-color")
+    initialised.terraform("fmt", "-check", "-recursive", "-diff")
+    initialised.terraform("validate", "-no-color")
 
 
 @pytest.mark.long
-def test_terraforms_own_tests(plain: Checkout) -> None:
+def test_terraforms_own_tests(initialised: Checkout) -> None:
     """They pass: with a mocked provider, no account and no server at all."""
-    printed = plain.terraform("test", "-no-color")
+    printed = initialised.terraform("test", "-no-color")
     assert re.search(r"^Success! (\d\d) passed, 0 failed\.", printed, re.MULTILINE), printed
 
 

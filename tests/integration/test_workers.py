@@ -129,7 +129,7 @@ def test_a_worker_that_is_killed(simulator: Path, cli: Cli) -> None:
         killed_unix_seconds = time.time()
         os.kill(victim, signal.SIGKILL)
         cycles = len(running.cycles())
-        wait_for("four cycles more", lambda: len(running.cycles()) >= cycles + 4)
+        wait_for("three cycles more", lambda: len(running.cycles()) >= cycles + 3)
         told = get(port, "/healthz")[1]["workers"]
         assert sorted(worker["restarts"] for worker in told) == [0, 1]
         assert {worker["pid"] for worker in told} == set(workers_of(running.pid))
