@@ -67,12 +67,13 @@ def wait_for(what: str, probe: Callable[[], _T], seconds: float = 60.0) -> _T:
     """
     deadline = time.monotonic() + seconds
     while True:
+        begun = time.monotonic()
         answer = probe()
         if answer:
             return answer
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds:g} s: {what}; last answer {answer!r}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(max(_POLL_SECONDS, time.monotonic() - begun))  # half of a core at the most: others wait, too
 
 
 def free_port(address: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -56,16 +56,18 @@ def test_many_cycles_with_a_host_that_restarts(
         *("-i", ",".join([*HOSTS, returning]), "-p", fleet.port, *keys, "-g", statsd.address, "-o", "-"),
         *("--interval", 1),
     ) as running:
-        wait_for("10 cycles", lambda: len(running.cycles()) >= 10)
-        warm_bytes = rss_bytes(running.pid)
+        wait_for("4 cycles", lambda: len(running.cycles()) >= 4)
         own.stop()
         wait_for("the attempt to connect is refused", lambda: _is_refused(running, returning))
         own.start()
+        back_by = time.monotonic() + LONGEST_REFUSED_WAIT_SECONDS + 1 + 0.5
         count = len(running.outcomes_of(returning))
+        wait_for("10 cycles", lambda: len(running.cycles()) >= 10)
+        warm_bytes = rss_bytes(running.pid)
         wait_for(
             "the host is back",
             lambda: any(outcome["ok"] for outcome in running.outcomes_of(returning)[count:]),
-            LONGEST_REFUSED_WAIT_SECONDS + 1 + 0.5,
+            back_by - time.monotonic(),
         )
         wait_for("all cycles", lambda: len(running.cycles()) >= cycles, cycles + 10)
         assert rss_bytes(running.pid) - warm_bytes < 3 * MIB
