@@ -33,7 +33,7 @@ from fleetmem.sampling.sampler import Listener, Sampler, elapsed_seconds
 from fleetmem.sampling.schedule import Grid, GridClock
 from fleetmem.sampling.turns import limit_cycles
 from fleetmem.telemetry.report import add_up
-from fleetmem.telemetry.selfstats import SelfStats
+from fleetmem.telemetry.selfstats import ConfigState, SelfStats
 from fleetmem.wiring.fleet import FleetParts, Prepared, assemble
 from fleetmem.wiring.fleet_spec import fleet_spec, read_inventory
 from fleetmem.wiring.reading import READ_SECONDS, prepare_aside, read_aside
@@ -125,6 +125,7 @@ class Daemon:
         self._engine = self._make_engine(fleet, workers)
         self._sampler = Sampler(fleet, self._engine.grid_here(self._grid), on_outcome, is_strict=is_strict)
         self._inventory = fleet.inventory
+        self._config = ConfigState().taken(time.time())
         self._is_untaken = False  # what the inventory had last
         self._stopping = asyncio.Event()
         self._stop_watch = stop_watch or StopWatch()
@@ -295,8 +296,10 @@ class Daemon:
                 **(report.usage._asdict() if report.usage else {}),
                 "workers": sum(worker.pid is not None for worker in workers) if workers else 1,
                 "workers_restarted_total": sum(worker.restarts_total for worker in workers),
+                **self._config._asdict(),
             },
             cycle * self._grid.interval_seconds,
+            [worker.pid for worker in workers],
         )
         self._sampler.put_stats(shipped)
 
@@ -345,11 +348,13 @@ class Daemon:
         self._inventory = change.inventory
         self._generation += 1
         await self._take(new, _grid_of(new))
+        self._config = self._config.taken(time.time())
         log.info("configuration taken: %s%s%s", _plan(new), self._shares(), _destinations(new))
         if not self._stopping.is_set():
             self._manager.started(_plan(new))
 
     def _keep_old(self, error: Exception) -> None:
+        self._config = self._config.refused()
         log.error("configuration not taken, the old one stays: %s", _on_one_line(error))
         self._manager.started("configuration not taken, the old one stays; the log says why")
 

@@ -219,6 +219,20 @@ class CounterKind(StrEnum):
     GAUGE = "gauge"
 
 
+class LabelledName(NamedTuple):
+    """What a counter is called where names have labels of their own.
+
+    Attributes:
+        name: of several counters.
+        label: tells them apart.
+        value: of the label.
+    """
+
+    name: str
+    label: str
+    value: str
+
+
 class DeclaredCounter(NamedTuple):
     """What one of the collector's own counters is.
 
@@ -228,6 +242,7 @@ class DeclaredCounter(NamedTuple):
         unit: of its values, for people.
         meaning: one plain sentence without markup.
         page: of the documents that says more; empty for none.
+        labelled: what it is called in Prometheus; its own name is an old one there. None where it has one name.
     """
 
     name: str
@@ -235,6 +250,7 @@ class DeclaredCounter(NamedTuple):
     unit: str
     meaning: str
     page: str = ""
+    labelled: LabelledName | None = None
 
 
 class Counter(NamedTuple):
@@ -259,8 +275,10 @@ class CollectorStats:
         collector: which collector, as a legal name.
         taken_unix_seconds: the begin of the cycle that they describe.
         counters: all of them.
+        worker_pids: processes that sample, besides the one that reports; None for one that is down.
     """
 
     collector: str
     taken_unix_seconds: float
     counters: tuple[Counter, ...]
+    worker_pids: tuple[int | None, ...] = ()

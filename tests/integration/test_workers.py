@@ -236,7 +236,12 @@ def test_one_page_for_prometheus(simulator: Path, cli: Cli) -> None:
         assert page.count("\nfleetmem_process_rss_bytes{") == HOSTS * PROCESSES
         assert f'fleetmem_process_mem_ratio{{host="{NAMES[7]}",command="redis-server",pid="302"}}' in page
         wait_for("the own counters", lambda: "fleetmem_collector_workers{" in scrape(port))
-        assert scrape(port).count("\nfleetmem_collector_hosts_up{") == 1
+        text = scrape(port)
+        assert text.count("\nfleetmem_collector_hosts_up{") == text.count("\nfleetmem_build_info{") == 1
+        assert 'version="' in text
+        began = re.findall(r'^process_start_time_seconds(\{worker="\d"\})? ', text, re.MULTILINE)
+        assert began == ["", '{worker="1"}', '{worker="2"}']
+        assert "\nfleetmem_collector_config_last_reload_successful{" in text
         stop(running)
 
 

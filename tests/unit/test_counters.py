@@ -37,7 +37,7 @@ from fleetmem.sinks.transports import tcp
 from fleetmem.sinks.transports.udp import UdpTransport
 from fleetmem.telemetry.bugs import Bugs
 from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS
-from fleetmem.telemetry.selfstats import CycleStats, SelfStats
+from fleetmem.telemetry.selfstats import ConfigState, CycleStats, SelfStats
 from fleetmem.wiring.fleet_spec import FleetSpec
 from unit.builders import WEB, failure, process, sample, snapshot
 from unit.connect.targets import resolve
@@ -60,6 +60,7 @@ class Scene:
         self.names = FleetNames("p", ["web01"])
         self.hosts_file = folder / "hosts"
         self.inventory = Inventory([Source("hosts", str(self.hosts_file))])
+        self.config = ConfigState()
         self._folder = folder
         self._receiver = receiver
         self._stats = SelfStats()
@@ -104,6 +105,7 @@ class Scene:
                 "names_kept_apart": self.names.kept_apart,
                 **self.inventory.stats._asdict(),
                 **(self.usage._asdict() if self.usage else {}),
+                **self.config._asdict(),
             },
             0.0,
         )
@@ -233,6 +235,10 @@ async def _spool(scene: Scene) -> None:
     await scene.run_until(lambda stats: stats.spool_points > 0)
 
 
+async def _take_a_configuration(scene: Scene) -> None:
+    scene.config = scene.config.refused().taken(1_700_000_000.0)
+
+
 MOVES: dict[str, Move] = {
     "hosts_up": _answer,
     "hosts_failed": partial(_fail, kind=Kind.UNREACHABLE),
@@ -252,6 +258,8 @@ MOVES: dict[str, Move] = {
     "logins_withheld_total": _be_refused,
     "outcomes_dropped_total": _forward_to_nobody,
     "bugs_total": _meet_a_bug,
+    "config_last_reload_successful": _take_a_configuration,
+    "config_last_reload_success_timestamp_seconds": _take_a_configuration,
     "workers": _restart_a_worker,
     "workers_restarted_total": _restart_a_worker,
     "names_kept_apart": _meet_names_that_fold_to_one,

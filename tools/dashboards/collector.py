@@ -100,8 +100,6 @@ def _now(paths: Paths, metrics: Metrics) -> list[Panel]:
 
 
 def _cycles(paths: Paths, metrics: Metrics) -> list[Panel]:
-    kinds = metrics.collector_names(_FAILED)
-    by_kind = f'label_replace({{__name__=~"{kinds}", {promql.COLLECTOR}}}, "kind", "$1", "__name__", "{kinds}")'
     measure_node = paths.measure_node("collector")
     failed = graphite.Expression(f"{paths.path('collector', '$collector')}.{_FAILED}*")
     return [
@@ -110,7 +108,7 @@ def _cycles(paths: Paths, metrics: Metrics) -> list[Panel]:
             description="Failures of each interval. The kinds are those of fleetmem's output and log.",
             queries=Queries(
                 [graphite.call("aliasSub", named_by(failed, measure_node), f"^{_FAILED}", "")],
-                [PromQuery(f"sum by (kind) ({by_kind})", "{{kind}}")],
+                [PromQuery(f"sum by (kind) ({metrics.collector('hosts_failed')})", "{{kind}}")],
             ),
             height=_TALL,
             is_stacked=True,

@@ -59,10 +59,6 @@ class Metrics:
         """Returns a measure of the collector that is chosen, or of its sinks."""
         return self.select(f"{COLLECTOR_FAMILY}{measure}", COLLECTOR)
 
-    def collector_names(self, start: str) -> str:
-        """Returns a regular expression, with a group, for the names of the collector's measures that begin so."""
-        return f"{metric_name(METRIC_MARK, COLLECTOR_FAMILY)}{start}(.+)"
-
     def by(self, labels: Sequence[str], measure: str, *matchers: str, view: View = samples) -> str:
         """Returns sums of a measure over processes, one per value of the labels.
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,60 @@ class Usage(NamedTuple):
     tasks: int = 0
 
 
+class ProcessState(NamedTuple):
+    """What monitoring wants to know of any process.
+
+    Attributes:
+        cpu_seconds: user and system time since the process began, of all its threads.
+        rss_bytes: resident memory.
+        virtual_bytes: address space.
+        started_unix_seconds: when it began.
+        open_files: descriptors.
+        files_allowed: the most that it may have (RLIMIT_NOFILE).
+    """
+
+    cpu_seconds: float
+    rss_bytes: int
+    virtual_bytes: int
+    started_unix_seconds: float
+    open_files: int
+    files_allowed: float
+
+
+def state_of(process: int | str) -> ProcessState:
+    """Returns how a process is now.
+
+    Args:
+        process: its id, or `self`.
+
+    Raises:
+        OSError: there is no such process, or it is another user's; or this is not Linux.
+    """
+    fields, usage = _stat_of(process), usage_of(process)
+    started_unix_seconds = _boot_unix_seconds() + int(fields[19]) / _TICKS_PER_SECOND
+    limits = Path("/proc", str(process), "limits").read_text().splitlines()
+    allowed = next(line.split()[3] for line in limits if line.startswith("Max open files"))
+    return ProcessState(
+        usage.cpu_seconds_total,
+        usage.rss_bytes,
+        int(fields[20]),
+        round(started_unix_seconds, 2),
+        usage.open_files,
+        float("inf") if allowed == "unlimited" else int(allowed),
+    )
+
+
+@cache  # else it moves with each look, and a process would seem to have started anew
+def _boot_unix_seconds() -> float:
+    """Returns when this machine was started. systemd's ProcSubset=pid hides /proc/stat, which says it, too."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _stat_of(process: int | str) -> list[str]:
+    """Returns the fields of /proc/PID/stat, from the third of proc(5) on: the name before may have any sign in it."""
+    return Path("/proc", str(process), "stat").read_text(errors="replace").rpartition(")")[2].split()
+
+
 def usage_of(process: int | str) -> Usage:
     """Returns what a process takes now.
 
@@ -37,7 +93,7 @@ def usage_of(process: int | str) -> Usage:
         OSError: there is no such process, or it is another user's; or this is not Linux.
     """
     folder = Path("/proc", str(process))
-    fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()  # from the third of proc(5) on
+    fields = _stat_of(process)
     cpu_ticks = int(fields[11]) + int(fields[12])
     files = folder / "fd"
     open_files = files.stat().st_size or len(list(files.iterdir()))  # Linux 6.2 and later knows without a list

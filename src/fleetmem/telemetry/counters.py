@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from fleetmem.errors import Kind
-from fleetmem.model import CounterKind, DeclaredCounter, LeftOut
+from fleetmem.model import CounterKind, DeclaredCounter, LabelledName, LeftOut
 
 
 def _gauge(name: str, unit: str, meaning: str, page: str = "") -> DeclaredCounter:
@@ -54,7 +54,9 @@ COLLECTOR_COUNTERS = _by_name(
         _gauge("hosts_up", "hosts", "Hosts that answered."),
         _gauge("hosts_failed", "hosts", "Hosts that did not answer."),
         *(
-            _gauge(f"hosts_failed_{kind}", "hosts", f"Hosts that failed because {_FAILED_BECAUSE[kind]}.")
+            _gauge(f"hosts_failed_{kind}", "hosts", f"Hosts that failed because {_FAILED_BECAUSE[kind]}.")._replace(
+                labelled=LabelledName("hosts_failed", "kind", kind)
+            )
             for kind in Kind
         ),
         _gauge("processes", "processes", "Rows in all samples, before any limit."),
@@ -101,6 +103,16 @@ COLLECTOR_COUNTERS = _by_name(
             "bugs_total",
             "bugs",
             "Bugs in fleetmem or in a plug-in: of a host, whose outcome is then internal, of a sink, or of a report.",
+        ),
+        _gauge(
+            "config_last_reload_successful",
+            "1 or 0",
+            "Whether the configuration that was read last was taken: at the start, or with SIGHUP.",
+        ),
+        _gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "seconds",
+            "When a configuration was taken last, in seconds since 1970.",
         ),
         _gauge("workers", "processes", "Processes that sample: 1 without --workers."),
         _counter("workers_restarted_total", "restarts", "Workers that died and were started again."),

@@ -6,6 +6,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import NamedTuple
 
 from fleetmem.errors import Kind
 from fleetmem.model import CollectorStats, Counter, DeclaredCounter, LeftOut, Outcome, Sample
@@ -96,6 +97,21 @@ class CycleStats:
         return facts | {str(kind): count for kind, count in self.failures.items()}
 
 
+class ConfigState(NamedTuple):
+    """Whether the configuration that was read last is in force. The fields are counters that `counters` declares."""
+
+    config_last_reload_successful: int = 0
+    config_last_reload_success_timestamp_seconds: float = 0.0
+
+    def taken(self, unix_seconds: float) -> "ConfigState":
+        """Returns the state after a configuration was taken."""
+        return ConfigState(1, unix_seconds)
+
+    def refused(self) -> "ConfigState":
+        """Returns the state after one was not: the old one stays."""
+        return self._replace(config_last_reload_successful=0)
+
+
 class SelfStats:
     """The counters as they are shipped, through every sink.
 
@@ -115,6 +131,7 @@ class SelfStats:
         sinks: Sequence[SinkState],
         others: Mapping[str, float],
         unix_seconds: float,
+        worker_pids: Sequence[int | None] = (),
     ) -> CollectorStats:
         """Returns the counters to ship for an interval.
 
@@ -123,6 +140,7 @@ class SelfStats:
             sinks: their state now.
             others: values of all other counters, by name.
             unix_seconds: the time of the counters.
+            worker_pids: processes that sample besides this one.
 
         Raises:
             KeyError: a counter is not declared.
@@ -146,7 +164,7 @@ class SelfStats:
         counters = _in_order("", COLLECTOR_COUNTERS, values)
         for sink in sinks:
             counters += _in_order(sink.name, SINK_COUNTERS, sink.counters._asdict())
-        self._shipped = CollectorStats(self.collector, unix_seconds, tuple(counters))
+        self._shipped = CollectorStats(self.collector, unix_seconds, tuple(counters), tuple(worker_pids))
         return self._shipped
 
     def finish(self, stats: CycleStats, unix_seconds: float) -> CollectorStats | None:

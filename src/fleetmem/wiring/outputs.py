@@ -1,8 +1,10 @@
 """The composition root's other half: from configuration to sinks, and to the site of the health pages."""
 
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -219,9 +221,17 @@ def _prometheus(host: str, port: int, context: SinkContext, undo: ExitStack) -> 
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.pages.metrics_page import PrometheusSink
 
-    sink = PrometheusSink(host, port, context.prefix, context.tags, context.pages, context.http_names, ALL_COUNTERS)
+    sink = PrometheusSink(
+        host, port, context.prefix, context.tags, context.pages, context.http_names, ALL_COUNTERS, _build()
+    )
     _listen(sink, undo, has_port=port in context.ports_in_use)
     return sink
+
+
+def _build() -> dict[str, str]:
+    """Returns the versions of fleetmem, and of what it runs on."""
+    packages = {name: version(name) for name in ("fleetmem", "asyncssh")}
+    return {"version": packages["fleetmem"], "python": platform.python_version(), "asyncssh": packages["asyncssh"]}
 
 
 def _listen(site: "Site", undo: ExitStack, *, has_port: bool) -> None:

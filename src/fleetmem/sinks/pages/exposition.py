@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from fleetmem.errors import Kind
 from fleetmem.model import CommandMemory, Host, ProcessMemory, Sample, Shaped
 from fleetmem.sinks.naming import tag_key
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES
@@ -32,6 +33,7 @@ _COMMAND_FAMILIES = {
 }
 _HOST_FAMILIES = {
     "up": "Whether the host answered when it was last asked.",
+    "host_failure": "Why the host did not answer when it was last asked; a host that answers has none.",
     "host_sample_unix_seconds": "When the sample that is shown was taken; of a host that is away, the last one.",
     "host_mem_total_bytes": "MemTotal.",
     "host_mem_available_bytes": "MemAvailable.",
@@ -57,25 +59,28 @@ class HostState(NamedTuple):
         sample: the last good one; None where there is none, or it is too old to be shown.
         sample_unix_seconds: when the last good one was taken, also when it is shown no more.
         failures: cycles without an answer since then.
+        kind: of the last of these failures.
     """
 
     sample: Sample | None = None
     sample_unix_seconds: float | None = None
     failures: int = 0
+    kind: Kind | None = None
 
     def after(self, sample: Sample) -> "HostState":
         """Returns what is known after a good outcome."""
         return HostState(sample, sample.taken_unix_seconds)
 
-    def after_failure(self) -> "HostState":
+    def after_failure(self, kind: Kind) -> "HostState":
         """Returns what is known after a bad one: the third in a row ends what the host's last sample showed."""
         failures = self.failures + 1
-        return HostState(self.sample if failures < RETIRE_AFTER_FAILURES else None, self.sample_unix_seconds, failures)
+        sample = self.sample if failures < RETIRE_AFTER_FAILURES else None
+        return HostState(sample, self.sample_unix_seconds, failures, kind)
 
     @property
     def series(self) -> int:
         """Samples that it is written as."""
-        count = 1 + (self.sample_unix_seconds is not None)
+        count = 1 + (self.sample_unix_seconds is not None) + (self.kind is not None)
         if self.sample:
             shaped = self.sample.shaped
             count += sum(value is not None for value in _sample_values(self.sample).values())
@@ -142,6 +147,8 @@ class Exposition:
         told = {"host": host.name} | {key: host.labels[tag] for tag, key in self._tags if host.labels.get(tag)}
         label = "{" + ",".join(f'{key}="{quoted(label_value(value))}"' for key, value in told.items())
         texts = self._host_lines(label, state)
+        if state.kind:
+            texts["host_failure"] = f'{self._names["host_failure"]}{label},kind="{state.kind}"}} 1\n'
         if state.sample:
             shaped = state.sample.shaped
             texts |= self._process_lines(label, shaped) | self._command_lines(label, shaped)

@@ -8,20 +8,18 @@ for it, and however many clients there are, one page is written at a time.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
 from fleetmem.model import CollectorStats, DeclaredCounter, Host, Outcome, Sample
 from fleetmem.sinks.naming import FleetNames
-from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, CONTENT_TYPE, FAMILIES, Exposition, HostState, metric_name
+from fleetmem.sinks.pages.exposition import CONTENT_TYPE, FAMILIES, Exposition, HostState
 from fleetmem.sinks.pages.gzip_page import GzipPage, Part
 from fleetmem.sinks.pages.http_request import accepts_gzip
 from fleetmem.sinks.pages.http_server import HttpAnswer, Page, Site
+from fleetmem.sinks.pages.own_metrics import OwnMetrics
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
 
 _PATH = "/metrics"
@@ -43,6 +41,7 @@ class PrometheusSink(Site):
         other_pages: at the same address.
         names: that clients may reach it by, see `HttpServer`.
         declared: what each of the collector's own counters is, by name.
+        build: labels of `build_info`: versions of fleetmem and of what it runs on.
     """
 
     def __init__(
@@ -54,12 +53,13 @@ class PrometheusSink(Site):
         other_pages: Mapping[str, Page] = MappingProxyType({}),
         names: Collection[str] = (),
         declared: Mapping[str, DeclaredCounter] = MappingProxyType({}),
+        build: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages}, [_PATH], names)
         self.takes: Takes = take_all
         self._exposition = Exposition(prefix, tags)
-        self._declared = declared
-        self._own = _OwnCounters(prefix, CollectorStats("", 0.0, ()), declared)
+        self._own_metrics = partial(OwnMetrics, prefix, declared, build)
+        self._own = self._own_metrics(None)
         self._states: dict[Host, HostState] = {}
         self._page = _SharedPage(self._write)
         self._lock = threading.Lock()
@@ -73,12 +73,14 @@ class PrometheusSink(Site):
     def put(self, outcome: Outcome) -> None:
         """Takes the outcome of a host: the next scrape shows it."""
         state = self._states.get(outcome.host, HostState())
-        self._states[outcome.host] = state.after(outcome) if isinstance(outcome, Sample) else state.after_failure()
+        self._states[outcome.host] = (
+            state.after(outcome) if isinstance(outcome, Sample) else state.after_failure(outcome.kind)
+        )
         self._page.generation += 1
 
     def put_stats(self, stats: CollectorStats) -> None:
         """Takes the collector's own counters."""
-        self._own = _OwnCounters(self._exposition.prefix, stats, self._declared)
+        self._own = self._own_metrics(stats)
         self._page.generation += 1
 
     def replace_hosts(self, names: FleetNames, hosts: set[Host], unix_seconds: float) -> None:
@@ -145,38 +147,6 @@ class _SharedPage:
                 self._of_generation, self._begun_seconds = self.generation, time.monotonic()
                 self._page = self._write()
             return self._page
-
-
-class _OwnCounters(Collector):
-    """The collector's own counters, for prometheus_client to write. Never change."""
-
-    def __init__(self, prefix: str, stats: CollectorStats, declared: Mapping[str, DeclaredCounter]) -> None:
-        self._prefix = prefix
-        self._stats = stats
-        self._declared = declared
-
-    @property
-    def series(self) -> int:
-        """How many there are."""
-        return len(self._stats.counters)
-
-    def text(self) -> bytes:
-        """Returns them in the text format."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yields a metric per measure, with the collector, and the sink that it is about, as labels."""
-        metrics: dict[str, Metric] = {}
-        for counter in self._stats.counters:
-            name = metric_name(self._prefix, f"{COLLECTOR_FAMILY}{counter.measure}")
-            if name not in metrics:
-                declared = self._declared[counter.measure]
-                metrics[name] = Metric(name.removesuffix("_total"), declared.meaning, declared.kind)
-            labels = {"collector": self._stats.collector} | ({"sink": counter.sink} if counter.sink else {})
-            metrics[name].add_sample(name, labels, counter.value)
-        yield from metrics.values()
 
 
 def _write_states(exposition: Exposition, states: dict[Host, HostState]) -> tuple[list[Part], int]:

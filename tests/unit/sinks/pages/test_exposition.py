@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from fleetmem.errors import Kind
 from fleetmem.model import Detail, Host, ProcessMemory, Sample
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks.pages.exposition import FAMILIES, Exposition, HostState, command_label, label_value
@@ -195,7 +196,7 @@ def test_series_are_counted(answers: list[bool]) -> None:
     state = HostState()
     for is_good in answers:
         outcome = sample(process(1, "a"), process(2, "b"), process(3, "c"), limits=Limits(top=2))
-        state = state.after(outcome) if is_good else state.after_failure()
+        state = state.after(outcome) if is_good else state.after_failure(Kind.UNREACHABLE)
         assert sum(map(len, parsed(written((WEB, state))).values())) == state.series
 
 
@@ -203,23 +204,27 @@ def test_a_host_that_is_away() -> None:
     """`up` is 0 at once; the last sample is shown for two cycles, then the time it was taken alone."""
     state = HostState().after(sample(process()))
     for _cycle in range(2):
-        state = state.after_failure()
+        state = state.after_failure(Kind.UNREACHABLE)
         found = parsed(written((WEB, state)))
         assert found["fleetmem_up"][0][1] == 0
         assert found["fleetmem_process_rss_bytes"]
-    found = parsed(written((WEB, state.after_failure())))
+    found = parsed(written((WEB, state.after_failure(Kind.UNREACHABLE))))
     assert {name: rows[0][1] for name, rows in found.items()} == {
         "fleetmem_up": 0,
+        "fleetmem_host_failure": 1,
         "fleetmem_host_sample_unix_seconds": 1_700_000_000.25,
     }
-    again = state.after_failure().after(sample(process()))
+    again = state.after_failure(Kind.UNREACHABLE).after(sample(process()))
     assert parsed(written((WEB, again)))["fleetmem_up"][0][1] == 1
     assert again.failures == 0
 
 
 def test_a_host_that_never_answered() -> None:
     """There is no time of a sample that there never was."""
-    assert list(parsed(written((WEB, HostState().after_failure())))) == ["fleetmem_up"]
+    assert list(parsed(written((WEB, HostState().after_failure(Kind.UNREACHABLE))))) == [
+        "fleetmem_up",
+        "fleetmem_host_failure",
+    ]
 
 
 def test_unknown_memory_is_not_shown() -> None:

@@ -2,7 +2,10 @@ import asyncio
 import gzip
 import http.client
 import re
+import resource
+import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -13,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleetmem.errors import UsageError
-from fleetmem.model import CollectorStats, Counter, Host, Sample
+from fleetmem.errors import Kind, UsageError
+from fleetmem.model import CollectorStats, Counter, Host, Outcome, Sample
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.pages import http_server
@@ -25,6 +28,7 @@ from fleetmem.sinks.pages.metrics_page import PrometheusSink
 from fleetmem.telemetry.counters import ALL_COUNTERS
 from unit.builders import failure, process, sample
 
+PROCESS_METRICS = 6
 _DB = Host("db1", "10.0.0.2")
 _STATS = CollectorStats(
     "ops1",
@@ -75,11 +79,17 @@ def scrape(url: str, encodings: str = "identity") -> Scrape:
         connection.close()
 
 
-def serve(test: Callable[[PrometheusSink], Awaitable[None]], other_pages: Mapping[str, Page] | None = None) -> None:
+def serve(
+    test: Callable[[PrometheusSink], Awaitable[None]],
+    other_pages: Mapping[str, Page] | None = None,
+    build: Mapping[str, str] | None = None,
+) -> None:
     """Runs a test against a sink that serves."""
 
     async def main() -> None:
-        sink = PrometheusSink("127.0.0.1", 0, "fleetmem", other_pages=other_pages or {}, declared=ALL_COUNTERS)
+        sink = PrometheusSink(
+            "127.0.0.1", 0, "fleetmem", other_pages=other_pages or {}, declared=ALL_COUNTERS, build=build or {}
+        )
         sink.listen()
         running = asyncio.create_task(sink.run())
         try:
@@ -114,7 +124,7 @@ def test_the_samples_of_a_metric_stand_together() -> None:
             sink.put(sample(process(1), host=Host(f"web{number}", "10.0.0.1")))
         text = (await asyncio.to_thread(scrape, sink.address)).text
         names = [line.split("{")[0] for line in text.splitlines() if not line.startswith("#")]
-        assert len([name for name, _lines in groupby(names)]) == len(set(names)) == 11
+        assert len([name for name, _lines in groupby(names)]) == len(set(names)) == 11 + PROCESS_METRICS
         assert "fleetmem_command" not in text
 
     serve(test)
@@ -163,9 +173,76 @@ def test_own_counters() -> None:
         assert families["fleetmem_collector_hosts_up"].documentation == "Hosts that answered."
         assert types["fleetmem_collector_points_sent"] == types["fleetmem_collector_handshakes"] == "counter"
         assert types["fleetmem_collector_failing"] == types["fleetmem_collector_hosts_up"] == "gauge"
-        assert sink.stats().series == 6
+        assert sink.stats().series == 6 + PROCESS_METRICS
 
     serve(test)
+
+
+def test_failures_by_kind() -> None:
+    """The kind is a label; old names stay beside it, and say so. The sum has no series, as it would be added twice."""
+    measures = {"hosts_failed": 3, "hosts_failed_auth_failed": 2, "hosts_failed_unreachable": 1}
+    stats = CollectorStats("ops1", 0.0, tuple(Counter("", name, value) for name, value in measures.items()))
+
+    async def test(sink: PrometheusSink) -> None:
+        sink.put_stats(stats)
+        got = await asyncio.to_thread(scrape, sink.address)
+        assert got.values("fleetmem_collector_hosts_failed") == {("ops1", "auth_failed"): 2, ("ops1", "unreachable"): 1}
+        assert got.values("fleetmem_collector_hosts_failed_auth_failed") == {("ops1",): 2}
+        assert "hosts_failed_auth_failed Old name" in got.text
+        assert "# HELP fleetmem_collector_hosts_failed Hosts that did not answer, by kind.\n" in got.text
+        lines = [line for line in got.text.splitlines() if not line.startswith("#")]
+        assert sink.stats().series == len(lines) == 4 + PROCESS_METRICS
+
+    serve(test)
+
+
+def test_why_a_host_fails() -> None:
+    """The kind of its last failure, for as long as it fails."""
+
+    async def test(sink: PrometheusSink) -> None:
+        shown = []
+        kinds = Kind.AUTH_FAILED, Kind.UNREACHABLE, Kind.UNREACHABLE, Kind.UNREACHABLE
+        outcomes: list[Outcome] = [*map(failure, kinds), sample()]
+        for outcome in outcomes:
+            sink.put(outcome)
+            got = await asyncio.to_thread(scrape, sink.address)
+            lines = [line for line in got.text.splitlines() if not line.startswith("#")]
+            assert sink.stats().series == len(lines)
+            shown.append([labels[1] for labels in got.values("fleetmem_host_failure")])
+        assert shown == [["auth_failed"], *[["unreachable"]] * 3, []]
+
+    serve(test)
+
+
+def test_what_fleetmem_is() -> None:
+    """Its build, and the standard metrics of its processes, before the first cycle and with workers."""
+
+    async def test(sink: PrometheusSink) -> None:
+        got = await asyncio.to_thread(scrape, sink.address)
+        assert got.values("fleetmem_build_info") == {("3.11.2", '1.0"x'): 1}
+        assert got.values("process_open_fds").keys() == {()}
+        began = got.values("process_start_time_seconds")[()]
+        assert 0 < time.time() - began < 24 * 3600
+        sink.put_stats(replace(_STATS, worker_pids=(worker.pid, None, 2**22 + 1)))
+        got = await asyncio.to_thread(scrape, sink.address)
+        assert got.values("process_start_time_seconds").keys() == {(), ("1",)}
+        assert got.values("process_start_time_seconds")[()] == began
+        assert got.values("process_resident_memory_bytes")["1",] > 0
+        files = got.values("process_max_fds")[()], got.values("process_open_fds")[()]
+        assert (files[0], 0 < files[1] < files[0]) == (resource.getrlimit(resource.RLIMIT_NOFILE)[0], True)
+        types = {family.name: family.type for family in text_string_to_metric_families(got.text)}
+        assert types["process_cpu_seconds"] == "counter"
+        assert {types[name] for name in types if name.startswith("process_") and name != "process_cpu_seconds"} == {
+            "gauge"
+        }
+        lines = [line for line in got.text.splitlines() if not line.startswith("#")]
+        assert sink.stats().series == len(lines)
+
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        try:
+            serve(test, build={"version": '1.0"x', "python": "3.11.2"})
+        finally:
+            worker.kill()
 
 
 def test_the_series_of_a_process_that_is_gone_is_gone() -> None:
@@ -217,7 +294,7 @@ def test_stats() -> None:
         bodies = [(await asyncio.to_thread(scrape, sink.address, name)) for name in ("identity", "gzip")]
         lines = [line for line in bodies[0].text.splitlines() if not line.startswith("#")]
         stats = sink.stats()
-        assert stats.series == len(lines) == 8 + 3 * 3 + 6
+        assert stats.series == len(lines) == 8 + 3 * 3 + 6 + PROCESS_METRICS
         assert stats.points_sent_total == 2 * len(lines)
         assert stats.sent_bytes_total == sum(len(got.body) for got in bodies)
         assert stats.failing == 0
