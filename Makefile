@@ -69,11 +69,12 @@ check-fast: $(INSTALLED) ## Format, lint, layers, types, the quick unit tests: i
 	@$(BIN)/pytest tests/unit -n 2 -q --hypothesis-profile=fast -m "not slow and not shells and not long"
 
 .PHONY: lint
-lint: $(INSTALLED) ## Format, lint, layers, types
+lint: $(INSTALLED) ## Format, lint, layers, types, shell scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+	$(BIN)/shellcheck $$(grep -rlE '^#!.*/(env bash|bash|sh)$$' .ci scripts examples)
 
 .PHONY: check
 check: lint ## Lint, tests; then, alone, those that judge time

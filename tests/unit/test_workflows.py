@@ -1,4 +1,4 @@
-"""What runs on GitHub: the workflows name targets that are there, cover what they promise, and pass their linters."""
+"""What runs on GitHub and before a commit: what it calls is there, it covers what it promises, its linters pass."""
 
 import re
 import subprocess
@@ -105,3 +105,14 @@ def test_zizmor_finds_what_is_unsafe(tmp_path: Path) -> None:
     printed = zizmor(tmp_path).stdout
     assert "template-injection" in printed
     assert "dangerous-triggers" in printed
+
+
+def test_hooks_before_a_commit_run_what_is_installed() -> None:
+    """Each hook's tool is one that `make setup` installs: nothing is fetched from elsewhere."""
+    (repository,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        program = Path(hook["entry"].split()[0])
+        assert program.parent == Path(".venv/bin")
+        assert (Path(sys.executable).parent / program.name).is_file()
+        assert hook["language"] == "system"
