@@ -488,7 +488,7 @@ def test_the_table_tells_equal_things_once(fleet: Sshd, cli: Cli) -> None:
     assert re.search(
         r"^ok       20 hosts: round trip: [\d.]+ to [\d.]+ ms, median [\d.]+$", result.stdout, re.MULTILINE
     )
-    assert result.stdout.startswith("note     this machine: data goes nowhere\n         why   ")
+    assert result.stdout.startswith("note     this machine: data goes nowhere\n         why  ")
     assert result.stderr.startswith("0 problems, 0 warnings, 1 note; 20 of 20 hosts can be sampled; ")
 
 

@@ -274,7 +274,7 @@ def test_the_doctor_sees_what_is_hidden(hide: Callable[..., AbstractContextManag
         (sshd.folder / "sudoers").write_text("")
         refused = cli("doctor", *options(sshd), "--sudo")
         assert refused.status == 3
-        assert f"mend  fleetmem probe --sudoers {ACCOUNT}   # put that into /etc/sudoers.d" in refused.stdout
+        assert f"fix  fleetmem probe --sudoers {ACCOUNT}   # put that into /etc/sudoers.d" in refused.stdout
 
 
 def test_fleetmem_itself_needs_no_root(fleet: Sshd, statsd: StatsD) -> None:

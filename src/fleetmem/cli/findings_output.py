@@ -1,20 +1,30 @@
 """Findings of `fleetmem doctor` as a table and as JSON lines."""
 
 import json
-from collections import Counter
+import re
 from collections.abc import Sequence
 from statistics import median
 from typing import TextIO
 
-from rich.console import Console
-from rich.text import Text
-
 from fleetmem.cli.output import ListFormat
+from fleetmem.cli.screen import Screen, Style, screen_of
+from fleetmem.cli.tables import print_lines
+from fleetmem.cli.wrapping import wrap, wrap_command
 from fleetmem.doctor.findings import Finding, FindingGroup, Severity, fold
+from fleetmem.inventory.folding import folded_text
 from fleetmem.safe_text import printable, redact
 
-_NAMED = 5
-_STYLES = {Severity.PROBLEM: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan", Severity.OK: "green"}
+_STYLES = {
+    Severity.PROBLEM: Style.BAD,
+    Severity.WARNING: Style.WARNING,
+    Severity.NOTE: Style.NOTE,
+    Severity.OK: Style.GOOD,
+}
+_LABEL_WIDTH = max(map(len, Severity)) + 2
+_NARROW_INDENT = 2
+_NARROW_COLUMNS = 80
+_PROGRAM = re.compile(r"[a-z][a-z0-9/._-]*\s+(?!=)")
+"""How a command begins; a setting has another sign behind its name."""
 
 
 def write(findings: Sequence[Finding], file: TextIO, format_: ListFormat) -> None:
@@ -22,10 +32,8 @@ def write(findings: Sequence[Finding], file: TextIO, format_: ListFormat) -> Non
     if format_ is ListFormat.JSONL:
         file.writelines(f"{json.dumps(_to_json(finding))}\n" for finding in findings)
         return
-    console = Console(file=file, soft_wrap=True, highlight=False)  # commands are to be copied whole
-    for group in fold(findings):
-        for line in _lines(group):
-            console.print(line)
+    screen = screen_of(file)
+    print_lines([line for group in fold(findings) for line in _lines(group, screen)], file)
 
 
 def _to_json(finding: Finding) -> dict[str, object]:
@@ -42,28 +50,45 @@ def _to_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def _lines(group: FindingGroup) -> list[Text]:
-    """Returns what is shown of equal findings: in one line what is well, otherwise with reason and mend."""
+def _lines(group: FindingGroup, screen: Screen) -> list[str]:
+    """Returns what is shown of equal findings: in one line what is well, otherwise with the reason and a fix."""
     first = group.first
-    style = _STYLES[first.severity]
-    head = Text.assemble((f"{first.severity:<9}", style), (f"{_who(group)}: ", "bold"), _what(group))
+    label = f"{first.severity:<{_LABEL_WIDTH}}"
+    indent = " " * (_LABEL_WIDTH if screen.columns >= _NARROW_COLUMNS else _NARROW_INDENT)
+    who = f"{_who(group)}: "
+    head, *lines = wrap(f"{who}{_what(group)}", screen.columns, label, indent)
+    in_head = min(len(who), len(head) - len(label))
+    bold = screen.paint(head[len(label) : len(label) + in_head], Style.STRONG)
+    lines.insert(0, screen.paint(label, _STYLES[first.severity]) + bold + head[len(label) + in_head :])
     if first.severity is Severity.OK:
-        return [head]
-    lines = [head, Text(f"         why   {_shown(first.why)}"), Text(f"         mend  {_shown(first.mend)}")]
+        return lines
+    lines += wrap(_shown(first.why), screen.columns, f"{indent}why  ")
+    lines += _fix_lines(_shown(first.mend), screen.columns, f"{indent}fix  ")
     if len({finding.mend for finding in group.findings}) > 1:
-        lines.append(Text("               likewise for the others; --format jsonl has each"))
+        lines += wrap("the same for the others; --format jsonl lists each", screen.columns, f"{indent}     ")
     return lines
+
+
+def _fix_lines(text: str, columns: int, first: str) -> list[str]:
+    """Returns a command or a setting, with the remark behind it; a command can be copied, however many lines it has."""
+    if len(first) + len(text) <= columns:
+        return [f"{first}{text}".rstrip()]
+    rest = " " * len(first)
+    fix, _sign, remark = text.partition("   # ")
+    is_command = _PROGRAM.match(fix)
+    lines = wrap_command(fix, columns, first, rest) if is_command else wrap(fix, columns, first)
+    return lines + (wrap(remark, columns, f"{rest}# ", f"{rest}# ") if remark else [])
 
 
 def _who(group: FindingGroup) -> str:
     names = group.subjects
     if len(names) == 1:
         return _shown(names[0])
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    listed = f"{_shown(', '.join(names[:_NAMED]))}{more}"
     if group.first.check.area != "host":
-        return listed
-    return f"{len(names)} hosts" if group.first.severity is Severity.OK else f"{len(names)} hosts ({listed})"
+        return _shown(", ".join(names))
+    if group.first.severity is Severity.OK:
+        return f"{len(names):,} hosts"
+    return f"{len(names):,} hosts ({_shown(folded_text(names))})"
 
 
 def _what(group: FindingGroup) -> str:
@@ -85,7 +110,17 @@ def _shown(text: str) -> str:
 
 
 def count(findings: Sequence[Finding]) -> str:
-    """Returns `1 problem, 2 warnings, 3 notes`."""
-    counts = Counter(finding.severity for finding in findings)
-    words = [Severity.PROBLEM, Severity.WARNING, Severity.NOTE]
-    return ", ".join(f"{counts[word]} {word}{'' if counts[word] == 1 else 's'}" for word in words)
+    """Returns how many are shown, equal ones together: `3 problems on 32 hosts, 0 warnings, 1 note`."""
+    groups = fold(findings)
+    return ", ".join(_count_of(word, groups) for word in (Severity.PROBLEM, Severity.WARNING, Severity.NOTE))
+
+
+def _count_of(severity: Severity, groups: Sequence[FindingGroup]) -> str:
+    own = [group for group in groups if group.first.severity is severity]
+    about_hosts = [group for group in own if group.first.check.area == "host"]
+    hosts = len({name for group in about_hosts for name in group.subjects})
+    text = f"{len(own)} {severity}{'' if len(own) == 1 else 's'}"
+    if not hosts:
+        return text
+    of_them = "" if len(about_hosts) == len(own) else f", {len(about_hosts)} of them"
+    return f"{text}{of_them} on {hosts:,} host{'' if hosts == 1 else 's'}"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fleetmem.inventory.folding import natural_order
 from fleetmem.runtime.exit_status import ExitStatus
 
 
@@ -104,8 +105,8 @@ class FindingGroup:
 
     @property
     def subjects(self) -> list[str]:
-        """Of whom."""
-        return sorted(finding.subject for finding in self.findings)
+        """Of whom, in natural order."""
+        return natural_order(finding.subject for finding in self.findings)
 
     @property
     def values(self) -> list[float]:

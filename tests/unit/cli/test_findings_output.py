@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,12 @@ def table(*findings: Finding) -> str:
     return file.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def _has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the screen of the tests is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def problem(host: str, mend: str = "do") -> Finding:
     """Returns a problem of a host."""
     return Finding(Check.HOST_AWK, Severity.PROBLEM, host, "awk is missing", "no data", mend)
@@ -33,17 +40,17 @@ def test_one_host_that_is_not_well() -> None:
     """Three lines: what, why, how to mend it."""
     assert table(problem("web01")).splitlines() == [
         "problem  web01: awk is missing",
-        "         why   no data",
-        "         mend  do",
+        "         why  no data",
+        "         fix  do",
     ]
 
 
 def test_many_hosts_are_named_in_short() -> None:
-    """The first five, and how many more; one mend stands for all."""
-    lines = table(*(problem(f"web{number}", f"ssh web{number}") for number in range(7))).splitlines()
-    assert lines[0] == "problem  7 hosts (web0, web1, web2, web3, web4 and 2 more): awk is missing"
-    assert lines[2:] == ["         mend  ssh web0", "               likewise for the others; --format jsonl has each"]
-    assert "likewise" not in table(problem("web0"), problem("web1"))
+    """Their names are folded; one fix stands for all."""
+    lines = table(*(problem(f"web{number}", f"ssh web{number}") for number in (*range(8), 10))).splitlines()
+    assert lines[0] == "problem  9 hosts (web[0-7,10]): awk is missing"
+    assert lines[2:] == ["         fix  ssh web0", "              the same for the others; --format jsonl lists each"]
+    assert "others" not in table(problem("web0"), problem("web1"))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +77,29 @@ def test_parts_of_the_pipeline_are_no_hosts() -> None:
     assert table(*findings) == "ok       a:1, b:2: read back\n"
 
 
-def test_commands_are_not_wrapped() -> None:
+def test_commands_are_not_wrapped_in_a_pipe() -> None:
     """However long, a command can be copied from one line."""
     command = "ssh " + "x" * 500
-    assert f"         mend  {command}\n" in table(problem("web01", command))
+    assert f"         fix  {command}\n" in table(problem("web01", command))
+
+
+def test_findings_fit_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrapped between words, a command so that it can be copied, a setting as it is, and the remark below."""
+    monkeypatch.setenv("COLUMNS", "60")
+    remarks = "   # on carbon's machine, and then restart carbon-cache there"
+    command = problem("web01", "sed -i 's/^A.*/B/' --expression=more /opt/graphite/conf/carbon.conf" + remarks)
+    setting = problem("web02", "retentions = 10s:6h,60s:7d,10m:1y,1h:5y and some more words" + remarks)
+    lines = table(
+        command, replace(setting, what="the awk of this host cannot be resolved by anybody at all")
+    ).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[2:5] == [
+        "  fix  sed -i 's/^A.*/B/' --expression=more \\",
+        "       /opt/graphite/conf/carbon.conf",
+        "       # on carbon's machine, and then restart carbon-cache",
+    ]
+    assert lines[8:10] == ["  why  no data", "  fix  retentions = 10s:6h,60s:7d,10m:1y,1h:5y and some more"]
+    assert "\\" not in "".join(lines[9:])
 
 
 def test_what_a_host_says_steers_no_terminal() -> None:
@@ -100,6 +126,10 @@ def test_json_lines() -> None:
     assert (second["value"], second["unit"]) == (1.5, "ms")
 
 
-def test_the_last_line() -> None:
-    """How much of what there is."""
-    assert shown.count([problem("a"), *costs(1)]) == "1 problem, 0 warnings, 0 notes"
+def test_the_last_line_counts_what_is_shown() -> None:
+    """As many problems as there are above, and on how many hosts."""
+    assert shown.count(costs(1)) == "0 problems, 0 warnings, 0 notes"
+    assert shown.count([problem("a"), problem("b")]) == "1 problem on 2 hosts, 0 warnings, 0 notes"
+    carbon = Finding(Check.CARBON_SERVER, Severity.PROBLEM, "c:1", "refused")
+    note = Finding(Check.HOST_COST, Severity.NOTE, "a", "dear")
+    assert shown.count([problem("a"), carbon, note]) == "2 problems, 1 of them on 1 host, 0 warnings, 1 note on 1 host"
