@@ -102,13 +102,16 @@ def problems_of_file(path: Path) -> list[str]:
 def help_texts() -> Iterator[tuple[str, str]]:
     """Yields the words of each command and of its options with the name under which they are shown."""
     from fleetmem.cli import make_app
+    from fleetmem.cli.help_page import paragraphs
 
     waiting: list[tuple[str, typer.core.TyperCommand | typer.core.TyperGroup]]
     waiting = [("fleetmem", get_command(make_app()))]  # type: ignore[list-item]
     while waiting:
         name, command = waiting.pop()
-        for text in (command.help, command.epilog):
-            yield name, text or ""
+        for is_example, text in paragraphs(command.help or ""):
+            for line in text.split("\n") if is_example else [text]:
+                if not is_example or line.startswith("#"):  # else a command
+                    yield name, line.removeprefix("#").strip()
         for parameter in command.params:
             yield f"{name} {max(parameter.opts, key=len)}", getattr(parameter, "help", None) or ""
         waiting += [(f"{name} {child}", sub) for child, sub in getattr(command, "commands", {}).items()]

@@ -282,8 +282,9 @@ class Daemon:
         here, told = self._sampler.report(cycle), self._engine.reports(cycle)
         workers = [state for state, _report in told]
         report = add_up([here, *(report for _state, report in told)])
-        log.info("%s", report.cycle.line(), extra=report.cycle.facts())
-        self._health.add(report.cycle, report.sinks, workers)
+        line = report.line(cycle, len(self._fleet.hosts))
+        log.info("%s", line, extra=report.cycle.facts())
+        self._health.add(report.cycle, line, report.sinks, workers)
         self._manager.show(self._health.line)
         commands_kept_apart = report.commands_kept_apart - here.commands_kept_apart
         shipped = self.stats.add(

@@ -677,7 +677,7 @@ class Running:
 
     def cycles(self) -> list[dict[str, Any]]:
         """Returns the lines at the end of each cycle."""
-        return [line for line in self.logs() if "late_p50_ms" in line]
+        return [line for line in self.logs() if "median_delay_ms" in line]
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Returns the JSON lines of stdout so far (for `-o -`)."""

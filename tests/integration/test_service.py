@@ -87,7 +87,8 @@ def test_a_service_of_systemd(fleet: Sshd, cli: Cli, systemd: NotifySocket, tmp_
         systemd.wait_for("WATCHDOG")
         systemd.wait_for("WATCHDOG")
         wait_for(
-            "a line for each cycle", lambda: re.search(r"^\d+ hosts ok, 0 failed", systemd.wait_for("STATUS")["STATUS"])
+            "a line for each cycle",
+            lambda: re.search(r"^\d+ of \d+ hosts answered, 0 failed", systemd.wait_for("STATUS")["STATUS"]),
         )
 
         running.signal(signal.SIGSTOP)

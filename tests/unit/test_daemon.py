@@ -16,7 +16,7 @@ from fleetmem.wiring.fleet import build_fleet
 from unit.builders import WEB, failure, sample
 
 _DB = Host("db1", "10.0.0.2")
-_LINE = "1 hosts ok, 0 failed, 0 processes, 500 B"
+_LINE = "1 of 1 hosts answered, 0 failed, 0 processes, 500 B"
 
 
 def _logged(caplog: pytest.LogCaptureFixture, *outcomes: Outcome) -> list[tuple[str, str]]:

@@ -62,8 +62,15 @@ def collect(
 ) -> None:
     """Sample every host once: print the biggest processes, and send all of them to StatsD or Graphite.
 
-    Exit status: 0 every host answered, 1 some failed, 2 usage or configuration, 3 none answered, 4 a sink failed,
-    70 a bug in fleetmem. If several apply, 70 wins over 4, and 4 over 1 and 3.
+    Exit status:
+      0 every host answered
+      1 some hosts failed
+      2 usage or configuration
+      3 no host answered
+      4 an output failed
+      70 a bug in fleetmem
+
+    If several apply, 70 wins over 4, and 4 over 1 and 3.
 
     Examples:
       # the biggest processes of fifty hosts

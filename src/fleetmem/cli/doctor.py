@@ -32,8 +32,14 @@ def doctor(
     StatsD and carbon; with --graphite-url it reads the gauge back. It checks the flush interval, gauges that stick,
     the retention and the limit of new files. A few series <prefix>.doctor.* stay in Graphite.
 
-    Exit status: 0 all is well, or only notes; 1 warnings, or a problem on a host or this machine; 2 usage or
-    configuration; 3 no host can be sampled; 4 the pipeline is broken. docs/reference/doctor.md describes every check.
+    Exit status:
+      0 all is well, or only notes
+      1 warnings, or a problem on a host or this machine
+      2 usage or configuration
+      3 no host can be sampled
+      4 the pipeline is broken
+
+    docs/reference/doctor.md describes every check.
 
     Examples:
       # hosts only

@@ -4,6 +4,7 @@ Everything is read from the command itself, so the man page, which is made by th
 """
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from itertools import groupby
@@ -23,6 +24,10 @@ _SIDE_BY_SIDE = 76
 _NAMES_WIDTH = 34
 _OPTIONS = "Options"
 _OLD_NAMES = {"--graphite-host"}  # of --statsd
+_ROW = re.compile(r"(\d+)\s+(.*)")
+"""An exit status and what it means."""
+
+_ROW_WIDTH = 4
 _HELP = "Print this help."
 
 
@@ -150,9 +155,11 @@ def _rows(rows: list[tuple[str, str]], columns: int, screen: Screen) -> Iterator
 
 
 def _example_lines(text: str, columns: int) -> Iterator[str]:
-    """Yields command lines; one that is too long goes on in the next, so that it can be copied as it stands."""
+    """Yields command lines and exit statuses. A command that is too long goes on in the next line, and can be copied."""
     for line in text.split("\n"):
         if line.startswith("#"):
             yield from wrap(line[1:].strip(), columns, "  # ", "  # ")
-            continue
-        yield from wrap_command(line, columns, "  ", "      ")
+        elif row := _ROW.match(line):
+            yield from wrap(row[2], columns, f"  {row[1]:<{_ROW_WIDTH}}")
+        else:
+            yield from wrap_command(line, columns, "  ", "      ")

@@ -83,8 +83,10 @@ class Health:
         self._allowed_seconds = _CYCLES * interval_seconds + sample_seconds
         self._worker_at.clear()
 
-    def add(self, stats: CycleStats, sinks: Sequence[SinkState], workers: Sequence[WorkerState] = ()) -> None:
-        """Takes the end of an interval, with the state of sinks and workers."""
+    def add(
+        self, stats: CycleStats, line: str, sinks: Sequence[SinkState], workers: Sequence[WorkerState] = ()
+    ) -> None:
+        """Notes the end of an interval: what happened, the same for people, and the state of sinks and workers."""
         now = self._now()
         before = self._worker_at or [self._begun_seconds] * len(workers)
         self._worker_at = [
@@ -92,7 +94,7 @@ class Health:
         ]
         if stats.samples or stats.failures:
             away = "".join(f", {sink.name} away" for sink in sinks if sink.problem)
-            self._cycle = _Cycle(now, stats.line() + away, _facts(stats, sinks, workers))
+            self._cycle = _Cycle(now, line + away, _facts(stats, sinks, workers))
 
     def stop(self) -> None:
         """The collector is about to end; nothing more is expected of it."""

@@ -40,6 +40,16 @@ class Report:
         """What happened in all of these cycles."""
         return merged(self.cycles.values())
 
+    def line(self, number: int, hosts: int) -> str:
+        """Returns one line for people about a cycle.
+
+        Args:
+            number: which one; what is there of those before it came late, and is told apart.
+            hosts: of the fleet.
+        """
+        own = self.cycles.get(number, CycleStats())
+        return own.line(hosts, self.cycle.outcomes - own.outcomes)
+
     def after_end(self) -> "Report":
         """Returns what is left of it when the process is gone: totals, which must not fall."""
         return replace(

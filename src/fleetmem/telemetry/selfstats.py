@@ -83,17 +83,30 @@ class CycleStats:
         """Slots that are settled."""
         return self.outcomes + self.missed
 
-    def line(self) -> str:
-        """Returns one line for people."""
-        failed = sum(self.failures.values())
-        return (
-            f"{self.samples} hosts ok, {failed} failed, {self.processes} processes, {format_size(self.received_bytes)}"
-        )
+    def line(self, hosts: int, earlier: int = 0) -> str:
+        """Returns one line for people.
+
+        Args:
+            hosts: of the fleet; each has one slot in a cycle.
+            earlier: outcomes that came too late for the line of their own cycle. They are not in this one's.
+        """
+        # More slots than hosts: the clock was set, or hosts have just gone. Then these are samples, not hosts.
+        answers = f"{self.samples:,} of {hosts:,} hosts answered"
+        parts = [answers if self.slots <= hosts else f"{self.samples:,} samples of {hosts:,} hosts"]
+        parts.append(f"{self.failures.total():,} failed")
+        if self.missed:
+            parts.append(f"{self.missed:,} missed")
+        if self.slots < hosts:
+            parts.append(f"{hosts - self.slots:,} pending")
+        parts += [f"{self.processes:,} processes", format_size(self.received_bytes)]
+        if earlier:
+            parts.append(f"{earlier:,} late from earlier cycles")
+        return ", ".join(parts)
 
     def facts(self) -> dict[str, object]:
         """Returns the rest of it, for logs."""
-        late_p50_seconds = median(self.late_seconds) if self.late_seconds else 0.0
-        facts: dict[str, object] = {"late_p50_ms": round(late_p50_seconds * 1000, 1), "missed": self.missed}
+        delay_seconds = median(self.late_seconds) if self.late_seconds else 0.0
+        facts: dict[str, object] = {"median_delay_ms": round(delay_seconds * 1000, 1), "missed": self.missed}
         return facts | {str(kind): count for kind, count in self.failures.items()}
 
 

@@ -51,7 +51,7 @@ def _complete(health: Health, *outcomes: Outcome, sinks: list[QueuedSink] | None
     stats = CycleStats()
     for outcome in outcomes:
         stats.add(outcome, 0.0, 0.0)
-    health.add(stats, list(map(SinkState.of, sinks or [])))
+    health.add(stats, stats.line(3), list(map(SinkState.of, sinks or [])))
 
 
 def _get(health: Health, path: str) -> tuple[HTTPStatus, dict[str, Any]]:
@@ -92,7 +92,7 @@ def test_a_completed_cycle(health: Health, clock: _Clock) -> None:
         "sinks": [],
     }
     assert _get(health, "/healthz") == _get(health, "/readyz") == (HTTPStatus.OK, expected)
-    assert health.line == "1 hosts ok, 2 failed, 1 processes, 500 B"
+    assert health.line == "1 of 3 hosts answered, 2 failed, 1 processes, 500 B"
 
 
 def test_hosts_that_all_fail_are_no_illness(health: Health, clock: _Clock) -> None:
@@ -179,7 +179,7 @@ def test_a_worker_that_stands_still(health: Health, clock: _Clock) -> None:
         stats = CycleStats()
         stats.add(sample(), 0.0, 0.0)
         states = [WorkerState(7 + number, min(1, count + 1), number, count) for number, count in enumerate(outcomes)]
-        health.add(stats, [], [*states, WorkerState(None, 0, 0, 0)])
+        health.add(stats, "", [], [*states, WorkerState(None, 0, 0, 0)])
 
     complete(5, 5)
     assert _get(health, "/healthz")[1]["workers"] == [

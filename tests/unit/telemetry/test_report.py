@@ -6,6 +6,7 @@ import pytest
 from fleetmem.errors import Kind
 from fleetmem.runtime.usage import Usage
 from fleetmem.sinks.sink import SinkState, SinkStats
+from fleetmem.telemetry.cycles import Cycles
 from fleetmem.telemetry.report import Report, add_up
 from fleetmem.telemetry.selfstats import CycleStats
 from unit.builders import failure, process, sample
@@ -78,3 +79,16 @@ def test_a_report_is_small() -> None:
     data = pickle.dumps(_report(_cycle(*[0.125] * 5000)))
     assert len(data) < 100_000
     assert pickle.loads(data).cycle.late_seconds == _cycle(*[0.125] * 5000).late_seconds  # noqa: S301 - our own
+
+
+def test_what_comes_late_is_not_in_the_line_of_the_next_cycle() -> None:
+    """Thirteen outcomes of twelve hosts: twelve of this cycle, and one of the cycle before, which was told already."""
+    cycles = Cycles()
+    cycles.of(7).add(sample(), 0.0, 0.0)
+    cycles.take_before(8)
+    cycles.of(7).add(sample(), 0.0, 0.0)
+    for _ in range(12):
+        cycles.of(8).add(sample(), 0.0, 0.0)
+    report = Report(10.0, cycles.take_before(9))
+    assert report.cycle.samples == 13
+    assert report.line(8, 12) == "12 of 12 hosts answered, 0 failed, 0 processes, 5.9 KiB, 1 late from earlier cycles"

@@ -162,5 +162,17 @@ def test_the_line_and_facts_of_an_interval() -> None:
     cycle.add(sample(process(1)), 0.0125, 1.0)
     cycle.add(failure(Kind.AUTH_FAILED), 0.0125, 1.0)
     cycle.add(failure(Kind.AUTH_FAILED), 0.0125, 1.0)
-    assert cycle.line() == "1 hosts ok, 2 failed, 1 processes, 500 B"
-    assert cycle.facts() == {"late_p50_ms": 12.5, "missed": 0, "auth_failed": 2}
+    assert cycle.line(3) == "1 of 3 hosts answered, 2 failed, 1 processes, 500 B"
+    assert cycle.facts() == {"median_delay_ms": 12.5, "missed": 0, "auth_failed": 2}
+
+
+def test_the_line_never_has_more_hosts_than_there_are() -> None:
+    """Slots without an outcome are told; where slots of several cycles are in one, these are samples."""
+    cycle = CycleStats()
+    for _ in range(2):
+        cycle.add(sample(process(1)), 0.0, 1.0)
+    cycle.missed = 1
+    assert cycle.line(5, 3) == (
+        "2 of 5 hosts answered, 0 failed, 1 missed, 2 pending, 2 processes, 1000 B, 3 late from earlier cycles"
+    )
+    assert cycle.line(2).startswith("2 samples of 2 hosts, 0 failed, 1 missed, 2 processes")
