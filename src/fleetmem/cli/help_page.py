@@ -155,7 +155,7 @@ def _rows(rows: list[tuple[str, str]], columns: int, screen: Screen) -> Iterator
 
 
 def _example_lines(text: str, columns: int) -> Iterator[str]:
-    """Yields command lines and exit statuses. A command that is too long goes on in the next line, and can be copied."""
+    """Yields command lines and exit statuses. A command that is too long takes several lines, and can be copied."""
     for line in text.split("\n"):
         if line.startswith("#"):
             yield from wrap(line[1:].strip(), columns, "  # ", "  # ")
