@@ -33,8 +33,9 @@ _PLAINER_PATTERN = re.compile(rf"\b({'|'.join(_PLAINER)})\b", re.IGNORECASE)
 
 
 def documents() -> list[Path]:
-    """Returns README and all pages of the documentation."""
-    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    """Returns README, what contributors read, and all pages of the documentation."""
+    pages = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")
+    return [*(REPOSITORY / page for page in pages), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str]]:

@@ -256,3 +256,17 @@ def test_the_exit_statuses_are_documented() -> None:
     table = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8").split("## Exit status", 1)[1]
     statuses = {int(status) for status in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
     assert statuses == set(ExitStatus) - {ExitStatus.TERMINATED}
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "examples/README.md"])
+def test_pages_of_contributors_name_what_is_there(page: str) -> None:
+    """Files in backticks, links, and targets of the Makefile exist."""
+    root = DOCS.parent
+    text = (root / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:src|tests|docs|tools|scripts|deploy|examples|\.github)/[\w./-]*)`", text)
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert linked
+    assert not [path for path in named if not (root / path).exists()]
+    assert not [path for path in linked if not (root / page).parent.joinpath(path).exists()]
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert not [name for name in re.findall(r"\bmake ([a-z][a-z-]+)`", text) if f"\n{name}:" not in makefile]
