@@ -11,7 +11,7 @@ import typer
 
 from fleetmem.cli import make_app
 from fleetmem.cli.help_page import option_sections, paragraphs, summary_of
-from fleetmem.config import DEFAULT_PATHS
+from fleetmem.config import DEFAULT_PATHS, PATH_VARIABLE
 
 _SHARED_BY = ("collect", "run")  # what both have is shown once
 _SIGNS = {"\\": r"\e", "-": r"\-", "~": r"\(ti", "^": r"\(ha", "`": r"\(ga", "'": r"\(aq"}
@@ -75,8 +75,14 @@ def man_page() -> str:
             parts.append(".PP\nTakes the shared options, too.")
     parts += [".SH SHARED OPTIONS\nEach sets one key of the configuration.", *_list(shared)]
     parts += [".SH OTHER OPTIONS", *_list(_options(group, "fleetmem"))]
-    parts += [".SH ENVIRONMENT", *_list([("FLEETMEM_SECTION__KEY", "Sets a key of the configuration; flags win.")])]
-    files = [(str(path), "The configuration; `fleetmem config sample` shows every key.") for path in DEFAULT_PATHS]
+    variables = [
+        ("FLEETMEM_SECTION__KEY", "Sets a key of the configuration; flags win."),
+        (PATH_VARIABLE, "Names the configuration file; -c wins."),
+        ("XDG_CONFIG_HOME", "The folder of the files that are looked for last; by default ~/.config."),
+    ]
+    parts += [".SH ENVIRONMENT", *_list(variables)]
+    places = (*DEFAULT_PATHS, "$XDG_CONFIG_HOME/fleetmem/config.toml", "$XDG_CONFIG_HOME/fleetmem/fleetmem.toml")
+    files = [(str(path), "The configuration; `fleetmem config sample` shows every key.") for path in places]
     parts += [".SH FILES", *_list(files), ".SH SEE ALSO\n.BR ssh (1),\n.BR ssh_config (5)"]
     return "\n".join(parts) + "\n"
 

@@ -324,7 +324,7 @@ ConfigFile = Annotated[
     typer.Option(
         "-c",
         "--config",
-        help="Configuration file, TOML. (default ~/.config/fleetmem/config.toml, then /etc/fleetmem/config.toml)",
+        help="Configuration file, TOML. (default $FLEETMEM_CONFIG, ~/.config/fleetmem/config.toml, /etc/fleetmem/...)",
         metavar="FILE",
         show_default=False,
     ),

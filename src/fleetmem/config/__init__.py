@@ -5,7 +5,7 @@ Environment variables are `FLEETMEM_<SECTION>__<KEY>`, as in `FLEETMEM_SSH__USER
 
 from fleetmem.config.doctor_section import Doctor
 from fleetmem.config.inventory_section import InventorySection, split_shard
-from fleetmem.config.loading import DEFAULT_PATHS, find_path, load
+from fleetmem.config.loading import DEFAULT_PATHS, PATH_VARIABLE, find_path, load
 from fleetmem.config.network import Server, split_address, split_server
 from fleetmem.config.probe_section import Probe
 from fleetmem.config.run_section import AUTO, Run
@@ -17,6 +17,7 @@ from fleetmem.config.ssh_section import Override, Ssh
 __all__ = [
     "AUTO",
     "DEFAULT_PATHS",
+    "PATH_VARIABLE",
     "CarbonProtocol",
     "Doctor",
     "File",

@@ -1,5 +1,6 @@
 """Configuration from flags, environment and a file: read, checked, explained."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,30 +10,52 @@ from pydantic import (
 )
 from pydantic_settings import SettingsError
 
+from fleetmem.config.paths import Anchor
 from fleetmem.config.settings import ENV_PREFIX, Settings, file_values
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.runtime import bounded_file
 from fleetmem.safe_text import redact_setting
 
+PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
+"""The environment variable that names the configuration file; `-c` wins over it."""
+
 DEFAULT_PATHS = (Path("~/.config/fleetmem/config.toml"), Path("/etc/fleetmem/config.toml"))
+"""Looked for in this order where nobody names a file; then in the folder of `XDG_CONFIG_HOME`."""
+
+_XDG_HOME = "~/.config"
 
 
 def find_path() -> Path | None:
-    """Returns the first of the usual configuration files that exists."""
-    return next((path for path in map(Path.expanduser, DEFAULT_PATHS) if path.is_file()), None)
+    """Returns the configuration file that the environment names, or else the first of the usual ones that exists."""
+    if named := os.environ.get(PATH_VARIABLE):
+        return Path(named)
+    return next((path for path in map(Path.expanduser, (*DEFAULT_PATHS, *_xdg_paths())) if path.is_file()), None)
+
+
+def _xdg_paths() -> list[Path]:
+    """Returns the files of the XDG Base Directory Specification, which has relative folders ignored."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or _XDG_HOME)
+    if not home.expanduser().is_absolute():
+        home = Path(_XDG_HOME)
+    return [home / "fleetmem" / name for name in ("config.toml", "fleetmem.toml")]
 
 
 def load(path: Path | None, flags: dict[str, Any]) -> Settings:
     """Returns the configuration.
 
     Args:
-        path: TOML file, None for none.
+        path: TOML file, None for none. Relative paths in it are below its folder.
         flags: values given on the command line, nested as the sections are.
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong value; the message names the key.
     """
-    token = file_values.set(_read_toml(path) if path else {})
+    values: dict[str, Any] = {}
+    if path:
+        anchor = Anchor(path)
+        values = anchor.values(Settings, _read_toml(path))
+        anchor.warn()
+    token = file_values.set(values)
     try:
         return _under_flags(Settings(**flags), flags)
     except ValidationError as error:

@@ -31,7 +31,9 @@ KINDS = {
 NAMES = "names"
 """The kind of hosts that are named one by one: they never change."""
 
-_MAY_BE_EMPTY = {"ssh", "ec2"}
+MAY_BE_EMPTY = frozenset({"ssh", "ec2"})
+"""Kinds that need no argument."""
+
 _KIND = re.compile(r"([a-z][a-z0-9_]*):(.*)", re.DOTALL)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _HEAD_BYTES = 65_536
@@ -97,6 +99,9 @@ def parse_sources(specs: Iterable[str], sources: Iterable[str]) -> list[Source]:
 
 
 def _of_spec(spec: str) -> Iterator[Source]:
+    if spec.startswith("@") and path_of(spec[1:]).is_file():  # there may be blanks in its path
+        yield Source("hosts", spec[1:])
+        return
     names: list[str] = []
     for part in split_specs(spec):
         if not part.startswith("@"):
@@ -118,10 +123,10 @@ def parse_source(text: str) -> Source:
     """
     match = _KIND.fullmatch(text.strip())
     if match and match[1] in KINDS:
-        if not match[2].strip() and match[1] not in _MAY_BE_EMPTY:
+        if not match[2].strip() and match[1] not in MAY_BE_EMPTY:
             raise InventoryError(f"inventory {text!r}: nothing after {match[1]}:")
         return Source(match[1], match[2].strip())
-    if text.strip() in _MAY_BE_EMPTY:
+    if text.strip() in MAY_BE_EMPTY:
         return Source(text.strip(), "")
     kind, problem = _recognise(text.strip())
     if kind:
@@ -130,15 +135,20 @@ def parse_source(text: str) -> Source:
     raise InventoryError(f"inventory {told!r} {problem}; write KIND:ARGUMENT, KIND one of {', '.join(KINDS)}")
 
 
+def is_url(text: str) -> bool:
+    """Whether an inventory is a server's."""
+    return bool(_URL.match(text))
+
+
 def _recognise(text: str) -> tuple[str | None, str]:
     """Returns the kind of a URL, a file or a folder; or None, and why it cannot be told."""
-    if _URL.match(text):
+    if is_url(text):
         return "http_sd", ""
     path = path_of(text)
     if text and path.is_dir():
         is_terraform = any(path.glob("*.tf")) or (path / "terraform.tfstate").is_file()
         return "terraform" if is_terraform else "ansible", ""
-    if any(sign in text for sign in "*?[") and path.suffix in (".json", ".yml", ".yaml"):
+    if not path.is_file() and any(sign in text for sign in "*?[") and path.suffix in (".json", ".yml", ".yaml"):
         return "file_sd", ""
     return (_of_file(path), "is of no kind that can be told") if path.is_file() else (None, "is neither file nor URL")
 
