@@ -82,3 +82,9 @@ def test_a_long_line_is_found_outside_of_code_and_tables(tmp_path: Path) -> None
     file = tmp_path / "page.md"
     file.write_text(f"{'x' * 121}\n\n```\n{'x' * 121}\n```\n\n| {'x' * 121} |\n", encoding="utf-8")
     assert len(WORDS.problems_of_file(file)) == 1
+
+
+def test_the_words_of_help_texts() -> None:
+    """What `--help` prints of each command and flag."""
+    assert len(list(WORDS.help_texts())) > 100
+    assert WORDS.problems_of_help() == []
