@@ -192,6 +192,28 @@ def test_release_notes(dist: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_tag_releases_is_checked(dist: Path, tmp_path: Path) -> None:
+    """All files have the tag's version, and the changelog has it with a day; else nothing is published."""
+    version = version_of(one(dist, "*.whl"))
+    folder = shutil.copytree(dist, tmp_path / "dist")
+
+    def check(tag: str) -> tuple[int, str]:
+        command = [REPOSITORY / "scripts" / "check-release", tag, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    notes = folder / "release-notes.md"
+    notes.write_text(f"## {version} (2030-12-31)\n\n- New.\n")
+    assert check(f"v{version}") == (0, "")
+    assert "is v9.9.9 the tag of what is checked out?" in check("v9.9.9")[1]
+    notes.write_text(f"## {version} (unreleased)\n\n- New.\n")
+    assert check(f"v{version}")[0] == 1
+    assert "CHANGELOG.md must be" in check(f"v{version}")[1]
+    (folder / "fleetmem.cdx.json").write_text("")
+    assert "has no fleetmem.cdx.json" in check(f"v{version}")[1]
+
+
+@pytest.mark.slow
 def test_the_version_is_the_tag(tmp_path: Path) -> None:
     """Of releases only; after one it says so; a shallow clone without tags, and a folder without git, have one, too."""
     clone = tmp_path / "clone"
