@@ -198,7 +198,7 @@ def test_what_a_tag_releases_is_checked(dist: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(dist, tmp_path / "dist")
 
     def check(tag: str) -> tuple[int, str]:
-        command = [REPOSITORY / "scripts" / "check-release", tag, folder]
+        command = [str(REPOSITORY / "scripts" / "check-release"), tag, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
 
