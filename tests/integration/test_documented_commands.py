@@ -84,7 +84,7 @@ def place(tmp_path: Path, fleet: Sshd, statsd: StatsD) -> Iterator[Place]:
         shutil.copy(f"{fleet.key}{suffix}", tmp_path / f"fleetmem{suffix}")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
-    for folder in ("deploy", "examples"):
+    for folder in ("deploy", "examples", "src"):
         (tmp_path / folder).symlink_to(REPOSITORY / folder)
     with _grafana() as grafana:
         words = {
