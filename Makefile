@@ -142,7 +142,7 @@ dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: the templates in th
 	@PYTHONPATH=tools $(BIN)/python -m dashboards
 
 .PHONY: docs-tables
-docs-tables: $(INSTALLED) ## Write the tables of docs/reference/metrics.md that are made from the code
+docs-tables: $(INSTALLED) ## Write the tables of the documentation that are made from the code
 	@$(BIN)/python scripts/docs_tables.py
 
 # A virtual environment of its own: nothing else needs MkDocs. Material announces its end of life (May 2027) at each build.

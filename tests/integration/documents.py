@@ -34,6 +34,7 @@ RUN_ELSEWHERE = {
     "python bench/peers.py": "tests/integration/test_peers.py",
     "python bench/compare.py": "tests/unit/bench",
     "python bench/plots.py": "tests/unit/bench",
+    "python bench/carbon_end.py": "tests/integration/test_plan.py",
 }
 
 

@@ -10,7 +10,7 @@ import typer
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
 from fleetmem.cli.options import RUN_FLAGS, Given, ask_passphrase, with_settings_and
 from fleetmem.cli.output import BackgroundWriter, OutcomeWriter, make_record_writer, open_output
-from fleetmem.cli.plan import DEFAULT_RETENTION, plan_fleet
+from fleetmem.cli.plan import PlanOptions, make_plan
 from fleetmem.config import AUTO
 from fleetmem.daemon import Daemon
 from fleetmem.errors import UsageError, reason_of
@@ -66,7 +66,7 @@ def run(
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing: the same as `fleetmem plan`.", show_default=False)
     ] = False,
-    retention: Annotated[str, typer.Option("--retention", hidden=True)] = DEFAULT_RETENTION,
+    retention: Annotated[list[str] | None, typer.Option("--retention", hidden=True)] = None,
 ) -> None:
     """Sample every host each interval until you stop it with Ctrl-C or SIGTERM. SIGHUP reloads the configuration.
 
@@ -81,7 +81,7 @@ def run(
     verbosity = Verbosity.WARNINGS if is_dry and given.verbosity is Verbosity.NORMAL else given.verbosity
     set_up(verbosity, log_format, in_background=not is_dry)
     if is_dry:
-        plan_fleet(given, retention, output)
+        make_plan(given, PlanOptions(retention or ()), output)
         return
     stop_watch = StopWatch()
     with stop_watch.installed():

@@ -63,11 +63,16 @@ def parse_retention(text: str) -> Retention:
         archives.append(Archive(step_seconds, points))
     archives.sort(key=lambda archive: archive.step_seconds)
     for finer, coarser in itertools.pairwise(archives):
-        # whisper.py validateArchiveList: steps divide each other, and the coarser covers more time.
+        # whisper.py validateArchiveList: steps divide each other, the coarser covers more time, and a point of it is
+        # made of as many as the finer one has at most.
         if coarser.step_seconds == finer.step_seconds:
             raise ValueError(f"the step of {finer.step_seconds} s is there twice")
         if coarser.step_seconds % finer.step_seconds:
             raise ValueError(f"{coarser.step_seconds} s is not a multiple of {finer.step_seconds} s")
         if coarser.step_seconds * coarser.points <= finer.step_seconds * finer.points:
             raise ValueError(f"the archive of {coarser.step_seconds} s covers no more time than the finer one")
+        if finer.step_seconds * finer.points < coarser.step_seconds:
+            raise ValueError(
+                f"{finer.points} points of {finer.step_seconds} s are not enough for {coarser.step_seconds} s"
+            )
     return Retention(tuple(archives))

@@ -37,6 +37,7 @@ def test_ways_to_write_it(text: str, archives: tuple[Archive, ...]) -> None:
         ("10s:6h,15s:7d", "15 s is not a multiple of 10 s"),
         ("10s:6h,10s:7d", "the step of 10 s is there twice"),
         ("10s:6h,60s:1h", "covers no more time"),
+        ("10s:5,60s:1h", "5 points of 10 s are not enough for 60 s"),
     ],
 )
 def test_what_carbon_would_not_take(text: str, message: str) -> None:
