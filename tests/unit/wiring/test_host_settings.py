@@ -134,7 +134,7 @@ def test_a_pattern_that_means_nothing(match: str, reason: str, caplog: pytest.Lo
 
 def test_show_prints_overrides(tmp_path: Path) -> None:
     """As they were given, and readable as a configuration."""
-    settings = _settings({"match": "web", "user": "a", "key": ["k"], "sudo": True})
+    settings = _settings({"match": "web", "user": "a", "key": ["/k"], "sudo": True})
     path = tmp_path / "shown.toml"
     path.write_text(to_toml(settings))
     assert load(path, {}) == settings
