@@ -17,6 +17,7 @@ from fleetmem.connect.ssh_settings import JumpSpec, SshSettings
 from fleetmem.errors import ConfigError
 from fleetmem.model import Detail
 from fleetmem.runtime.pattern import Pattern
+from fleetmem.safe_text import redact_setting
 from fleetmem.shape.limits import CommandGroup, Filter, Limits, TopBy
 from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Retire
@@ -111,7 +112,7 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "key", "message"),
     [
         ("prefix = 'a-b'", "prefix", "prefix 'a-b': letters, digits and _"),
-        ("prefx = 'a'", "prefx", "no such key; `fleetmem config sample` shows all"),
+        ("prefx = 'a'", "prefx", "no such key; do you mean prefix? `fleetmem config sample` shows all"),
         ("[nope]\nx = 1", "nope", "no such key"),
         ("[ssh]\nusr = 'x'", "ssh.usr", "no such key"),
         ("ssh = 'x'", "ssh", "valid dictionary"),
@@ -183,14 +184,16 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_error_names_its_key(tmp_path: Path, text: str, key: str, message: str) -> None:
-    """Where it is wrong, what is wrong, what was given, and where it may have come from."""
+    """Where it is wrong, file and line; what is wrong, and what was given."""
     path = _write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     head, line = str(caught.value).split("\n")
-    assert head == f"configuration (flags, FLEETMEM_* variables or {path}):"
-    assert line.startswith(f"  {key}: ")
-    assert message in line
+    assert head == "configuration:"
+    place, _, rest = line.partition(": ")
+    assert re.fullmatch(rf"  {path}, line [1-9]", place)
+    assert rest.startswith(f"{key}: ")
+    assert message in rest
 
 
 def test_all_errors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,20 +202,62 @@ def test_all_errors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, {"shape": {"top": 0}})
     head, *lines = str(caught.value).split("\n")
-    assert head == "configuration (flags or FLEETMEM_* variables):"
-    assert [line.split(":")[0] for line in lines] == ["  ssh.port", "  shape.top"]
+    assert head == "configuration:"
+    assert [line.split(":")[:2] for line in lines] == [["  FLEETMEM_SSH__PORT", " ssh.port"], ["  flags", " shape.top"]]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"x =", "Invalid value"), (b"[a]\n[a]\n", "Cannot declare"), (b"a = '\xff'", "can't decode byte")],
+    [
+        (b"x =", "1: invalid value; text needs quotation marks"),
+        (b"a = 1\nuser = ubuntu", "2: invalid value .*text needs quotation marks"),
+        (b"tags = True", "1: invalid value .*true and false are lower case"),
+        (b"[ssh\nport = 1", "1: expected ']' .*; a ] is missing"),
+        (b"\nport 22", "2: expected '=' .*write key = value"),
+        (b"port: 22", "1: expected '=' .*write key = value"),
+        (b"a = [1,\n2\n\n", "2: unclosed array; a ] is missing"),
+        (b'a = "^x\\.y"', r"1: unescaped '\\' .*single quotes"),
+        (b'a = "x\nb = 1', "1: illegal character .*quotation mark"),
+        (b"a = 'x\nb = 1", "a quotation mark"),
+        (b"a = 1 b = 2", "1: expected newline .*one key on each line"),
+        (b"[a]\n[a]\n", "2: a is there twice, first in line 1; put the keys of both under one"),
+        (b"[ssh]\nport = 1\nuser = 'x'\nport = 2\n", "4: ssh.port is there twice, first in line 2; remove one"),
+        (b"a = 'x'\nb = '\xff'", "2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        ("a = 1".encode("utf-16"), "1: byte 0xff is not UTF-8; save the file as UTF-8"),
+    ],
 )
 def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes, message: str) -> None:
-    """The file is named, with the reason."""
+    """The file is named, with the line, the reason and what to do."""
     path = tmp_path / "config.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"configuration {path}: .*{message}"):
+    with pytest.raises(ConfigError, match=f"{path}, line {message}" if message[0].isdigit() else message):
         load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("[statd]\nserver = 'a'", "do you mean statsd?"),
+        ("[inventory]\nuser = 'a'", "it belongs to [ssh]."),
+        ("top = 3", "it belongs to [shape]."),
+        ("[ssh]\nlogin-timeout-seconds = 3", "do you mean login_timeout_seconds?"),
+        ("[[overrides]]\nmtach = 'a'\nmatch = 'b'", "do you mean match?"),
+        ("[[shape.groups]]\nnames = 'a'\nname = 'b'\nmatch = 'b'", "do you mean name?"),
+        ("xyzzy = 3", "`fleetmem config sample` shows all"),
+    ],
+)
+def test_an_unknown_key(tmp_path: Path, text: str, fix: str) -> None:
+    """What may have been meant: a key of that section, or the section that has such a key."""
+    with pytest.raises(ConfigError) as caught:
+        load(_write(tmp_path, text), {})
+    assert f": no such key; {fix}" in str(caught.value)
+
+
+def test_files_of_other_systems(tmp_path: Path) -> None:
+    """A byte order mark and line ends of Windows change nothing."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbfprefix = 'a'\r\n[ssh]\r\nport = 23\r\n")
+    assert (load(path, {}).prefix, load(path, {}).ssh.port) == ("a", 23)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -344,7 +389,8 @@ def test_the_sample_has_every_key_with_a_text() -> None:
             assert re.match(r"# [^ ].{9}", before), line
 
 
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+_ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+_TEXT = _ANY_TEXT.filter(lambda text: redact_setting(text) == text)  # no secrets: `config show` hides them
 _SECONDS = st.floats(0.1, 1e6)
 _FLAGS = st.fixed_dictionaries(
     {},

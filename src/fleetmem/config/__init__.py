@@ -8,6 +8,7 @@ from fleetmem.config.inventory_section import InventorySection, split_shard
 from fleetmem.config.loading import DEFAULT_PATHS, PATH_VARIABLE, find_path, load
 from fleetmem.config.network import Server, split_address, split_server
 from fleetmem.config.probe_section import Probe
+from fleetmem.config.problems import InvalidSettingsError, Problem
 from fleetmem.config.run_section import AUTO, Run
 from fleetmem.config.settings import Settings
 from fleetmem.config.shape_section import Shape, ShapeGroup
@@ -22,9 +23,11 @@ __all__ = [
     "Doctor",
     "File",
     "Graphite",
+    "InvalidSettingsError",
     "InventorySection",
     "Override",
     "Probe",
+    "Problem",
     "Prometheus",
     "Run",
     "Server",

@@ -8,10 +8,14 @@ from typing import Any
 from pydantic import (
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from fleetmem.config.paths import Anchor
+from fleetmem.config.problems import InvalidSettingsError, Problem, placed
 from fleetmem.config.settings import ENV_PREFIX, Settings, file_values
+from fleetmem.config.suggestions import suggestion
+from fleetmem.config.toml_keys import explain
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.runtime import bounded_file
 from fleetmem.safe_text import redact_setting
@@ -50,16 +54,19 @@ def load(path: Path | None, flags: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong value; the message names the key.
     """
+    text = read_file(path) if path else ""
     values: dict[str, Any] = {}
     if path:
+        values = _parse(text, path)
         anchor = Anchor(path)
-        values = anchor.values(Settings, _read_toml(path))
+        values = anchor.values(Settings, values)
         anchor.warn()
     token = file_values.set(values)
     try:
         return _under_flags(Settings(**flags), flags)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from error
+        found = [_problem(one) for one in error.errors()]
+        raise InvalidSettingsError(placed(found, path, text, flags)) from error
     except SettingsError as error:
         raise ConfigError(f"environment: {error} ({error.__cause__})") from error
     finally:
@@ -75,29 +82,44 @@ def _under_flags(settings: Settings, flags: dict[str, Any]) -> Settings:
 
 
 _LIMIT_BYTES = 4 << 20
+_BYTE_ORDER_MARK = "\ufeff"  # some editors begin UTF-8 with it; TOML does not allow it
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> str:
+    """Returns the text of a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no text.
+    """
     try:
-        return tomllib.loads(bounded_file.read_text(path.expanduser(), _LIMIT_BYTES))
+        return bounded_file.read_text(path.expanduser(), _LIMIT_BYTES).removeprefix(_BYTE_ORDER_MARK)
     except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
         raise ConfigError(f"configuration {path}: {reason_of(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        message = f"byte {error.object[error.start]:#04x} is not UTF-8"
+        raise InvalidSettingsError([Problem(None, message, "save the file as UTF-8", str(path), line)]) from error
 
 
-def _explain(error: ValidationError, path: Path | None) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            lines.append(f"{key}: no such key; `fleetmem config sample` shows all")
-        else:
-            message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
-            # What a plug-in takes may be a secret that nobody knows here by its looks.
-            is_shown = key and not key.startswith("sinks")
-            given = f" (given: {redact_setting(repr(problem['input']))})" if is_shown else ""
-            # What several keys have to do with has no key of its own: it begins with the one that it is about.
-            lines.append(f"{key or message.split()[0]}: {message[0].lower()}{message[1:]}{given}")
-    source = f"flags, {ENV_PREFIX}* variables or {path}" if path else f"flags or {ENV_PREFIX}* variables"
-    return f"configuration ({source}):\n  " + "\n  ".join(lines)
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, fix, line = explain(error, text)
+        raise InvalidSettingsError([Problem(None, message, fix, str(path), line)]) from error
+
+
+_NUMBER = "write a number without a unit and quotation marks"
+
+
+def _problem(error: ErrorDetails) -> Problem:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return Problem(key, "no such key", f"{suggestion(error['loc'])}`fleetmem config sample` shows all")
+    message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    # What a plug-in takes may be a secret that nobody knows here by its looks.
+    is_shown = key and not key.startswith("sinks")
+    given = f" (given: {redact_setting(repr(error['input']))})" if is_shown else ""
+    fix = _NUMBER if error["type"] in ("float_parsing", "int_parsing", "float_type", "int_type") else ""
+    # What several keys have to do with has no key of its own: it begins with the one that it is about.
+    return Problem(key or message.split()[0], f"{message[0].lower()}{message[1:]}{given}", fix)
