@@ -12,8 +12,9 @@ from fleetmem.cli.config import to_toml
 from fleetmem.config import find_path, load, loading
 from fleetmem.errors import ConfigError
 from fleetmem.inventory.sources import Source, parse_sources
+from fleetmem.runtime.elsewhere import for_another_machine
 from fleetmem.sinks import installed
-from fleetmem.sinks.plugin import WriterKind
+from fleetmem.sinks.plugin import SecretFile, WriterKind
 
 ALL = """
 [inventory]
@@ -149,6 +150,7 @@ def test_a_file_in_the_working_directory_alone(
 class _Section:
     path: Path
     name: str = ""
+    secret: SecretFile | None = None
 
 
 def test_paths_of_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +159,35 @@ def test_paths_of_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(installed, "entry_points", lambda **_wanted: [entry])
     settings = load(_write(folder, '[sinks.mine]\npath = "out"\nname = "out"\n'), {})
     assert settings.sinks["mine"] == _Section(folder / "out", "out")
+    (folder / "token").write_text("sesame", encoding="utf-8")
+    with_secret = load(_write(folder, '[sinks.mine]\npath = "/out"\nsecret = "token"\n'), {}).sinks["mine"]
+    assert (with_secret.secret.path, with_secret.secret.value) == (folder / "token", "sesame")
+
+
+def test_secrets_and_homes_of_another_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a configuration is checked for another machine, they need not be here; elsewhere they must."""
+    entry = EntryPoint("mine", f"{__name__}:KIND", installed.GROUP)
+    monkeypatch.setattr(installed, "entry_points", lambda **_wanted: [entry])
+    path = _write(folder, '[ssh]\nkey = "~nosuchuser/key"\n[sinks.mine]\npath = "/out"\nsecret = "token"\n')
+    with for_another_machine():
+        settings = load(path, {})
+    assert settings.sinks["mine"].secret.path == folder / "token"
+    assert settings.ssh.key == (Path("~nosuchuser/key"),)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert ["ssh.key.0" in str(caught.value), "token: no such file" in str(caught.value)] == [True, True]
 
 
 KIND = WriterKind(_Section, lambda _section: None)  # type: ignore[arg-type,return-value]
+
+
+def test_a_pipe_has_no_folder(folder: Path) -> None:
+    """A configuration that is decrypted on the way: its paths are those of the working directory."""
+    inner, outer = os.pipe()
+    os.write(outer, b'[ssh]\nkey = "key"\n')
+    os.close(outer)
+    assert load(Path(f"/dev/fd/{inner}"), {}).ssh.key == (folder.parent / "elsewhere" / "key",)
+    os.close(inner)
 
 
 def test_the_order_of_files(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -355,15 +355,17 @@ class Given(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Shared flags of a command that may have no use for the configuration.
+    """Shared flags of a command that may have no use for the configuration, or reads it in its own way.
 
     Attributes:
         flags: what they say, by section and key.
         read: reads the configuration.
+        config_path: its file, None where there is none.
     """
 
     flags: Mapping[str, Any]
     read: Callable[[], Given]
+    config_path: Path | None = None
 
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -392,7 +394,7 @@ def _with_flags(table: Mapping[str, _Flag], given_of: Callable[[Unread], Given |
                 verbosity = Verbosity.of(verbose, is_quiet=quiet)
                 return Given(load(), load, verbosity, config_file or config.find_path(), flags)
 
-            command(given=given_of(Unread(flags, read)), **values)
+            command(given=given_of(Unread(flags, read, config_file or config.find_path())), **values)
 
         own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "given"]
         shared = {name: flag.annotation for name, flag in table.items()}
@@ -410,6 +412,9 @@ def _with_flags(table: Mapping[str, _Flag], given_of: Callable[[Unread], Given |
 
     return decorate
 
+
+with_flags = with_some_flags(*_FLAGS)
+"""Gives a command the shared flags, with the configuration not read yet."""
 
 with_settings = with_settings_and({})
 """Gives a command the shared flags; it is called with `given` instead of them, and with its own parameters."""

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from fleetmem.connect.ssh_settings import parse_jumps
+from fleetmem.runtime.elsewhere import is_elsewhere
 from fleetmem.runtime.pattern import compiled
 from fleetmem.units import parse_size
 
@@ -29,6 +30,8 @@ def _check_home(path: Path) -> Path:
     try:
         path.expanduser()
     except RuntimeError as error:  # ~somebody without a home
+        if is_elsewhere():
+            return path
         raise ValueError(f"{path}: {error}") from error
     return path
 

@@ -6,6 +6,7 @@ Which keys hold paths is read off their types, plug-ins' sections included; inve
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -20,16 +21,32 @@ log = logging.getLogger(__name__)
 _NONE = "none"  # not a path where it may stand
 
 
+_NO_FOLDERS = (Path("/dev"), Path("/proc"))  # of `-c /dev/stdin` and `-c <(decrypt fleetmem.toml)`
+
+
+def folder_of(path: Path | None) -> Path:
+    """Returns what relative paths of a configuration file are relative to.
+
+    Args:
+        path: the file, None for none. Its folder is the one that it is named in: a symbolic link is not followed. For
+            a pipe of the shell it is the working directory.
+    """
+    if path is None:
+        return Path.cwd()
+    folder = path.expanduser().parent.resolve()
+    return Path.cwd() if any(folder.is_relative_to(other) for other in _NO_FOLDERS) else folder
+
+
 class Anchor:
     """Puts the relative paths of a file below its folder.
 
     Args:
-        path: the configuration file. Its folder is the one that it is named in: a symbolic link is not followed.
+        path: the configuration file.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path
-        self._folder = path.expanduser().parent.resolve()
+        self._folder = folder_of(path)
         self._moved: list[tuple[str, str, str]] = []
 
     def values(self, model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +85,7 @@ class Anchor:
             return self._model(section, value, f"{key}.")
         if section and isinstance(value, list):
             return [self._value(section, part, f"{key}.{index}") for index, part in enumerate(value)]
-        if Path not in types:
+        if not any(issubclass(type_, PathLike) for type_ in types):  # a secret's file is one, too
             return value
         if isinstance(value, str) and get_origin(annotation) is tuple:
             value = split(value)

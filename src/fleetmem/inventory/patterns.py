@@ -66,6 +66,17 @@ def select(pattern: str, hosts: Sequence[Host], compile_: Compile = re.compile) 
     return list(chosen.values())
 
 
+def check_syntax(pattern: str, compile_: Compile = re.compile) -> None:
+    """Checks a pattern for hosts that are not known here: any name may be a host, a group or a label.
+
+    Raises:
+        InventoryError: a term cannot be read.
+    """
+    fleet = _Fleet((), compile_, is_open=True)
+    for term in _split(pattern, fleet):
+        fleet.match(term.lstrip("&!"))
+
+
 def _split(pattern: str, fleet: "_Fleet") -> list[str]:
     """Returns the terms. As with Ansible, colons separate only where there is no comma, and not in an IPv6 address."""
     if pattern.strip() in fleet.hosts:
@@ -81,9 +92,10 @@ def _split(pattern: str, fleet: "_Fleet") -> list[str]:
 
 
 class _Fleet:
-    """An inventory, by host and by group."""
+    """An inventory, by host and by group; an open one may have others, too."""
 
-    def __init__(self, hosts: Sequence[Host], compile_: Compile = re.compile) -> None:
+    def __init__(self, hosts: Sequence[Host], compile_: Compile = re.compile, *, is_open: bool = False) -> None:
+        self._is_open = is_open
         self._compile_re = compile_
         self.hosts = {host.name: host for host in hosts}
         self.groups: dict[str, dict[str, Host]] = {"all": self.hosts, "ungrouped": {}}
@@ -106,6 +118,8 @@ class _Fleet:
             return self._in_order(set(expand_ranges(term)))
         if _WILDCARDS.search(term):
             return self._match_names(self._compile(term, translate(term)).match)
+        if self._is_open and not _COLON.search(term):
+            return {}
         raise InventoryError(f"pattern: no host or group {term!r}{self._hint(term)}")
 
     def _cut(self, term: str, subscript: re.Match[str]) -> dict[str, Host]:
@@ -126,7 +140,7 @@ class _Fleet:
         label, _, value = term.partition("=")
         is_label, is_value = self._compile(term, translate(label)).match, self._compile(term, translate(value)).match
         known = {name for host in self.hosts.values() for name in host.labels}
-        if not _WILDCARDS.search(label) and label not in known:
+        if not _WILDCARDS.search(label) and label not in known and not self._is_open:
             raise InventoryError(f"pattern {term!r}: no host has a label {label!r}{_close(label, known)}")
         return {
             name: host

@@ -31,10 +31,19 @@ def last_line(lines: list[str]) -> str:
     return lines[-1]
 
 
-class Programs:
-    """Runs programs, and ends those that still run when the collector stops."""
+class NotRunError(InventoryError):
+    """A program would have to be run, and none may be."""
 
-    def __init__(self) -> None:
+
+class Programs:
+    """Runs programs, and ends those that still run when the collector stops.
+
+    Args:
+        may_run: whether any may be run.
+    """
+
+    def __init__(self, *, may_run: bool = True) -> None:
+        self._may_run = may_run
         self._running: set[subprocess.Popen[bytes]] = set()
         self._is_closed = False
 
@@ -78,6 +87,8 @@ class Programs:
             _kill(process)
 
     def _start(self, arguments: Sequence[str], shown: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        if not self._may_run:
+            raise NotRunError(f"not read: {shown} is a program")
         if self._is_closed:
             raise InventoryError(f"{shown}: not run, the collector stops")
         try:

@@ -24,6 +24,7 @@ from fleetmem.model import (
     Shaped,
 )
 from fleetmem.runtime import bounded_file
+from fleetmem.runtime.elsewhere import is_elsewhere
 from fleetmem.sinks.kind import SectionT
 
 __all__ = [
@@ -111,7 +112,7 @@ class SecretFile:
 
     @classmethod
     def read(cls, path: "str | Path | SecretFile") -> "SecretFile":
-        """Returns the secret in a file.
+        """Returns the secret in a file; an empty one where the configuration is for another machine.
 
         Raises:
             ValueError: the file cannot be read, or is empty.
@@ -120,6 +121,8 @@ class SecretFile:
             return path
         if not isinstance(path, str | Path):
             raise ValueError("not the path of a file")
+        if is_elsewhere():
+            return cls(Path(path), "")
         try:
             found = Path(path).expanduser()
             value = bounded_file.read_text(found, _SECRET_LIMIT_BYTES).strip()
@@ -130,6 +133,9 @@ class SecretFile:
         if not value:
             raise ValueError(f"{path}: the file is empty")
         return cls(Path(path), value)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -149,3 +155,8 @@ class SecretFile:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(cls.read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: Any) -> dict[str, str]:
+        """Says what `fleetmem config schema` prints of it."""
+        return {"type": "string"}

@@ -18,6 +18,10 @@ _UNSAFE = "__ansible_unsafe"
 VAULT = "__ansible_vault"
 """What a value that is encrypted has as its key in the output of Ansible, and in documents that we read."""
 
+ENCRYPTED = "is encrypted"
+FOR_ANSIBLE = "is a template that only Ansible can evaluate"
+"""What errors say of values that mean something to Ansible alone."""
+
 
 class OnlyAnsibleError(InventoryError):
     """A template that only Ansible can evaluate."""
@@ -47,7 +51,7 @@ class Templates:
 
     def _evaluate(self, value: Any, name: str, depth: int) -> str:
         if isinstance(value, Mapping) and VAULT in value:
-            raise InventoryError(f"{name} is encrypted")
+            raise InventoryError(f"{name} {ENCRYPTED}")
         if isinstance(value, Mapping) and isinstance(plain := value.get(_UNSAFE), str):
             return plain
         if isinstance(value, Mapping | list | tuple | set):
@@ -56,22 +60,22 @@ class Templates:
         if not _ANY.search(text):
             return text
         if depth >= _DEEP or len(text) > _LONGEST:
-            raise OnlyAnsibleError(f"{name} is a template that only Ansible can evaluate")
+            raise OnlyAnsibleError(f"{name} {FOR_ANSIBLE}")
         evaluated = _EXPRESSION.sub(lambda match: self._expression(match[1], name, depth), text)
         if _ANY.search(_EXPRESSION.sub("", text)):  # {% if %}, or braces without an end
-            raise OnlyAnsibleError(f"{name} is a template that only Ansible can evaluate")
+            raise OnlyAnsibleError(f"{name} {FOR_ANSIBLE}")
         return evaluated
 
     def _expression(self, text: str, name: str, depth: int) -> str:
         if match := _ENVIRONMENT.fullmatch(text):
             return self._environment.get(match[3], "")
         if not _PATH.fullmatch(text):
-            raise OnlyAnsibleError(f"{name} is a template that only Ansible can evaluate")
+            raise OnlyAnsibleError(f"{name} {FOR_ANSIBLE}")
         value: Any = self._variables
         for step in _STEP.finditer(text):
             value = _member(value, step)
             if value is None or (isinstance(value, str) and _ANY.search(value) and step.end() < len(text)):
-                raise OnlyAnsibleError(f"{name} is a template that only Ansible can evaluate")
+                raise OnlyAnsibleError(f"{name} {FOR_ANSIBLE}")
         return self._evaluate(value, name, depth + 1)
 
 
