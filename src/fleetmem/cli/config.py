@@ -1,4 +1,4 @@
-"""`fleetmem config`: show, check, sample."""
+"""`fleetmem config`: show, check, sample, schema."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +137,18 @@ def _check_offline(unread: Unread, warnings: list[Problem]) -> str:
         raise InvalidSettingsError(errors)
     head = f"ok: {len(report.hosts)} hosts, {_sink_count(settings)} sinks; not connected, no key read\n"
     return f"{head}{_file_line(unread)}"
+
+
+@app.command(cls=HelpfulCommand)
+def schema() -> None:
+    """Print the JSON Schema of the configuration file: editors complete and check the file with it.
+
+    Example:
+      fleetmem config schema > fleetmem.schema.json
+    """
+    from fleetmem.cli.config_schema import settings_schema  # here: nobody else needs it
+
+    print_data(json.dumps(settings_schema(), indent=2) + "\n")
 
 
 def _file_line(unread: Unread) -> str:
