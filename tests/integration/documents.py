@@ -27,6 +27,7 @@ PAGES_NOT_RUNNABLE = {"docs/how-to/aws.md": "AWS"}
 
 # Run by another test in the same words or nearly so: the beginning of the command, and the test.
 RUN_ELSEWHERE = {
+    "ansible-playbook ": "tests/integration/test_ansible_role.py",
     "pip install .": "tests/integration/test_packaging.py",
     "pip install ./examples/": "tests/integration/test_own_sink.py",
     "pipx install ": "tests/integration/test_packaging.py",

@@ -91,6 +91,7 @@ def place(tmp_path: Path, fleet: Sshd, statsd: StatsD) -> Iterator[Place]:
             r"statsd\.example\.com": statsd.address,
             r"-g 127\.0\.0\.1(?![:.\d])": f"-g {statsd.address}",
             r"-u fleetmem\b": f"-u {USER}",
+            r"~/\.ssh/fleetmem\b": "fleetmem",
             r"--prometheus 9877\b": f"--prometheus {free_port()}",
             r"http://graphite\.example\.com": f"http://127.0.0.1:{free_port()}",
             r"https://grafana\.example\.com": f"http://127.0.0.1:{grafana}",
