@@ -60,7 +60,7 @@ def hosts(
 
 def resolve(spec: FleetSpec) -> dict[Host, Target]:
     """Returns the hosts of a fleet as they are to be reached; no key is read."""
-    by_host = settings_by_host(spec.settings, spec.hosts, is_refresh=False)
+    by_host = settings_by_host(spec.settings, spec.hosts, spec.matches, is_refresh=False)
     return Targets(spec.reach).resolve_all(spec.hosts, lambda host: by_host[host].ssh)
 
 

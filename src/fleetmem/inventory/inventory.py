@@ -60,6 +60,7 @@ class Inventory:
         sources: in order.
         means: likewise.
         hosts: of the last reading.
+        all_hosts: likewise, with those that the limit leaves out and other shards have.
         left_out: entries of the last reading that are no hosts: where each one stands, and why.
         host_names: likewise, those of the other shards too: all collectors have to tell the same names apart.
     """
@@ -74,6 +75,7 @@ class Inventory:
     ) -> None:
         self.sources = tuple(sources)
         self.hosts: list[Host] = []
+        self.all_hosts: list[Host] = []
         self.host_names: list[str] = []
         self._limit = limit
         self._shard = shard
@@ -182,7 +184,7 @@ class Inventory:
         if not chosen:
             raise InventoryError(f"limit {self._limit!r} matches none of {len(hosts)} hosts")
         share = self._share(chosen)
-        self.host_names = [host.name for host in chosen]
+        self.host_names, self.all_hosts = [host.name for host in chosen], hosts
         self._log_lines(listings, [*left_out_lines(self.left_out, _LINES_LOGGED), *shared_addresses(chosen)])
         return share
 

@@ -176,7 +176,7 @@ def prepare(spec: FleetSpec, ask_passphrase: AskPassphrase, current: FleetParts 
     is_refresh = _is_refresh(spec, current)
     before = current.reach if current else None
     reach = before if before and is_refresh else Reach(spec.reach, ask_passphrase, before)
-    by_host = settings_by_host(settings, hosts, is_refresh=is_refresh)
+    by_host = settings_by_host(settings, hosts, spec.matches, is_refresh=is_refresh)
     targets = reach.resolve(hosts, lambda host: by_host[host].ssh)
     names, series_room = fleet_names(spec, current.names if current else None), _series_room(spec)
     health = current.health if current else Health()

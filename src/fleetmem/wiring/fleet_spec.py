@@ -14,6 +14,9 @@ from fleetmem.model import Host
 from fleetmem.rendezvous import shard_of
 from fleetmem.sinks.memory import MemorySpec
 from fleetmem.sinks.naming import FleetNames, make_tags
+from fleetmem.wiring.host_settings import OverrideMatches, match_overrides
+
+_NO_MATCHES = OverrideMatches()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class FleetSpec:
         senders: processes that send to the same StatsD servers.
         identity: of the collector, for its state folder; None for one that remembers nothing.
         state: where names of series are kept; known once that is prepared.
+        matches: which hosts the overrides match.
     """
 
     settings: Settings
@@ -39,6 +43,7 @@ class FleetSpec:
     senders: int = 1
     identity: str | None = None
     state: MemorySpec | None = None
+    matches: OverrideMatches = _NO_MATCHES
 
     def shares(self, workers: int) -> "list[FleetSpec]":
         """Returns the parts of so many worker processes: hosts, and what is limited for the whole fleet.
@@ -58,6 +63,7 @@ class FleetSpec:
                 max_series=self.max_series * len(its_hosts) // len(self.hosts),
                 senders=workers,
                 state=self.state._replace(process=number, processes=workers + 1) if self.state else None,
+                matches=self.matches.of_hosts(its_hosts),
             )
             for number, its_hosts in enumerate(hosts, 1)
         ]
@@ -90,7 +96,8 @@ def fleet_spec(settings: Settings, inventory: Inventory, identity: str | None = 
     """
     reach, names = _reach_settings(settings, inventory), tuple(inventory.host_names)
     hosts, max_series = tuple(inventory.hosts), settings.shape.max_series
-    return FleetSpec(settings, hosts, names, reach, max_series, identity=identity)
+    matches = match_overrides(settings, inventory.all_hosts)
+    return FleetSpec(settings, hosts, names, reach, max_series, identity=identity, matches=matches)
 
 
 def _reach_settings(settings: Settings, inventory: Inventory) -> ReachSettings:

@@ -180,13 +180,16 @@ def _check_known_hosts(settings: Settings, folder: Path, report: OfflineReport) 
 
 
 def _check_patterns(settings: Settings, report: OfflineReport) -> None:
-    if settings.inventory.limit is not None:
-        report.hosts = _select("inventory.limit", settings.inventory.limit, report)
     for number, override in enumerate(settings.overrides):
         _select(f"overrides.{number}.match", override.match, report)
+    if settings.inventory.limit is not None:
+        report.hosts = _select("inventory.limit", settings.inventory.limit, report)
     if settings.inventory.shard and report.is_whole and report.hosts:
         index, count = split_shard(settings.inventory.shard)
-        if not any(shard_of(host.name, count) == index for host in report.hosts):
+        share = [host for host in report.hosts if shard_of(host.name, count) == index]
+        if share:
+            report.hosts = share
+        else:
             message = f"{settings.inventory.shard} has none of {len(report.hosts)} hosts"
             report.errors.append(Problem("inventory.shard", message, "use fewer shards"))
 

@@ -16,6 +16,7 @@ from fleetmem.sampling.sampler import Sampler, SamplerSpec
 from fleetmem.sampling.schedule import Grid
 from fleetmem.telemetry.report import Report
 from fleetmem.wiring.fleet_spec import FleetSpec
+from fleetmem.wiring.host_settings import match_overrides
 
 _HOSTS = tuple(Host(f"web{number}", "127.0.0.1", port=1) for number in range(4))
 _INTERVAL_SECONDS = 0.2
@@ -118,7 +119,8 @@ def _spec_with(server: str, groups: frozenset[str] = frozenset(), generation: in
     flags = {"statsd": {"server": [server]}, "run": {"interval_seconds": _INTERVAL_SECONDS}, "overrides": overrides}
     hosts = (*(replace(host, groups=groups) for host in _HOSTS), Host("spare", "127.0.0.1", port=1, groups=_SLOW))
     settings = load(None, flags)
-    fleet = FleetSpec(settings, hosts, tuple(host.name for host in hosts), settings.ssh.reach(), 0)
+    matches, names = match_overrides(settings, hosts), tuple(host.name for host in hosts)
+    fleet = FleetSpec(settings, hosts, names, settings.ssh.reach(), 0, matches=matches)
     return SamplerSpec(fleet, Grid.of(_INTERVAL_SECONDS, _HOSTS), generation)
 
 

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from fleetmem.connect.ssh_settings import HostKeyPolicy, JumpSpec
 from fleetmem.errors import ConfigError
 from fleetmem.model import Host
 from fleetmem.probe.script import ProbeKind
-from fleetmem.wiring.host_settings import HostSettings, settings_by_host
+from fleetmem.wiring.fleet_spec import fleet_spec, read_inventory
+from fleetmem.wiring.host_settings import HostSettings, match_overrides, settings_by_host
 
 _HOSTS = [
     Host("web1", "web1", groups=frozenset({"web", "eu"})),
@@ -23,7 +25,7 @@ def _settings(*overrides: dict[str, Any], **flags: dict[str, Any]) -> Settings:
 
 
 def _by_name(settings: Settings, *, is_refresh: bool = False) -> dict[str, HostSettings]:
-    by_host = settings_by_host(settings, _HOSTS, is_refresh=is_refresh)
+    by_host = settings_by_host(settings, _HOSTS, match_overrides(settings, _HOSTS), is_refresh=is_refresh)
     return {host.name: found for host, found in by_host.items()}
 
 
@@ -44,6 +46,24 @@ def test_a_pattern_chooses_hosts() -> None:
     assert [found[name].ssh.user for name in ("web1", "web2", "db1")] == ["a", None, None]
     assert [found[name].ssh.port for name in ("web1", "web2", "db1")] == [None, 2222, None]
     assert [found[name].probe.kind for name in ("web1", "web2", "db1")] == [ProbeKind.STATUS] * 2 + [ProbeKind.PS]
+
+
+@pytest.mark.parametrize("inventory", [{"limit": "web"}, {"shard": "0/2"}, {"shard": "1/2"}])
+def test_part_of_an_inventory(tmp_path: Path, inventory: dict[str, str]) -> None:
+    """A limit or a shard may leave no host of a group: the group is still one, and `all[0]` its first host."""
+    (tmp_path / "hosts.ini").write_text("[web]\nweb[1:4]\n[db]\ndb1\n", encoding="utf-8")
+    settings = _settings(
+        {"match": "db", "user": "a"},
+        {"match": "web[0]", "user": "b"},
+        inventory={"sources": [f"ansible:{tmp_path}/hosts.ini"], "ansible_reader": "builtin", **inventory},
+    )
+    spec = fleet_spec(settings, read_inventory(settings))
+    for part in (spec, *spec.shares(2)):
+        by_host = settings_by_host(settings, part.hosts, part.matches, is_refresh=False)
+        for host, found in by_host.items():
+            assert found.ssh.user == {"db1": "a", "web1": "b"}.get(host.name), host.name
+        assert len(pickle.dumps(part.matches)) > 0
+    assert len(spec.hosts) < 5
 
 
 def test_later_ones_are_stronger() -> None:

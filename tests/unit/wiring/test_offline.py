@@ -109,6 +109,18 @@ def test_known_hosts_that_are_not_there(tmp_path: Path, known_hosts: str) -> Non
     assert _keys(report) == ([], ["ssh.known_hosts"] if known_hosts == "gone" else [])
 
 
+def test_the_hosts_that_are_left(tmp_path: Path) -> None:
+    """Overrides may be for hosts that the limit leaves out, or that another collector has."""
+    (tmp_path / "hosts.ini").write_text("[web]\nweb[1:4]\n[db]\ndb1\n", encoding="utf-8")
+    text = '[[overrides]]\nmatch = "db"\n[inventory]\nsources = ["hosts.ini"]\nlimit = "web"\n'
+    counts = []
+    for shard in ("0/1", "0/2", "1/2"):
+        report = _check(tmp_path, f'{text}shard = "{shard}"\n')
+        assert report.errors == []
+        counts.append(len(report.hosts))
+    assert counts == [4, counts[1], 4 - counts[1]]
+
+
 def test_without_an_inventory(tmp_path: Path) -> None:
     """It may be named by flags where fleetmem runs."""
     assert _keys(_check(tmp_path, '[[overrides]]\nmatch = "web"\n')) == ([], [])
