@@ -10,11 +10,35 @@ from fleetmem.errors import Cause, Kind, Stage
 INTERVAL_SECONDS = 10.0
 """Between two samples of a host, where nothing else is configured."""
 
+
+class Measure(StrEnum):
+    """What a process can have a series of: an attribute of its row."""
+
+    RSS_BYTES = "rss_bytes"
+    VSZ_BYTES = "vsz_bytes"
+    MEM_PERCENT = "mem_percent"
+    PEAK_RSS_BYTES = "peak_rss_bytes"
+    ANON_BYTES = "anon_bytes"
+    SWAP_BYTES = "swap_bytes"
+
+
 PROCESS_MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
-"""The series of a process: the attributes of its row that are stored."""
+"""The series of a process, where nothing else is configured."""
+
+MORE_MEASURES = ("peak_rss_bytes", "anon_bytes", "swap_bytes")
+"""Those that are sent where they are asked for, and the kernel tells them."""
 
 COMMAND_MEASURES = (*PROCESS_MEASURES, "procs")
-"""The series of a command, and of `other`."""
+"""The series of a command, and of `other`, where nothing else is configured."""
+
+
+def measures_of_sum(measures: Sequence[str]) -> tuple[str, ...]:
+    """Returns the series of a command, and of `other`, where processes have these measures.
+
+    Peaks do not add up: each process had its own at another time.
+    """
+    return (*(measure for measure in measures if measure != "peak_rss_bytes"), "procs")
+
 
 HOST_MEASURES = (
     "up",
@@ -98,13 +122,18 @@ class ProcessMemory(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CommandMemory:
-    """All processes of one command on one host, added up. RSS sums count shared pages more than once."""
+    """All processes of one command on one host, added up. RSS sums count shared pages more than once.
+
+    `anon_bytes` and `swap_bytes` are None where nobody asks for them, or a process has none.
+    """
 
     command: str
     procs: int
     rss_bytes: int
     vsz_bytes: int
     mem_percent: float | None
+    anon_bytes: int | None = None
+    swap_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +177,7 @@ class Shaped:
             all have one.
         other_commands: likewise, beside `commands`.
         left_out: processes without a row of their own at the finest level there is, by reason.
+        measures: the series that each process has.
     """
 
     memory: HostMemory
@@ -158,11 +188,12 @@ class Shaped:
     other_processes: CommandMemory | None
     other_commands: CommandMemory | None
     left_out: Mapping[LeftOut, int]
+    measures: tuple[str, ...] = PROCESS_MEASURES
 
     def __reduce__(self) -> tuple[object, ...]:
         """For another process: rows by columns, which takes a third of the time that an object for each does."""
         columns = tuple(zip(*self.processes, strict=True))
-        rest = self.commands, self.other_processes, self.other_commands, self.left_out
+        rest = self.commands, self.other_processes, self.other_commands, self.left_out, self.measures
         return _shaped, (self.memory, self.process_count, self.details, columns, *rest)
 
 

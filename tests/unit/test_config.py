@@ -76,6 +76,13 @@ def test_both_levels_of_detail(given: object) -> None:
     assert load(None, {"shape": {"detail": given}}).shape.limits().details == set(Detail)
 
 
+def test_measures_in_any_order() -> None:
+    """What is asked for is sent in one order, each once; by default it is what it always was."""
+    settings = load(None, {"shape": {"measures": ["swap_bytes,rss_bytes", "swap_bytes"]}})
+    assert settings.shape.limits().measures == ("rss_bytes", "swap_bytes")
+    assert load(None, {}).shape.limits().measures == ("rss_bytes", "vsz_bytes", "mem_percent")
+
+
 def test_patterns_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text is one regular expression: a comma in it is a part of it."""
     monkeypatch.setenv("FLEETMEM_SHAPE__INCLUDE_COMMANDS", "^a{1,2}$")
@@ -134,6 +141,9 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[shape]\ndetail = ['process', 'host']", "shape.detail.1", "'process' or 'command'"),
         ("[shape]\ndetail = []", "shape.detail", "at least 1 item"),
         ("[shape]\ndetail = 7", "shape.detail", "should be a list"),
+        ("[shape]\nmeasures = ['swap']", "shape.measures.0", "'swap_bytes'"),
+        ("[shape]\nmeasures = []", "shape.measures", "at least 1 item"),
+        ("[shape]\nmeasures = 'rss_bytes'\nmax_series_per_host = 8", "shape.max_series_per_host", "9 or more"),
         ("[shape]\ninclude_commands = ['a', '(']", "shape.include_commands.1", "not a regular expression: missing )"),
         ("[shape]\nexclude_commands = '['", "shape.exclude_commands.0", "not a regular expression: unterminated"),
         ("[shape]\ninclude_users = ['*']", "shape.include_users.0", "not a regular expression: nothing to repeat"),

@@ -177,11 +177,11 @@ def example_load(
         commands: how many different names these have.
     """
     shape = settings.shape
-    limits = Limits(detail=frozenset(shape.detail), top=shape.top, top_by=shape.top_by)
-    per_host = shape.max_series_per_host
+    limits = Limits(frozenset(shape.detail), shape.top, top_by=shape.top_by, measures=shape.measure_names())
+    per_host, reserved = shape.max_series_per_host, reserved_series(limits.details, limits.measures)
     if shape.max_series:
-        per_host = min(per_host or shape.max_series, max(shape.max_series // hosts, reserved_series(limits.details)))
-    budget = HostBudget(per_host - reserved_series(limits.details), SeriesPool()) if per_host else None
+        per_host = min(per_host or shape.max_series, max(shape.max_series // hosts, reserved))
+    budget = HostBudget(per_host - reserved, SeriesPool()) if per_host else None
     rows = tuple(_row(number, commands) for number in range(processes))
     shaped = Shaper(_EXAMPLE, limits, budget).shape(Snapshot(_MEMORY, rows), _UNIX_SECONDS)
     sample = Sample(_EXAMPLE, _UNIX_SECONDS, _COLLECT_SECONDS, 0, shaped, slot_unix_seconds=_UNIX_SECONDS)

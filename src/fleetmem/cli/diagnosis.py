@@ -20,7 +20,7 @@ from fleetmem.doctor.machine import Machine, Overruled, judge_machine, look_at
 from fleetmem.doctor.pipeline import Pipeline
 from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
 from fleetmem.inventory.listing import LoginPart
-from fleetmem.model import PROCESS_MEASURES, Detail, Host
+from fleetmem.model import Detail, Host
 from fleetmem.runtime.event_loop import FILES_FOR_OURSELVES, file_limit
 from fleetmem.sinks.graphite_web import GraphiteWeb
 from fleetmem.wiring.fleet import FleetParts
@@ -162,4 +162,4 @@ def _series(settings: Settings, examinations: Sequence[Examination]) -> int:
     if Detail.PROCESS not in settings.shape.detail:
         return 0
     most = settings.shape.top or sys.maxsize
-    return sum(min(each.processes, most) for each in examinations) * len(PROCESS_MEASURES)
+    return sum(min(each.processes, most) for each in examinations) * len(settings.shape.measure_names())

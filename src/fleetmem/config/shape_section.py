@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from fleetmem.config.fields import PatternText, PatternTexts, Section, Size, UserPatternTexts, split_all
-from fleetmem.model import Detail
+from fleetmem.model import PROCESS_MEASURES, Detail, Measure
 from fleetmem.runtime.pattern import Pattern
 from fleetmem.shape.budget import reserved_series
 from fleetmem.shape.limits import CommandGroup, Filter, Limits, TopBy
@@ -35,6 +35,10 @@ class Shape(Section):
 
     detail: Annotated[tuple[Detail, ...], BeforeValidator(split_all), Field(min_length=1)] = (Detail.PROCESS,)
     """process: a series per process; command: one per command and host; or both"""
+    measures: Annotated[tuple[Measure, ...], BeforeValidator(split_all), Field(min_length=1)] = tuple(
+        map(Measure, PROCESS_MEASURES)
+    )
+    """series of each process and command; peak_rss_bytes, anon_bytes, swap_bytes only where they are named here"""
     top: int | None = Field(default=None, ge=1, examples=[20])
     """keep that many per host and level of detail"""
     top_by: TopBy = TopBy.RSS
@@ -66,7 +70,7 @@ class Shape(Section):
     @field_validator("max_series_per_host")
     @classmethod
     def _check_max_series_per_host(cls, value: int, info: ValidationInfo) -> int:
-        least = reserved_series(info.data.get("detail", ()))
+        least = reserved_series(info.data.get("detail", ()), info.data.get("measures", ()))
         if 0 < value < least:
             raise ValueError(f"a host has {least} series of its own and of `other`: {least} or more, 0 for no limit")
         return value
@@ -82,7 +86,12 @@ class Shape(Section):
             users=_filter(self.include_users, self.exclude_users),
             hosts=_filter(self.include_hosts, self.exclude_hosts),
             groups=tuple(CommandGroup(Pattern(group.match), group.name) for group in self.groups),
+            measures=self.measure_names(),
         )
+
+    def measure_names(self) -> tuple[str, ...]:
+        """Returns the series of a process, each once, in the order in which they are sent."""
+        return tuple(str(measure) for measure in Measure if measure in self.measures)
 
     def without_budget(self) -> Self:
         """Returns the same for a single cycle: a budget is about series over time."""

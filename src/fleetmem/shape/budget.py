@@ -4,21 +4,19 @@ A budget bounds what a storage sees, not what is alive: whisper keeps a file for
 counts from its first point until an hour after its last one.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from fleetmem.model import COMMAND_MEASURES, HOST_MEASURES, PROCESS_MEASURES, Detail
+from fleetmem.model import HOST_MEASURES, PROCESS_MEASURES, Detail, measures_of_sum
 
-SERIES_PER_PROCESS = len(PROCESS_MEASURES)
-SERIES_PER_COMMAND = len(COMMAND_MEASURES)
 REMEMBER_SECONDS = 3600
 """How long an ended series counts."""
 
 _TICK_SECONDS = 60  # endings are booked by the minute, so that a host with endless new processes needs 61 numbers
 
 
-def reserved_series(details: Collection[Detail]) -> int:
+def reserved_series(details: Collection[Detail], measures: Sequence[str] = PROCESS_MEASURES) -> int:
     """Returns the series that a host has in any case: its own, and `other` of each level."""
-    return len(HOST_MEASURES) + SERIES_PER_COMMAND * len(details)
+    return len(HOST_MEASURES) + len(measures_of_sum(measures)) * len(details)
 
 
 class SeriesPool:

@@ -11,9 +11,9 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import CommandMemory, LeftOut, ProcessMemory
+from fleetmem.model import CommandMemory, LeftOut, ProcessMemory, measures_of_sum
 from fleetmem.process_table import ProcessTable, RowKeys, name_print
-from fleetmem.shape.budget import REMEMBER_SECONDS, SERIES_PER_COMMAND, SERIES_PER_PROCESS, HostBudget
+from fleetmem.shape.budget import REMEMBER_SECONDS, HostBudget
 from fleetmem.shape.limits import Limits, TopBy
 from fleetmem.units import percent_of
 
@@ -32,9 +32,8 @@ class Level(ABC, Generic[_Row]):
         budget: of the host; None is no limit.
         key: what a row is found again by in the next sample.
         name: what its series are called by.
+        series_per_row: how many these are.
     """
-
-    series_per_row: int
 
     def __init__(
         self,
@@ -42,7 +41,9 @@ class Level(ABC, Generic[_Row]):
         budget: HostBudget | None,
         key: Callable[[_Row], Hashable],
         name: Callable[[_Row], Hashable],
+        series_per_row: int,
     ) -> None:
+        self._series_per_row = series_per_row
         self._key: Callable[[_Row], Hashable] = key
         self._name: Callable[[_Row], Hashable] = name
         self._top = limits.top
@@ -165,7 +166,7 @@ class Level(ABC, Generic[_Row]):
     def _admits(self, budget: HostBudget, row: _Row, settled: dict[Hashable, _Row]) -> bool:
         """Whether a new row gets series. Once half of the budget is used only those do that have outlived a sample."""
         return (self._is_first or not budget.is_tight or self._is_incumbent(row, settled)) and budget.take(
-            self.series_per_row
+            self._series_per_row
         )
 
     def _sizes(self, rows: Sequence[_Row]) -> list[tuple[float, float]]:
@@ -220,7 +221,7 @@ class Level(ABC, Generic[_Row]):
             if ended_at + REMEMBER_SECONDS > clock_seconds:
                 return
             del self._ended[name]
-            self._budget.give_back(self.series_per_row)
+            self._budget.give_back(self._series_per_row)
 
 
 class ProcessLevel(Level[ProcessMemory]):
@@ -233,10 +234,8 @@ class ProcessLevel(Level[ProcessMemory]):
     command its series have the names of the old ones, and with them their place in the budget.
     """
 
-    series_per_row = SERIES_PER_PROCESS
-
     def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
-        super().__init__(limits, budget, attrgetter("pid"), _print_of)
+        super().__init__(limits, budget, attrgetter("pid"), _print_of, len(limits.measures))
         self._keys = RowKeys()  # of the sample before, where there is a budget
 
     def _is_same(self, before: ProcessMemory, row: ProcessMemory) -> bool:
@@ -275,27 +274,27 @@ class ProcessLevel(Level[ProcessMemory]):
 
     def _book_all(self, budget: HostBudget, new: int, gone: int, clock_seconds: float) -> bool:
         """Books new and ended rows where none of the new ones has to wait, or has been there before."""
-        if self._ended or not budget.take(new * SERIES_PER_PROCESS):
+        if self._ended or not budget.take(new * self._series_per_row):
             return False
         if budget.is_tight and new and not self._is_first:
-            budget.give_back(new * SERIES_PER_PROCESS)
+            budget.give_back(new * self._series_per_row)
             return False
-        budget.end(gone * SERIES_PER_PROCESS, clock_seconds)
+        budget.end(gone * self._series_per_row, clock_seconds)
         return True
 
     def _end(self, budget: HostBudget, gone: Set[Hashable], alive: Set[Hashable], clock_seconds: float) -> None:
         """Remembers the names of those that live on and may be kept again, and of the dead only how many they are."""
         self._ended |= dict.fromkeys(gone & alive, clock_seconds)
-        budget.end(len(gone - alive) * SERIES_PER_PROCESS, clock_seconds)
+        budget.end(len(gone - alive) * self._series_per_row, clock_seconds)
 
 
 class CommandLevel(Level[CommandMemory]):
     """A row per command. What is gone is remembered by name: commands come back, and have their series then."""
 
-    series_per_row = SERIES_PER_COMMAND
-
     def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
-        super().__init__(limits, budget, attrgetter("command"), attrgetter("command"))
+        measures = measures_of_sum(limits.measures)
+        super().__init__(limits, budget, attrgetter("command"), attrgetter("command"), len(measures))
+        self._measures = measures
         self._total_bytes: int | None = 0
         self._sums: dict[str, tuple[list[ProcessMemory], CommandMemory]] = {}
 
@@ -309,7 +308,9 @@ class CommandLevel(Level[CommandMemory]):
         for command, rows in members.items():
             seen = before.get(command)
             self._sums[command] = (
-                seen if seen and seen[0] == rows else (rows, sum_of(command, rows, len(rows), total_bytes))
+                seen
+                if seen and seen[0] == rows
+                else (rows, sum_of(command, rows, len(rows), total_bytes, self._measures))
             )
         return tuple([row for _rows, row in self._sums.values()])
 
@@ -328,18 +329,43 @@ def _print_of(row: ProcessMemory) -> int:
 
 
 def sum_of(
-    command: str, rows: Sequence[ProcessMemory | CommandMemory], procs: int, total_bytes: int | None
+    command: str,
+    rows: Sequence[ProcessMemory | CommandMemory],
+    procs: int,
+    total_bytes: int | None,
+    measures: Collection[str] = (),
 ) -> CommandMemory:
     """Returns the sum of rows under a name, with the share of a host that has so much memory.
+
+    Args:
+        command: the name.
+        rows: to add up.
+        procs: processes that they stand for.
+        total_bytes: memory of the host.
+        measures: that are asked for, beside those which every sum has.
 
     Raises:
         HostError: (bad_frame) the sum is beyond 2^63: no receiver holds it, and no host has it.
     """
     rss_bytes = sum([row.rss_bytes for row in rows])
     vsz_bytes = sum([row.vsz_bytes for row in rows])
-    if rss_bytes > _MAX_SUM_BYTES or vsz_bytes > _MAX_SUM_BYTES:
+    anon_bytes = _sum_of_known([(row.anon_bytes, row.vsz_bytes) for row in rows]) if "anon_bytes" in measures else None
+    swap_bytes = _sum_of_known([(row.swap_bytes, row.vsz_bytes) for row in rows]) if "swap_bytes" in measures else None
+    if max(rss_bytes, vsz_bytes, anon_bytes or 0, swap_bytes or 0) > _MAX_SUM_BYTES:
         raise HostError(Stage.PARSE, Kind.BAD_FRAME, "sizes of its processes add up to more than 2^63 bytes")
-    return CommandMemory(command, procs, rss_bytes, vsz_bytes, percent_of(rss_bytes, total_bytes))
+    return CommandMemory(
+        command, procs, rss_bytes, vsz_bytes, percent_of(rss_bytes, total_bytes), anon_bytes, swap_bytes
+    )
+
+
+def _sum_of_known(sizes: Iterable[tuple[int | None, int]]) -> int | None:
+    """Returns the sum of sizes, each with the virtual one; None where one is not known that there must be."""
+    total = 0
+    for size, vsz_bytes in sizes:
+        if size is None and vsz_bytes:
+            return None
+        total += size or 0
+    return total
 
 
 def _largest_first(rows: Sequence[_Row], sizes: Sequence[tuple[float, float]]) -> list[_Row]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from string import Formatter
 from typing import Any, Protocol
 
-from fleetmem.model import Detail
+from fleetmem.model import PROCESS_MEASURES, Detail
 
 
 class TopBy(StrEnum):
@@ -103,6 +103,7 @@ class Limits:
         users: by user id as decimal text: a frame has no names.
         hosts: by name in the inventory; of a host that is left out, `other` is all there is.
         groups: the first that matches names a process.
+        measures: the series that each process has.
     """
 
     detail: Detail | frozenset[Detail] = Detail.PROCESS
@@ -113,6 +114,7 @@ class Limits:
     users: Filter = Filter()
     hosts: Filter = Filter()
     groups: tuple[CommandGroup, ...] = ()
+    measures: tuple[str, ...] = PROCESS_MEASURES
 
     @property
     def details(self) -> frozenset[Detail]:

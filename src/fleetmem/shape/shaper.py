@@ -36,6 +36,7 @@ class Shaper:
         self.name_patterns = limits.name_patterns
         self._selection = Selection(host, limits)
         self._details = limits.details
+        self._measures = limits.measures
         self._budget = budget
         self._commands = CommandLevel(limits, budget) if Detail.COMMAND in self._details else None
         self._processes = ProcessLevel(limits, budget) if Detail.PROCESS in self._details else None
@@ -74,11 +75,11 @@ class Shaper:
             sums = self._commands.add_up(rows, total_bytes)
             commands, rest = self._commands.keep(sums, clock_seconds, is_same_boot=is_same_boot)
             counts = left_out | {reason: sum([row.procs for row in members]) for reason, members in rest.items()}
-            other_commands = _other(excluded, rest, counts, total_bytes) if counts else None
+            other_commands = self._other(excluded, rest, counts, total_bytes) if counts else None
         if self._processes:
             processes, small = self._processes.keep(rows, clock_seconds, is_same_boot=is_same_boot)
             counts = left_out | {reason: len(members) for reason, members in small.items()}
-            other_processes = _other(excluded, small, counts, total_bytes) if counts else None
+            other_processes = self._other(excluded, small, counts, total_bytes) if counts else None
         return Shaped(
             memory=snapshot.memory,
             process_count=len(snapshot.processes),
@@ -88,6 +89,7 @@ class Shaper:
             other_processes=other_processes,
             other_commands=other_commands,
             left_out=counts,
+            measures=self._measures,
         )
 
     def close(self) -> None:
@@ -102,14 +104,14 @@ class Shaper:
         self._taken_unix_seconds = taken_unix_seconds
         return self._clock_seconds
 
-
-def _other(
-    excluded: Sequence[ProcessMemory],
-    left_out: Mapping[LeftOut, Sequence[ProcessMemory | CommandMemory]],
-    counts: Mapping[LeftOut, int],
-    total_bytes: int | None,
-) -> CommandMemory:
-    rows: list[ProcessMemory | CommandMemory] = [*excluded]
-    for members in left_out.values():
-        rows += members
-    return sum_of(OTHER, rows, sum(counts.values()), total_bytes)
+    def _other(
+        self,
+        excluded: Sequence[ProcessMemory],
+        left_out: Mapping[LeftOut, Sequence[ProcessMemory | CommandMemory]],
+        counts: Mapping[LeftOut, int],
+        total_bytes: int | None,
+    ) -> CommandMemory:
+        rows: list[ProcessMemory | CommandMemory] = [*excluded]
+        for members in left_out.values():
+            rows += members
+        return sum_of(OTHER, rows, sum(counts.values()), total_bytes, self._measures)

@@ -120,7 +120,8 @@ class ProcessLines:
     ) -> None:
         self.measures = measures
         first, *parts = _VARIABLE.split(wrap(place(_COMMAND, _PID)).template(measures))
-        parts[-1] += first
+        if parts:  # else there are no measures
+            parts[-1] += first
         self._first = first.encode("ascii")
         same = dict.fromkeys(part for part in parts if len(part) > 1 and not _VARIABLE.fullmatch(part))
         codes = dict(zip(same, _CODES, strict=False))

@@ -13,8 +13,8 @@ from typing import NamedTuple
 MAX_NAME_BYTES = 127
 MAX_PREFIX_BYTES = 40
 _COMMAND_BYTES = 32  # the kernel's own limit is 15; `ps` on other systems, and groups, make longer ones
-# `.process.` before the host; `.`, `.`, a pid of 10 digits and `.mem_percent`, the longest measure, after it.
-_FIXED_BYTES = len(".process.") + len("..") + 10 + len(".mem_percent")
+# `.process.` before the host; `.`, `.`, a pid of 7 digits (PID_MAX_LIMIT is 2^22) and the longest measure after it.
+_FIXED_BYTES = len(".process.") + len("..") + 7 + len(".peak_rss_bytes")
 _HASH_DIGITS = 8
 MAX_TAGS = 8
 _TAG_KEY_BYTES, _TAG_VALUE_BYTES = 32, 64  # 8 of them, a name and a value fit a datagram

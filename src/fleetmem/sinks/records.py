@@ -293,6 +293,8 @@ def _command(command: CommandMemory) -> dict[str, Any]:
         rss_bytes=command.rss_bytes,
         vsz_bytes=command.vsz_bytes,
         mem_percent=command.mem_percent,
+        anon_bytes=command.anon_bytes,
+        swap_bytes=command.swap_bytes,
     )
 
 

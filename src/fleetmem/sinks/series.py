@@ -8,7 +8,6 @@ from functools import partial
 from typing import NamedTuple
 
 from fleetmem.model import (
-    COMMAND_MEASURES,
     HOST_MEASURES,
     PROCESS_MEASURES,
     CollectorStats,
@@ -16,24 +15,21 @@ from fleetmem.model import (
     Failure,
     Host,
     Outcome,
+    ProcessMemory,
     Sample,
     Shaped,
+    measures_of_sum,
 )
 from fleetmem.process_table import ProcessTable, RowKeys
 from fleetmem.sinks.endings import Endings, Room, lines_of, without
 from fleetmem.sinks.formats import Format, Wrap, statsd_zeros
 from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
+from fleetmem.sinks.measures import has_more, has_one_of, is_lacking, lacking_of, value_of
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
 from fleetmem.units import format_number
 
 RETIRE_AFTER_FAILURES = 3
 """Cycles without an answer after which a host's series end: a receiver that repeats them shows a dead host alive."""
-
-_PROCESS_MEASURES_OF = {
-    True: PROCESS_MEASURES,
-    False: tuple(name for name in PROCESS_MEASURES if name != "mem_percent"),
-}
-"""By whether it is known how much memory the host has."""
 
 _NONE: frozenset[bytes] = frozenset()
 
@@ -92,6 +88,11 @@ class HostSeries:
         self._generation = names.commands.generation
         self._failures = 0
         self._rows = ProcessLines(names.process_called, wrap)
+        self._asked: tuple[str, ...] = PROCESS_MEASURES
+        self._asks_for_more = False
+        self._measures_of_sums = measures_of_sum(PROCESS_MEASURES)
+        self._lacking: frozenset[str] = frozenset()  # of those asked for, what the host's kernel does not tell
+        self._is_doubtful = False  # a row has less than that, or more
         self._host = wrap(names.host)
         self._host_template = ""
         self._host_measures: tuple[str, ...] = ()
@@ -119,10 +120,9 @@ class HostSeries:
         gone = self._gone(rows.gone, alive) + host_gone if rows.gone else host_gone
         if has_zeros and has_new_measures:
             alive |= lines_of(statsd_zeros(host))
-        unknown = len(PROCESS_MEASURES) - len(self._rows.measures)
         self.count = (
             len(self._processes) * len(self._rows.measures)
-            + len(self._sums) * (len(COMMAND_MEASURES) - unknown)
+            + len(self._sums) * len(self._measures_of_sums)
             + host_points
         )
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
@@ -183,11 +183,17 @@ class HostSeries:
 
     def _take(self, shaped: Shaped) -> Ended:
         """Takes the rows of a sample; returns what became of series."""
-        measures = _PROCESS_MEASURES_OF[shaped.memory.total_bytes is not None]
+        measures = self._measures_of(shaped)
         if measures != self._rows.measures:
             return self._take_others(shaped, measures)
         before = self._processes.text[:], self._sums.text[:]
         ended = self._write(shaped)
+        if self._is_doubtful:
+            self._is_doubtful = False
+            if (lacking := lacking_of(shaped)) != self._lacking:
+                gone = self._rows.full(before[0]) + before[1]
+                self._lacking = lacking
+                return self._take_others(shaped, self._measures_of(shaped))._replace(gone=gone)
         if self._generation != self._names.commands.generation:
             # Two commands of this host fold to one name, seen just now or by another sink: once more, with that known.
             self._generation = self._names.commands.generation
@@ -196,11 +202,22 @@ class HostSeries:
             ended = self._write(shaped)._replace(gone=self._rows.full(processes) + sums)
         return ended
 
+    def _measures_of(self, shaped: Shaped) -> tuple[str, ...]:
+        """Returns the measures that are asked for and that the host has, as far as that is known."""
+        if shaped.measures != self._asked:
+            self._asked, self._lacking = shaped.measures, frozenset()
+            self._asks_for_more = has_more(shaped.measures)
+        if shaped.memory.total_bytes is not None and not self._lacking:
+            return shaped.measures
+        unknown = self._lacking if shaped.memory.total_bytes is not None else self._lacking | {"mem_percent"}
+        return tuple(measure for measure in shaped.measures if measure not in unknown)
+
     def _take_others(self, shaped: Shaped, measures: tuple[str, ...]) -> Ended:
-        """Takes the rows of a sample that have other measures than those before: shares come, or come no more."""
+        """Takes the rows of a sample that have other measures than those before: some come, or come no more."""
         gone = self._rows.full(self._processes.text) + self._sums.text
         self._processes, self._sums = RowLines(), RowLines()
         self._rows = ProcessLines(self._names.process_called, self._wrap, measures)
+        self._measures_of_sums = measures_of_sum(measures)
         ended = self._take(shaped)
         return ended._replace(gone=gone)
 
@@ -226,24 +243,28 @@ class HostSeries:
 
     def _process_writer(self, table: ProcessTable) -> Callable[[int], bytes]:
         """Returns what writes the lines of the process at a place. One call for each: there are thousands a second."""
-        commands, short = self._names.commands, self._rows.short
-        known = commands.known
+        commands, short, measures = self._names.commands, self._rows.short, self._rows.measures
+        known, is_usual = commands.known, measures == self._asked == PROCESS_MEASURES
 
         def write(place: int) -> bytes:
             row = table[place]
             name = known.get(row.command) or commands.name(row.command)
-            if row.mem_percent is None:
-                return short(name, row.pid, (row.rss_bytes, row.vsz_bytes))
-            return short(name, row.pid, (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent)))
+            if is_usual:
+                return short(name, row.pid, (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent or 0)))
+            return short(name, row.pid, self._values(row, measures))
 
         return write
 
+    def _values(self, row: ProcessMemory | CommandMemory, measures: Sequence[str]) -> tuple[int | str, ...]:
+        """Returns the measures of a row as they are sent; notes where it has not those that the host had so far."""
+        if self._asks_for_more and (is_lacking(row, measures) or has_one_of(row, self._lacking)):
+            self._is_doubtful = True
+        values = [value_of(row, measure) or 0 for measure in measures]
+        return tuple([value if isinstance(value, int) else format_number(value) for value in values])
+
     def _sum_lines(self, place: Place, row: CommandMemory) -> bytes:
-        if row.mem_percent is None:
-            template = self._wrap(place).template([name for name in COMMAND_MEASURES if name != "mem_percent"])
-            return (template % (row.rss_bytes, row.vsz_bytes, row.procs)).encode("ascii")
-        template = self._wrap(place).template(COMMAND_MEASURES)
-        return (template % (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent), row.procs)).encode("ascii")
+        measures = self._measures_of_sums
+        return (self._wrap(place).template(measures) % self._values(row, measures)).encode("ascii")
 
     def _gone(self, gone: bytes, alive: Set[bytes] = _NONE) -> bytes:
         """Returns the zeros that end these lines, but for series that another row has taken over."""

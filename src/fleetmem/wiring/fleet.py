@@ -317,7 +317,8 @@ def _series_room(spec: FleetSpec) -> int | None:
     """Returns how many series of rows the fleet may have: what is left when each host has its own and `other`."""
     if not spec.settings.shape.max_series:
         return None
-    least = reserved_series(spec.settings.shape.detail) * len(spec.hosts)
+    shape = spec.settings.shape
+    least = reserved_series(shape.detail, shape.measure_names()) * len(spec.hosts)
     if spec.max_series < least:
         raise ConfigError(
             f"configuration: shape.max_series: {len(spec.hosts)} hosts have {least} series of their own and of "
@@ -329,7 +330,7 @@ def _series_room(spec: FleetSpec) -> int | None:
 def _make_shapers(spec: FleetSpec, series: SeriesPool) -> Callable[[Host], Shaper]:
     shape = spec.settings.shape
     limits, per_host = shape.limits(), shape.max_series_per_host
-    room = per_host - reserved_series(limits.details) if per_host else None
+    room = per_host - reserved_series(limits.details, limits.measures) if per_host else None
     if room is None and not shape.max_series:
         return lambda host: Shaper(host, limits)
     return lambda host: Shaper(host, limits, HostBudget(room, series))

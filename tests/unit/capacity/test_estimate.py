@@ -10,6 +10,7 @@ from fleetmem.capacity.estimate import Capacity, Machines, estimate
 from fleetmem.capacity.load import example_load
 from fleetmem.capacity.schemas import parse_schemas
 from fleetmem.config import load
+from fleetmem.model import Measure
 
 BENCHMARKS = Path(__file__).parents[3] / "docs" / "reference" / "benchmarks.md"
 MACHINES = Machines(1, 2000, 2_000_000)
@@ -41,6 +42,13 @@ def figures(capacity: Capacity, section: str) -> dict[str, Any]:
         ({"top": 20}, 20 * 3 + 4),
         ({"detail": ["command"], "top": 20}, 20 * 4 + 4),
         ({"max_series_per_host": 100}, 29 * 3 + 4),
+        ({"measures": ["rss_bytes"]}, 150),
+        ({"measures": [*Measure]}, 150 * 6),
+        ({"measures": [*Measure], "detail": ["process", "command"], "top": 20}, 20 * 6 + 6 + 20 * 6 + 6),
+        (
+            {"measures": ["rss_bytes", "vsz_bytes", "peak_rss_bytes", "anon_bytes"], "max_series_per_host": 99},
+            22 * 4 + 4,
+        ),
     ],
 )
 def test_series(shape: dict[str, Any], series: int) -> None:

@@ -7,19 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import Detail, Host, LeftOut, ProcessMemory, Shaped, Snapshot
-from fleetmem.shape.budget import (
-    REMEMBER_SECONDS,
-    SERIES_PER_COMMAND,
-    SERIES_PER_PROCESS,
-    HostBudget,
-    SeriesPool,
-    reserved_series,
+from fleetmem.model import (
+    COMMAND_MEASURES,
+    PROCESS_MEASURES,
+    Detail,
+    Host,
+    LeftOut,
+    ProcessMemory,
+    Shaped,
+    Snapshot,
 )
+from fleetmem.shape.budget import REMEMBER_SECONDS, HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.limits import Limits, TopBy
 from fleetmem.shape.shaper import Shaper
 from unit.builders import MEMORY, WEB, process
 from unit.shape.test_shaper import any_limits, assert_adds_up, snapshots
+
+SERIES_PER_PROCESS, SERIES_PER_COMMAND = len(PROCESS_MEASURES), len(COMMAND_MEASURES)
 
 
 class Storage:
@@ -84,6 +88,17 @@ def test_a_budget_that_is_just_enough() -> None:
     host = BudgetedHost(3 * SERIES_PER_PROCESS)
     assert host.pids(*_rows(1, 2, 3)) == [1, 2, 3]
     assert host.budget.used == 9
+
+
+def test_other_measures_take_other_room() -> None:
+    """A process has as many series as measures are asked for; a command those that add up, and `procs`."""
+    measures = (*PROCESS_MEASURES, "peak_rss_bytes", "swap_bytes")
+    host = BudgetedHost(2 * 5, Limits(measures=measures))
+    assert host.pids(*_rows(1, 2, 3)) == [1, 2]
+    assert host.budget.used == 10
+    commands = BudgetedHost(2 * 5, Limits(Detail.COMMAND, measures=measures))
+    assert len(commands.sample([process(1, "a"), process(2, "b"), process(3, "c")]).commands) == 2
+    assert reserved_series([Detail.PROCESS], measures) == reserved_series([Detail.PROCESS]) + 1
 
 
 def test_incumbents_keep_their_place() -> None:

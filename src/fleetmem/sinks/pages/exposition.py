@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fleetmem.errors import Kind
-from fleetmem.model import CommandMemory, Host, ProcessMemory, Sample, Shaped
+from fleetmem.model import MORE_MEASURES, CommandMemory, Host, ProcessMemory, Sample, Shaped, measures_of_sum
+from fleetmem.sinks.measures import known_measures, value_of
 from fleetmem.sinks.naming import tag_key
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES
 from fleetmem.units import format_number
@@ -24,11 +25,16 @@ _PROCESS_FAMILIES = {
     "process_rss_bytes": "Resident set size of a process, shared pages included.",
     "process_vsz_bytes": "Virtual size of a process.",
     "process_mem_ratio": "Resident set size of a process by total memory of its host.",
+    "process_peak_rss_bytes": "Highest resident set size of a process so far.",
+    "process_anon_bytes": "Anonymous resident memory of a process: heap and stacks, no files.",
+    "process_swap_bytes": "Swapped-out memory of a process.",
 }
 _COMMAND_FAMILIES = {
     "command_rss_bytes": "Resident set sizes of all processes of a command; shared pages count more than once.",
     "command_vsz_bytes": "Virtual sizes of all processes of a command.",
     "command_mem_ratio": "Resident set sizes of all processes of a command by total memory of their host.",
+    "command_anon_bytes": "Anonymous resident memory of all processes of a command.",
+    "command_swap_bytes": "Swapped-out memory of all processes of a command.",
     "command_procs": "Processes of a command.",
 }
 _HOST_FAMILIES = {
@@ -44,6 +50,9 @@ _HOST_FAMILIES = {
 }
 FAMILIES = {**_HOST_FAMILIES, **_COMMAND_FAMILIES, **_PROCESS_FAMILIES}
 """Names without the prefix, and what they mean. All are gauges."""
+
+_RATIOS = {"mem_percent": "mem_ratio"}
+"""Measures whose base unit is another one here."""
 
 COLLECTOR_FAMILY = "collector_"
 """What comes before the measures of the collector, of its sinks, too."""
@@ -84,8 +93,10 @@ class HostState(NamedTuple):
         if self.sample:
             shaped = self.sample.shaped
             count += sum(value is not None for value in _sample_values(self.sample).values())
-            count += (len(shaped.processes) + bool(shaped.other_processes)) * len(_PROCESS_FAMILIES)
-            count += (len(shaped.commands) + bool(shaped.other_commands)) * len(_COMMAND_FAMILIES)
+            measures = known_measures(shaped)
+            of_sum = len(measures_of_sum(measures))
+            count += len(shaped.processes) * len(measures) + bool(shaped.other_processes) * (of_sum - 1)
+            count += (len(shaped.commands) + bool(shaped.other_commands)) * of_sum
         return count
 
 
@@ -151,7 +162,8 @@ class Exposition:
             texts["host_failure"] = f'{self._names["host_failure"]}{label},kind="{state.kind}"}} 1\n'
         if state.sample:
             shaped = state.sample.shaped
-            texts |= self._process_lines(label, shaped) | self._command_lines(label, shaped)
+            measures = known_measures(shaped)
+            texts |= self._process_lines(label, shaped, measures) | self._command_lines(label, shaped, measures)
         return {family: text.encode() for family, text in texts.items() if text}
 
     def _host_lines(self, label: str, state: HostState) -> dict[str, str]:
@@ -167,33 +179,44 @@ class Exposition:
             if value is not None
         }
 
-    def _process_lines(self, label: str, shaped: Shaped) -> dict[str, str]:
+    def _process_lines(self, label: str, shaped: Shaped, measures: Sequence[str]) -> dict[str, str]:
         rows: list[tuple[str, ProcessMemory | CommandMemory]] = [
             (f'{label},command="{_quoted_command(row.command)}",pid="{row.pid}"}} ', row) for row in shaped.processes
         ]
         if shaped.other_processes:
             rows.append((f'{label},command="{OTHER}",pid="0"}} ', shaped.other_processes))
-        return self._memory_lines("process", rows)
+        return self._memory_lines("process", measures, rows)
 
-    def _command_lines(self, label: str, shaped: Shaped) -> dict[str, str]:
+    def _command_lines(self, label: str, shaped: Shaped, measures: Sequence[str]) -> dict[str, str]:
         rows = [(f'{label},command="{_quoted_command(row.command)}"}} ', row) for row in shaped.commands]
         if shaped.other_commands:
             rows.append((f'{label},command="{OTHER}"}} ', shaped.other_commands))
         procs = self._names["command_procs"]
         counts = {"command_procs": "".join([f"{procs}{labels}{row.procs}\n" for labels, row in rows])}
-        return self._memory_lines("command", rows) | counts
+        return self._memory_lines("command", measures_of_sum(measures)[:-1], rows) | counts
 
-    def _memory_lines(self, level: str, rows: Sequence[tuple[str, ProcessMemory | CommandMemory]]) -> dict[str, str]:
-        families = f"{level}_rss_bytes", f"{level}_vsz_bytes", f"{level}_mem_ratio"
-        rss, vsz, ratio = (self._names[family] for family in families)
-        texts = (
-            "".join([f"{rss}{labels}{row.rss_bytes}\n" for labels, row in rows]),
-            "".join([f"{vsz}{labels}{row.vsz_bytes}\n" for labels, row in rows]),
-            "".join(
-                [f"{ratio}{labels}{row.mem_percent / 100:.8f}\n" for labels, row in rows if row.mem_percent is not None]
-            ),
-        )
-        return dict(zip(families, texts, strict=True))
+    def _memory_lines(
+        self, level: str, measures: Sequence[str], rows: Sequence[tuple[str, ProcessMemory | CommandMemory]]
+    ) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for measure in measures:
+            family = f"{level}_{_RATIOS.get(measure, measure)}"
+            name = self._names[family]
+            if measure in _RATIOS:
+                lines = [
+                    f"{name}{labels}{row.mem_percent / 100:.8f}\n"
+                    for labels, row in rows
+                    if row.mem_percent is not None
+                ]
+            elif measure in MORE_MEASURES:
+                values = [(labels, value_of(row, measure)) for labels, row in rows]
+                lines = [f"{name}{labels}{value}\n" for labels, value in values if value is not None]
+            elif measure == "rss_bytes":  # without a look-up by name: there are thousands
+                lines = [f"{name}{labels}{row.rss_bytes}\n" for labels, row in rows]
+            else:
+                lines = [f"{name}{labels}{row.vsz_bytes}\n" for labels, row in rows]
+            texts[family] = "".join(lines)
+        return texts
 
 
 def _sample_values(sample: Sample) -> dict[str, float | None]:
