@@ -62,10 +62,8 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
     """Starts a Prometheus that scrapes the targets given, each an address with its port."""
     with ExitStack() as stack:
 
-        def start(*targets: str, metrics_path: str = "/metrics") -> Prometheus:
-            return stack.enter_context(
-                started(Prometheus(tmp_path / "prometheus", *targets, metrics_path=metrics_path))
-            )
+        def start(*targets: str, name: str = "prometheus", **scrape: object) -> Prometheus:
+            return stack.enter_context(started(Prometheus(tmp_path / name, *targets, **scrape)))
 
         yield start
 

@@ -264,12 +264,12 @@ class Prometheus(Server):
     It takes five seconds to start, as it applies its list of targets that late: rather one with many targets than many.
     """
 
-    def __init__(self, folder: Path, *targets: str, metrics_path: str = "/metrics") -> None:
-        """For these targets, each an address with its port."""
+    def __init__(self, folder: Path, *targets: str, **scrape: object) -> None:
+        """For these targets, each an address with its port; and what else is to be in the scrape configuration."""
         super().__init__(folder)
         self.port = free_port()
         self._targets = targets
-        self._metrics_path = metrics_path
+        self._scrape = scrape
 
     def _prepare(self) -> list[str]:
         config = {
@@ -277,7 +277,7 @@ class Prometheus(Server):
             "scrape_configs": [
                 {
                     "job_name": "fleetmem",
-                    "metrics_path": self._metrics_path,
+                    **self._scrape,
                     "static_configs": [{"targets": list(self._targets)}],
                 }
             ],

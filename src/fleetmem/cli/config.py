@@ -108,9 +108,11 @@ def _plain(problems: Sequence[Problem]) -> list[dict[str, object]]:
 def _check_all(unread: Unread, warnings: list[Problem]) -> str:
     """Returns what is said of a configuration that is right; adds what does not end a start. Raises UsageError."""
     from fleetmem.wiring.fleet import build_fleet  # here: the other commands need no SSH
+    from fleetmem.wiring.outputs import web_guard
 
     given = unread.read()
     fleet = build_fleet(given.settings.for_one_cycle(), ask_passphrase)
+    web_guard(given.settings.prometheus)
     state, is_usable = _state(given)
     if not is_usable:
         warnings.append(Problem("run.state_dir", state))

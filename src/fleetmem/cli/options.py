@@ -254,7 +254,8 @@ _FLAGS = {
         str,
         "prometheus.listen",
         "--prometheus",
-        help_="Serve /metrics for Prometheus; only `run` does. (default host 127.0.0.1)",
+        help_="Serve /metrics for Prometheus; only `run` does. TLS and passwords: prometheus.web_config. "
+        "(default host 127.0.0.1)",
         panel=_SINKS,
         metavar="[HOST:]PORT",
     ),

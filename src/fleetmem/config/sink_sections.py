@@ -89,7 +89,9 @@ class Prometheus(Section):
     """A page for Prometheus to scrape (in run)."""
 
     listen: Listen = Field(default=None, examples=["127.0.0.1:9877"])
-    """PORT (of 127.0.0.1) or HOST:PORT, 0.0.0.0:PORT for all addresses; everyone who can connect reads the fleet"""
+    """PORT (of 127.0.0.1) or HOST:PORT, 0.0.0.0:PORT for all addresses; without web_config everybody may read it"""
+    web_config: HomePath | None = Field(default=None, examples=["/etc/fleetmem/web.yml"])
+    """TLS and passwords of that address: a web configuration as Prometheus' exporters have it"""
 
     def address(self) -> tuple[str, int] | None:
         """Returns address and port to listen on, None where there is to be no page."""

@@ -39,6 +39,7 @@ class SinkContext:
         ports_in_use: by pages of sinks that are there already.
         current: specs of the sinks that are there already.
         senders: processes that send to the same servers.
+        is_refresh: whether only the hosts are others: the configuration is the same, and its files are not read again.
     """
 
     names: FleetNames
@@ -50,6 +51,7 @@ class SinkContext:
     ports_in_use: Collection[object]
     current: Collection[Spec]
     senders: int = 1
+    is_refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,7 @@ def _sink_context(
         ports,
         current.sinks.keys() if current else (),
         spec.senders,
+        _is_refresh(spec, current),
     )
 
 

@@ -27,6 +27,7 @@ _ELSEWHERE = {"ec2": "asks AWS", "http_sd": "asks a server", "command": "runs a 
 _ONLY_ANSIBLE = (ENCRYPTED, FOR_ANSIBLE, "this is for a plugin of Ansible")
 _RELATIVE = "a path is relative to the configuration file"
 _TRUST = "host_keys is strict, so no host would be trusted: add the file, or correct its name"
+_OUTSIDE = "not checked: it lies outside the folder of the configuration"
 _CORRECT_ENTRY = "correct the entry, or remove it: `run` leaves it out"
 
 
@@ -61,6 +62,7 @@ def check_offline(settings: Settings, path: Path | None) -> OfflineReport:
     _check_inventories(settings, folder, report)
     _check_ssh_config(settings, folder, report)
     _check_known_hosts(settings, folder, report)
+    _check_web_config(settings, folder, report)
     _check_patterns(settings, report)
     _check_room(settings, report)
     return report
@@ -111,9 +113,6 @@ def _sources(settings: Settings, folder: Path, report: OfflineReport) -> Iterato
             report.is_whole = False
             found = report.warnings if is_elsewhere else report.errors
             found.append(Problem(key, str(error), _OUTSIDE if is_elsewhere else ""))
-
-
-_OUTSIDE = "not checked: it lies outside the folder of the configuration"
 
 
 def _is_ours(text: str, folder: Path) -> bool:
@@ -177,6 +176,26 @@ def _check_known_hosts(settings: Settings, folder: Path, report: OfflineReport) 
             found.append(Problem(key, f"{path}: {reason_of(error)}", fix))
         except OSError as error:
             report.errors.append(Problem(key, f"{path}: {reason_of(error)}", "name a file that can be read"))
+
+
+def _check_web_config(settings: Settings, folder: Path, report: OfflineReport) -> None:
+    """Looks at the file itself: certificate and key are where it is used."""
+    path = settings.prometheus.web_config
+    if path is None:
+        return
+    if not _is_ours(str(path), folder):
+        report.warnings.append(Problem("prometheus.web_config", f"{path}: {_OUTSIDE}"))
+        return
+    # Imported here: nobody else needs YAML.
+    from fleetmem.sinks.pages.web_config import read_web_config
+
+    try:
+        read_web_config(path.expanduser())
+    except ConfigError as error:
+        message = str(error).removeprefix("prometheus.web_config: ")
+        report.errors.append(
+            Problem("prometheus.web_config", message, "correct it; docs/how-to/protect-metrics.md has an example")
+        )
 
 
 def _check_patterns(settings: Settings, report: OfflineReport) -> None:

@@ -31,6 +31,7 @@ from fleetmem.telemetry.counters import ALL_COUNTERS
 
 if TYPE_CHECKING:
     from fleetmem.sinks.pages.http_server import Page, Site
+    from fleetmem.sinks.pages.web_guard import WebGuard
 
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - what others may have asked for
 
@@ -207,22 +208,55 @@ def spool_file(settings: Graphite) -> Path | None:
 
 
 def _plan_prometheus(section: Prometheus, context: SinkContext) -> dict[Spec, Make]:
+    """Returns the sink; another one where the web configuration now keeps out others than before.
+
+    Raises:
+        ConfigError: the web configuration is wrong.
+    """
     listen = section.address()
     if listen is None:
         return {}
-    return {
-        ("prometheus", *listen, context.prefix, context.tags, context.http_names): partial(
-            _prometheus, *listen, context
-        )
-    }
+    spec: Spec = ("prometheus", *listen, context.prefix, context.tags, context.http_names, section.web_config)
+    present = next((known for known in context.current if known[:-1] == spec), None)
+    if present is None or not context.is_refresh:
+        guard = web_guard(section)
+        present = (*spec, guard.config.locks if guard else ())
+    return {present: partial(_prometheus, *listen, section.web_config, context)}
 
 
-def _prometheus(host: str, port: int, context: SinkContext, undo: ExitStack) -> Sink:
+def web_guard(section: Prometheus) -> "WebGuard | None":
+    """Returns what the web configuration describes, None where there is none. Certificates are read.
+
+    Raises:
+        ConfigError: it is wrong, or a file that it names.
+    """
+    if section.web_config is None:
+        return None
+    # Imported here: a start without it does without TLS and YAML.
+    from fleetmem.sinks.pages.web_guard import make_guard
+
+    return make_guard(section.web_config.expanduser())
+
+
+def _prometheus(host: str, port: int, web_config: Path | None, context: SinkContext, undo: ExitStack) -> Sink:
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.pages.metrics_page import PrometheusSink
 
+    guard = None
+    if web_config is not None:
+        from fleetmem.sinks.pages.web_guard import WebGuardFiles
+
+        guard = WebGuardFiles(web_config.expanduser())
     sink = PrometheusSink(
-        host, port, context.prefix, context.tags, context.pages, context.http_names, ALL_COUNTERS, _build()
+        host,
+        port,
+        context.prefix,
+        context.tags,
+        context.pages,
+        context.http_names,
+        ALL_COUNTERS,
+        _build(),
+        guard,
     )
     _listen(sink, undo, has_port=port in context.ports_in_use)
     return sink

@@ -90,6 +90,8 @@ def test_inventories_of_plugins_of_ansible(tmp_path: Path) -> None:
         ('[inventory]\nsources = ["ssh:one", "ssh:two"]\n', "ssh.config_file"),
         ('[ssh]\nknown_hosts = "gone"\nhost_keys = "strict"\n', "ssh.known_hosts"),
         ('[ssh]\nhost_keys = "strict"\n[[overrides]]\nmatch = "a"\nknown_hosts = "."\n', "overrides.0.known_hosts"),
+        ('[prometheus]\nweb_config = "gone"\n', "prometheus.web_config"),
+        ('[prometheus]\nweb_config = "bad"\n', "prometheus.web_config"),
         ('[inventory]\nlimit = "a:b,c"\nsources = ["ec2"]\n', "inventory.limit"),
     ],
 )
@@ -100,6 +102,14 @@ def test_what_is_wrong(tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "one").write_text("Host web01\n", encoding="utf-8")
     (tmp_path / "two").write_text("Host web02\n", encoding="utf-8")
     assert _keys(_check(tmp_path, text))[0] == [key]
+
+
+def test_a_web_configuration(tmp_path: Path) -> None:
+    """Its certificate is not in the repository; one of another folder is the machine's."""
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: /none/a, key_file: /none/b}\n", encoding="utf-8")
+    assert _keys(_check(tmp_path, '[prometheus]\nweb_config = "web.yml"\n')) == ([], [])
+    report = _check(tmp_path, '[prometheus]\nweb_config = "/none/web.yml"\n')
+    assert _keys(report) == ([], ["prometheus.web_config"])
 
 
 @pytest.mark.parametrize("known_hosts", ["gone", "/none/known_hosts", "~/none"])

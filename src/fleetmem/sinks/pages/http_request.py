@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from enum import StrEnum
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -15,6 +16,15 @@ _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*|\*) HTTP/1\.[01]")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([^\0\r\n]*?)[ \t]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::[0-9]{0,5})?")
 _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
+
+
+class Refusal(StrEnum):
+    """Why a client did not get what it asked for."""
+
+    HANDSHAKE = "handshake"
+    CERTIFICATE = "certificate"
+    PASSWORD = "password"  # noqa: S105 - the word
+    BUSY = "busy"
 
 
 class BadRequestError(Exception):
@@ -39,12 +49,14 @@ class HttpRequest(NamedTuple):
         is_body_wanted: False for HEAD.
         encodings: its `Accept-Encoding`.
         host: its `Host` in lower case and without the port; None where it sends none.
+        authorization: its `Authorization`, a secret.
     """
 
     path: str
     is_body_wanted: bool
     encodings: str
     host: str | None
+    authorization: str | None = None
 
 
 def parse_request(received: bytes | bytearray) -> HttpRequest | None:
@@ -66,7 +78,11 @@ def parse_request(received: bytes | bytearray) -> HttpRequest | None:
     headers = _parse_headers(head[line_end.end() : max(line_end.end(), end.start())])
     host = headers.get("host")
     return HttpRequest(
-        path, method != "HEAD", headers.get("accept-encoding", ""), None if host is None else _name(host)
+        path,
+        method != "HEAD",
+        headers.get("accept-encoding", ""),
+        None if host is None else _name(host),
+        headers.get("authorization"),
     )
 
 

@@ -1,7 +1,7 @@
 """A small HTTP server on an event loop: requests are read there, and short answers sent; long ones in threads.
 
     accept ──> _Client: request, within 5 s and 16 KiB ──quick page──> answered on the loop
-                                                       └─slow page───> made and sent in a thread, 16 at a time
+                 └─> TLS: in a thread ─^   └─> password └─slow page───> made and sent in a thread, 16 at a time
 
 So the loop has nothing long to write or to compress, and no thread has to be waited for when the port is to be free.
 """
@@ -11,23 +11,37 @@ import errno
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleetmem.errors import SinkError, UsageError, reason_of
-from fleetmem.runtime.side_thread import start_thread
-from fleetmem.sinks.pages.http_request import BadRequestError, HttpRequest, is_served, parse_request
+from fleetmem.runtime.side_thread import SideThread, start_thread
+from fleetmem.sinks.pages.http_request import (
+    MAX_HEAD_BYTES,
+    BadRequestError,
+    HttpRequest,
+    Refusal,
+    is_served,
+    parse_request,
+)
 from fleetmem.sinks.transports.endpoints import host_port
+
+if TYPE_CHECKING:
+    from fleetmem.sinks.pages.passwords import Credentials
+    from fleetmem.sinks.pages.web_guard import WebGuard, WebGuardFiles
 
 log = logging.getLogger(__name__)
 
+_WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _MAX_ANSWERS = 16  # in threads
 _MAX_CLIENTS = 64  # that have not sent their request yet; the oldest goes first
 _BACKLOG = 64
@@ -84,6 +98,7 @@ class Site:
         pages: by path; `/` lists them.
         slow_paths: those that take long to make or to send; the others answer whatever the clients of these do.
         names: that clients may reach it by, see `HttpServer`.
+        guard: see `HttpServer`.
 
     Attributes:
         problem: why nothing is served now.
@@ -97,6 +112,7 @@ class Site:
         pages: Mapping[str, Page],
         slow_paths: Collection[str] = (),
         names: Collection[str] = (),
+        guard: "WebGuardFiles | None" = None,
     ) -> None:
         self.problem: SinkError | None = None
         self.name = name
@@ -105,12 +121,14 @@ class Site:
         self._pages = pages
         self._slow_paths = frozenset(slow_paths)
         self._names = names
+        self._guard = guard
         self._server: HttpServer | None = None
 
     @property
     def address(self) -> str:
         """Where the pages are."""
-        return f"http://{host_port(self._host, self._server.port if self._server else self._port)}"
+        scheme = "https" if self._guard and self._guard.has_tls else "http"
+        return f"{scheme}://{host_port(self._host, self._server.port if self._server else self._port)}"
 
     def listen(self) -> None:
         """Takes the port; clients that come before `run` wait.
@@ -121,7 +139,7 @@ class Site:
         if self._server is None:
             try:
                 is_slow = self._slow_paths.__contains__
-                self._server = HttpServer(self._host, self._port, self._answer_to, is_slow, self._names)
+                self._server = HttpServer(self._host, self._port, self._answer_to, is_slow, self._names, self._guard)
             except UsageError as error:
                 raise UsageError(f"{self.name}: {error}") from error
 
@@ -180,6 +198,7 @@ class HttpServer:
         is_slow: whether a page takes long to make or to send.
         names: that clients may reach it by, beside addresses, localhost, `host` and the names of this machine. Where
             there are none, all names will do, but for an address that only this machine can reach.
+        guard: who is let in; None for everybody, without TLS.
 
     Raises:
         UsageError: the port is in use, or the address is none of this machine.
@@ -192,7 +211,9 @@ class HttpServer:
         answer_to: AnswerTo,
         is_slow: Callable[[str], bool] = lambda _path: False,
         names: Collection[str] = (),
+        guard: "WebGuardFiles | None" = None,
     ) -> None:
+        self._entrance = _Entrance(guard) if guard else None
         self._socket = _bind(host, port)
         self._answer_to = answer_to
         self._is_slow = is_slow
@@ -203,6 +224,7 @@ class HttpServer:
         self._answered: dict[_Client, None] = {}  # that get a short answer, or have it and may close
         self._places = threading.BoundedSemaphore(_MAX_ANSWERS)
         self._refused = _Seldom()
+        self._entering: set[asyncio.Task[None]] = set()
 
     def _served_names(self, host: str, names: Collection[str]) -> frozenset[str] | None:
         address = str(self._socket.getsockname()[0]).partition("%")[0]
@@ -233,8 +255,12 @@ class HttpServer:
     def close(self) -> None:
         """Frees the port."""
         self.stop()
+        for task in self._entering:
+            task.cancel()
         for client in [*self._asking, *self._answered]:
             client.close()
+        if self._entrance:
+            self._entrance.close()
         self._socket.close()
 
     def _accept(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -248,7 +274,72 @@ class HttpServer:
             return
         client = _Client(loop, connection, str(peer[0]))
         self._add(client, self._asking)
-        client.begin(partial(self._take, client))
+        client.set_limit()
+        if self._entrance:
+            self._follow(loop, self._let_in(client, self._entrance))
+        else:
+            client.begin(partial(self._take, client))
+
+    def _follow(self, loop: asyncio.AbstractEventLoop, entering: Coroutine[Any, Any, None]) -> None:
+        task = loop.create_task(entering)
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+
+    async def _let_in(self, client: "_Client", entrance: "_Entrance") -> None:
+        """Reads the request of a client behind its TLS handshake, if there is one."""
+        try:
+            guard = await entrance.guard()
+            if guard.context and not guard.admits(await client.shake_hands(guard.context, entrance)):
+                entrance.refused[Refusal.CERTIFICATE] += 1
+                self._refused.log("the certificate of %s has no name that client_allowed_sans names", client)
+                client.close()
+                return
+        except (OSError, ValueError) as error:  # ValueError: closed meanwhile
+            entrance.refused[Refusal.HANDSHAKE] += 1
+            log.debug("TLS with %s: %s", client, reason_of(error))
+            client.close()
+        else:
+            client.begin(partial(self._ask_password, client, entrance, guard))
+
+    def _ask_password(
+        self, client: "_Client", entrance: "_Entrance", guard: "WebGuard", request: HttpRequest | BadRequestError
+    ) -> None:
+        """Answers a request of who may ask; one whose password has to be checked waits for that."""
+        client.headers = guard.config.headers
+        if isinstance(request, BadRequestError) or not guard.config.users:
+            self._take(client, request)
+            return
+        given = entrance.credentials(request)
+        is_right = entrance.passwords.recall(guard.config.users, given)
+        if given is None or is_right is not None:
+            self._take_known(client, entrance, request, is_right=bool(is_right))
+        else:
+            client.set_limit(_CLIENT_TIMEOUT_SECONDS)
+            self._follow(asyncio.get_running_loop(), self._check_password(client, entrance, guard, request, given))
+
+    async def _check_password(
+        self, client: "_Client", entrance: "_Entrance", guard: "WebGuard", request: HttpRequest, given: "Credentials"
+    ) -> None:
+        try:
+            is_right = await entrance.check(guard.config.users, given, client.name)
+        except OSError as error:
+            entrance.refused[Refusal.BUSY] += 1
+            self._refused.log("port %d: %s: refused the request of %s", self.port, error, client)
+            if not client.is_closed:
+                self._take(client, BadRequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again"))
+        else:
+            if not client.is_closed:
+                self._take_known(client, entrance, request, is_right=is_right)
+
+    def _take_known(self, client: "_Client", entrance: "_Entrance", request: HttpRequest, *, is_right: bool) -> None:
+        if not is_right:
+            entrance.refused[Refusal.PASSWORD] += 1
+            if request.authorization:
+                self._refused.log("port %d: a wrong user or password, from %s", self.port, client)
+            client.headers = {**client.headers, "WWW-Authenticate": "Basic"}
+            self._take(client, BadRequestError(HTTPStatus.UNAUTHORIZED, "a user and a password are needed"))
+        else:
+            self._take(client, request)
 
     def _add(self, client: "_Client", clients: "dict[_Client, None]") -> None:
         """Notes a client until it is closed; one too many and the oldest goes."""
@@ -284,7 +375,7 @@ class HttpServer:
         if problem is None:
             connection = client.detach()
             try:
-                start_thread(partial(self._serve, connection, client.name, request), "http")
+                start_thread(partial(self._serve, connection, client, request), "http")
             except OSError as error:
                 self._places.release()
                 self._add(client, self._answered)
@@ -293,18 +384,66 @@ class HttpServer:
             self._refused.log("port %d: %s: refused the request of %s", self.port, problem, client.name)
             client.send(text_answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{problem}; try again"))
 
-    def _serve(self, connection: socket.socket, name: str, request: HttpRequest) -> None:
+    def _serve(self, connection: socket.socket, client: "_Client", request: HttpRequest) -> None:
         """Makes and sends a page, in a thread."""
         try:
             with connection:
-                answer = self._answer_to(request.path, request.encodings)
+                answer = client.with_headers(self._answer_to(request.path, request.encodings))
                 _send_all(connection, answer, is_body_wanted=request.is_body_wanted)
         except OSError as error:  # a client that went away, or took too long
-            log.debug("answer to %s: %s", name, reason_of(error))
+            log.debug("answer to %s: %s", client, reason_of(error))
         except Exception:
-            log.exception("answer to %s", name)
+            log.exception("answer to %s", client)
         finally:
             self._places.release()
+
+
+class _Entrance:
+    """Who is let in, as far as that takes files, TLS and bcrypt: in two threads, so that it holds up nobody else.
+
+    Attributes:
+        passwords: checks them, and knows those that it has checked.
+        refused: how often somebody was refused.
+    """
+
+    def __init__(self, files: "WebGuardFiles") -> None:
+        # Imported here: bcrypt is for pages with passwords.
+        from fleetmem.sinks.pages.passwords import Passwords, TooManyChecksError, parse_authorization
+
+        self.passwords = Passwords()
+        self._parse = parse_authorization
+        self._busy_error = TooManyChecksError
+        self._files = files
+        self.refused = files.refused
+        self._thread = SideThread("tls")
+
+    async def guard(self) -> "WebGuard":
+        """Returns the guard in force; files that have changed are read."""
+        return await self._thread.call(self._files.current)
+
+    async def do(self, step: Callable[[], None]) -> None:
+        """Does a step of a handshake: it does not wait for the client, and takes some ms of CPU at most."""
+        await self._thread.call(step)
+
+    def credentials(self, request: HttpRequest) -> "Credentials | None":
+        """Returns who a client says that it is."""
+        return self._parse(request.authorization)
+
+    async def check(self, users: Mapping[str, str], given: "Credentials", address: str) -> bool:
+        """Returns whether a password is right.
+
+        Raises:
+            OSError: that cannot be checked now.
+        """
+        try:
+            return await self.passwords.check(users, given, address)
+        except self._busy_error as error:
+            raise OSError("too many passwords are being checked") from error
+
+    def close(self) -> None:
+        """Lets the threads end."""
+        self._thread.end()
+        self.passwords.close()
 
 
 class _Seldom:
@@ -328,6 +467,7 @@ class _Client:
 
     Attributes:
         name: its address.
+        headers: that answers to it have beside their own.
         forget: is called when it is closed, or goes to a thread.
     """
 
@@ -338,18 +478,67 @@ class _Client:
         self._received = bytearray()
         self._waiting = b""
         self._limit: asyncio.TimerHandle | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._in_step = threading.Lock()
+        self.headers: Mapping[str, str] = {}
         self.forget: Callable[[], object] = lambda: None
+        connection.setblocking(False)
 
     def __str__(self) -> str:
         return self.name
 
     def begin(self, take: Callable[[HttpRequest | BadRequestError], None]) -> None:
         """Reads the request, and hands it to `take`."""
-        self._socket.setblocking(False)
-        self._wait(_HEAD_SECONDS)
         self._loop.add_reader(self._socket.fileno(), self._read, take)
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():  # of which no file tells
+            self._read(take)
 
-    def _wait(self, seconds: float) -> None:
+    async def shake_hands(self, context: ssl.SSLContext, entrance: _Entrance) -> Mapping[str, Any] | None:
+        """Goes on with TLS; returns the client's certificate, where it has one that was asked for.
+
+        Raises:
+            OSError, ValueError: the client does not come to terms, or is gone.
+        """
+        connection = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = connection
+
+        def step() -> None:
+            with self._in_step:  # else the descriptor could be closed, and be another client's, under OpenSSL
+                connection.do_handshake()
+
+        while True:
+            try:
+                await entrance.do(step)
+            except ssl.SSLWantReadError:
+                await self._until_ready(self._loop.add_reader, self._loop.remove_reader)
+            except ssl.SSLWantWriteError:
+                await self._until_ready(self._loop.add_writer, self._loop.remove_writer)
+            else:
+                return connection.getpeercert()
+
+    async def _until_ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
+        if self.is_closed:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "closed")
+        ready = self._ready = self._loop.create_future()
+        descriptor = self._socket.fileno()
+        add(descriptor, lambda: None if ready.done() else ready.set_result(None))
+        try:
+            await ready
+        finally:
+            if not self.is_closed:
+                remove(descriptor)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._socket.fileno() < 0
+
+    def with_headers(self, answer: HttpAnswer) -> HttpAnswer:
+        """Returns an answer with the headers of this client's."""
+        return answer._replace(headers={**self.headers, **answer.headers}) if self.headers else answer
+
+    def set_limit(self, seconds: float = _HEAD_SECONDS) -> None:
+        """Closes the connection after so long, unless another limit is set before."""
         if self._limit:
             self._limit.cancel()
         self._limit = self._loop.call_later(seconds, self.close)
@@ -373,9 +562,13 @@ class _Client:
         """Returns what has come, None where there is nothing; then the connection may have been closed."""
         try:
             data = self._socket.recv(_RECEIVED_BYTES)
-        except BlockingIOError:
+            while data and len(data) <= MAX_HEAD_BYTES and isinstance(self._socket, ssl.SSLSocket):
+                if not self._socket.pending():  # else no file tells that there is more
+                    break
+                data += self._socket.recv(_RECEIVED_BYTES)
+        except _WAITS:
             return None
-        except OSError:
+        except (OSError, ValueError):
             data = b""
         if not data:
             self.close()
@@ -383,8 +576,9 @@ class _Client:
 
     def send(self, answer: HttpAnswer, *, is_body_wanted: bool = True) -> None:
         """Sends a short answer, then closes."""
+        answer = self.with_headers(answer)
         self._waiting = _head_of(answer) + (b"".join(answer.body) if is_body_wanted else b"")
-        self._wait(_CLIENT_TIMEOUT_SECONDS)
+        self.set_limit(_CLIENT_TIMEOUT_SECONDS)
         self._loop.add_writer(self._socket.fileno(), self._write)
         self._write()
 
@@ -394,10 +588,10 @@ class _Client:
             if not self._waiting:
                 self._loop.remove_writer(self._socket.fileno())
                 # Closing while something of the client's is unread would take the answer from it.
-                self._socket.shutdown(socket.SHUT_WR)
-                self._wait(_LINGER_SECONDS)
+                _end_sending(self._socket)
+                self.set_limit(_LINGER_SECONDS)
                 self._loop.add_reader(self._socket.fileno(), self._receive)
-        except BlockingIOError:
+        except _WAITS:
             return
         except OSError:
             self.close()
@@ -413,10 +607,13 @@ class _Client:
         """Ends the connection."""
         if self._limit:
             self._limit.cancel()
-        if self._socket.fileno() >= 0:
+        if not self.is_closed:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
-            self._socket.close()
+            with self._in_step:
+                self._socket.close()
+        if self._ready and not self._ready.done():
+            self._ready.set_exception(ConnectionAbortedError(errno.ECONNABORTED, "closed"))
         self.forget()
 
 
@@ -444,15 +641,30 @@ def _send_all(connection: socket.socket, answer: HttpAnswer, *, is_body_wanted: 
     begun, sent_bytes = time.monotonic(), 0
     for block in chain([_head_of(answer)], blocks(answer.body) if is_body_wanted else ()):
         allowed_seconds = _CLIENT_TIMEOUT_SECONDS + sent_bytes / _SLOWEST_BYTES_PER_SECOND
-        connection.settimeout(max(0.001, begun + allowed_seconds - time.monotonic()))
-        connection.sendall(block)
+        rest = memoryview(block)
+        while rest:  # sendall with TLS has its limit for each record
+            connection.settimeout(max(0.001, begun + allowed_seconds - time.monotonic()))
+            rest = rest[connection.send(rest) :]
         sent_bytes += len(block)
-    connection.shutdown(socket.SHUT_WR)
+    connection.settimeout(0)
+    _end_sending(connection)
     linger_until = time.monotonic() + _LINGER_SECONDS
     while (seconds := linger_until - time.monotonic()) > 0:
         connection.settimeout(seconds)
         if not connection.recv(_RECEIVED_BYTES):
             return
+
+
+def _end_sending(connection: socket.socket) -> None:
+    """Tells the client that there is no more, in TLS first: without a wait.
+
+    Raises:
+        OSError: it is gone.
+    """
+    if isinstance(connection, ssl.SSLSocket):
+        with suppress(OSError, ValueError):  # mostly that the client has not said so yet
+            connection.unwrap()
+    connection.shutdown(socket.SHUT_WR)
 
 
 def text_answer(status: HTTPStatus, text: str) -> HttpAnswer:

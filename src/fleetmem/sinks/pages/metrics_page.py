@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from fleetmem.model import CollectorStats, DeclaredCounter, Host, Outcome, Sample
 from fleetmem.sinks.naming import FleetNames
@@ -21,6 +22,9 @@ from fleetmem.sinks.pages.http_request import accepts_gzip
 from fleetmem.sinks.pages.http_server import HttpAnswer, Page, Site
 from fleetmem.sinks.pages.own_metrics import OwnMetrics
 from fleetmem.sinks.sink import SinkStats, Takes, take_all
+
+if TYPE_CHECKING:
+    from fleetmem.sinks.pages.web_guard import WebGuardFiles
 
 _PATH = "/metrics"
 
@@ -42,6 +46,7 @@ class PrometheusSink(Site):
         names: that clients may reach it by, see `HttpServer`.
         declared: what each of the collector's own counters is, by name.
         build: labels of `build_info`: versions of fleetmem and of what it runs on.
+        guard: who is let in; None for everybody, without TLS.
     """
 
     def __init__(
@@ -54,11 +59,12 @@ class PrometheusSink(Site):
         names: Collection[str] = (),
         declared: Mapping[str, DeclaredCounter] = MappingProxyType({}),
         build: Mapping[str, str] = MappingProxyType({}),
+        guard: "WebGuardFiles | None" = None,
     ) -> None:
-        super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages}, [_PATH], names)
+        super().__init__("prometheus", host, port, {_PATH: self._metrics, **other_pages}, [_PATH], names, guard)
         self.takes: Takes = take_all
         self._exposition = Exposition(prefix, tags)
-        self._own_metrics = partial(OwnMetrics, prefix, declared, build)
+        self._own_metrics = partial(OwnMetrics, prefix, declared, build, guard)
         self._own = self._own_metrics(None)
         self._states: dict[Host, HostState] = {}
         self._page = _SharedPage(self._write)

@@ -1,6 +1,7 @@
 """What a page of metrics says of fleetmem itself: its counters, its build, and its processes."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -9,8 +10,14 @@ from prometheus_client.registry import Collector
 from fleetmem.model import CollectorStats, DeclaredCounter
 from fleetmem.runtime.usage import ProcessState, state_of
 from fleetmem.sinks.pages.exposition import COLLECTOR_FAMILY, metric_name
+from fleetmem.sinks.pages.http_request import Refusal
+
+if TYPE_CHECKING:
+    from fleetmem.sinks.pages.web_guard import WebGuardFiles
 
 _BUILD_INFO = "build_info"
+_WEB_CONFIG = "web_config_last_reload_successful"
+_REFUSED = "web_requests_refused_total"
 
 # Names and meanings are those of Prometheus' client libraries; the values come from /proc without /proc/stat, which the
 # systemd units hide, and of all processes.
@@ -32,6 +39,7 @@ class OwnMetrics(Collector):
         prefix: of metric names.
         declared: what each counter is, by name.
         build: labels of `build_info`; none where there are none.
+        guard: who is let in to the page; None for everybody.
         stats: the counters; None before the first cycle.
     """
 
@@ -40,11 +48,13 @@ class OwnMetrics(Collector):
         prefix: str,
         declared: Mapping[str, DeclaredCounter],
         build: Mapping[str, str],
+        guard: "WebGuardFiles | None",
         stats: CollectorStats | None,
     ) -> None:
         self._metrics = [
             *(_counters(prefix, declared, stats) if stats else ()),
             *_build_info(prefix, build),
+            *(_web_access(prefix, guard) if guard else ()),
             *_processes(stats.worker_pids if stats else ()),
         ]
         self.series = sum(len(metric.samples) for metric in self._metrics)
@@ -111,6 +121,20 @@ def _build_info(prefix: str, build: Mapping[str, str]) -> Iterator[Metric]:
         metric = Metric(name, "1; the labels are the versions of fleetmem and of what it runs on.", "gauge")
         metric.add_sample(name, dict(build), 1)
         yield metric
+
+
+def _web_access(prefix: str, guard: "WebGuardFiles") -> Iterator[Metric]:
+    name = metric_name(prefix, _WEB_CONFIG)
+    meaning = "1 when what the files of prometheus.web_config say is in force, 0 when an earlier state of them is."
+    metric = Metric(name, meaning, "gauge")
+    metric.add_sample(name, {}, int(guard.is_latest))
+    yield metric
+    name = metric_name(prefix, _REFUSED)
+    meaning = "Clients of this page that were refused, by reason."
+    metric = Metric(name.removesuffix("_total"), meaning, "counter")
+    for reason in Refusal:
+        metric.add_sample(name, {"reason": reason.value}, guard.refused[reason])
+    yield metric
 
 
 def _processes(worker_pids: Iterable[int | None]) -> list[Metric]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.sinks.pages.http_request import BadRequestError, accepts_gzip, is_served, parse_request
+from fleetmem.sinks.pages.http_request import BadRequestError, HttpRequest, accepts_gzip, is_served, parse_request
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_a_request_in_pieces() -> None:
     """Nothing is decided before the head is complete."""
     whole = b"HEAD /metrics?a=b HTTP/1.1\r\nHost: Web01:9150\r\nAccept-Encoding: gzip\r\nAccept-Encoding: br\r\n\r\n"
     assert all(parse_request(whole[:size]) is None for size in range(len(whole)))
-    assert parse_request(whole) == ("/metrics", False, "gzip, br", "web01")
+    assert parse_request(whole) == HttpRequest("/metrics", False, "gzip, br", "web01")
