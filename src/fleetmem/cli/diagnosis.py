@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fleetmem.doctor.examiner import Examiner, access_of
 from fleetmem.doctor.findings import Finding, exit_status
 from fleetmem.doctor.hosts import Examination, ExamLimits, judge_hosts
 from fleetmem.doctor.machine import Machine, Overruled, judge_machine, look_at
+from fleetmem.doctor.page_access import judge_page, look_at_page
 from fleetmem.doctor.pipeline import Pipeline
 from fleetmem.doctor.verdicts import PipelineAnswers, judge_pipeline
 from fleetmem.inventory.listing import LoginPart
@@ -54,6 +56,7 @@ async def diagnose(fleet: FleetParts, settings: Settings, at_once: int, *, is_qu
     examinations, answers = await _ask(fleet, settings, at_once, is_quiet=is_quiet)
     findings = judge_hosts(examinations, _limits(fleet))
     findings += judge_machine(_machine(fleet, settings))
+    findings += judge_page(look_at_page(settings.prometheus), time.time())
     findings += judge_pipeline(answers, _series(settings, examinations))
     return Diagnosis(findings, sum(each.kind is not None for each in examinations))
 

@@ -45,6 +45,7 @@ class Check(StrEnum):
     MACHINE_INVENTORY = "machine.inventory"
     MACHINE_ACCOUNT = "machine.account"
     MACHINE_OUTPUT = "machine.output"
+    MACHINE_PAGE = "machine.page"
     MACHINE_PLUGIN = "machine.plugin"
     STATSD_SERVER = "statsd.server"
     STATSD_MANAGEMENT = "statsd.management"
