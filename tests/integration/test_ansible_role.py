@@ -14,7 +14,7 @@ import yaml
 
 from fleetmem.probe import script
 
-from . import servers
+from . import documents, servers
 from .networks import line_of_machines
 from .own_root import ADMIN, OwnRoot, own_root
 from .servers import REPOSITORY, USER, Cli, Running, Sshd, environment, make_key, missing, wait_for
@@ -24,6 +24,9 @@ PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.execut
 OTHERS = {"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-", "etc/.pwd.lock"}
 OTHERS |= {f"home/{ADMIN}/.ansible", f"home/{ADMIN}/.ansible/tmp", "var/log/btmp"}
 """Not the role's: what useradd and its like write for themselves, Ansible's folder, sshd's log of failed logins."""
+
+BY_HAND = "useradd --system --create-home --shell /bin/sh fleetmem"
+"""As in docs/how-to/least-privilege.md."""
 
 OTHERS_OF_ROOT = {"root/.ansible", "root/.ansible/tmp"}
 """What Ansible leaves where it logs in as root."""
@@ -259,15 +262,14 @@ def test_accounts_of_others(one: Site) -> None:
     """They are left as they are. One that was made by hand for fleetmem can be handed over."""
     host = one.hosts["web1"]
     before = host.changes()
-    by_hand = "useradd --system --create-home --shell /bin/sh fleetmem"  # docs/how-to/least-privilege.md
-    in_root(host, by_hand)
+    in_root(one, BY_HAND)
     for playbook, user in (("site.yml", "fleetmem"), ("site.yml", ADMIN), ("remove.yml", ADMIN)):
         one.refused(f"{user} is an account that this role did not make", playbook, fleetmem_user=user)
-    in_root(host, "usermod --comment 'fleetmem collects process memory' fleetmem")  # what the message says
+    in_root(one, "usermod --comment 'fleetmem collects process memory' fleetmem")  # what the message says
     one.refused("its keys would stay there", "site.yml", fleetmem_home="/srv/elsewhere")
     assert one.changed("site.yml") == {3}
     assert host.read("home/fleetmem/.ssh/authorized_keys")
-    in_root(host, "rm -f /home/fleetmem/.bash* /home/fleetmem/.profile")
+    in_root(one, "rm -f /home/fleetmem/.bash* /home/fleetmem/.profile")
     one.changed("remove.yml")
     assert host.left_since(before) <= OTHERS
 
@@ -276,7 +278,7 @@ def test_accounts_of_others(one: Site) -> None:
 def test_a_host_without_sudo(one: Site) -> None:
     """It is reached as root. What needs sudo is refused before anything is changed; the rest works."""
     host = one.hosts["web1"]
-    in_root(host, "rm -rf /etc/sudoers.d /usr/bin/sudo /usr/sbin/visudo")
+    in_root(one, "rm -rf /etc/sudoers.d /usr/bin/sudo /usr/sbin/visudo")
     before = host.changes()
     one.refused("there is no /usr/sbin/visudo here", "site.yml", fleetmem_sudo=True, ansible_user="root")
     assert one.changed("site.yml", ansible_user="root") == {4}
@@ -294,9 +296,31 @@ def test_what_fleetmem_refuses(one: Site) -> None:
     one.refused("/srv/no/fleetmem", "site.yml", fleetmem_program="/srv/no/fleetmem")
 
 
-def in_root(host: OwnRoot, command: str) -> None:
-    """Runs a command as root on a host."""
-    subprocess.run(["chroot", host.root, "/bin/sh", "-euc", command], check=True)
+@pytest.mark.slow
+def test_an_account_made_and_removed_by_hand(one: Site) -> None:
+    """Made as docs/how-to/least-privilege.md says, and removed while fleetmem is connected, as remove.md says."""
+    host = one.hosts["web1"]
+    before = host.changes()
+    line = one.cli("probe", "--authorized-keys", f"{one.key}.pub", "--sudo").stdout
+    in_root(one, f"{BY_HAND}; usermod --password '*' fleetmem")  # as sshd runs without PAM here
+    in_root(one, "install -d -o fleetmem -m 700 ~fleetmem/.ssh; cat >~fleetmem/.ssh/authorized_keys", line)
+    in_root(one, "umask 227; cat >/etc/sudoers.d/fleetmem; visudo -c", script.sudoers("fleetmem"))
+    flags = ("-i", one.address("web1"), "-p", host.sshd.port, "-u", "fleetmem", "-k", one.key, "--sudo", "-o", "-")
+    with one.cli.run(*flags, *servers.PATIENT, "--interval", 1) as running:
+        wait_for("it answers", running.outcomes)
+        assert running.outcomes()[0]["ok"], json.dumps(running.outcomes()[0])
+        (block,) = (block for block in documents.blocks("docs/how-to/remove.md") if "userdel" in block.text)
+        in_root(one, block.text)
+        assert host.left_since(before) <= OTHERS
+        wait_for("the session has ended", lambda: not host.sshd.probes())
+
+
+def in_root(site: Site, command: str, text: str = "") -> None:
+    """Runs a command as root on the only host, over SSH."""
+    ((name, host),) = site.hosts.items()
+    words = [str(site.folder / "ssh"), "-p", str(host.sshd.port), f"root@{site.address(name)}", f"set -eu\n{command}"]
+    done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_arguments_are_the_defaults() -> None:

@@ -22,8 +22,8 @@ from .documents import Place
 from .servers import REPOSITORY, USER, Sshd, StatsD, free_port
 
 HOSTS = ["web01.example.com", "web02.example.com", "web03.example.com"]
-# Followed to their end by a test of their own, as they install two releases.
-LONG_PAGES = ["docs/how-to/deploy.md", "docs/how-to/upgrade.md"]
+# Followed to their end by a test of their own: they install two releases, or remove what must have been there.
+LONG_PAGES = ["docs/how-to/deploy.md", "docs/how-to/upgrade.md", "docs/how-to/remove.md"]
 PAGES = [
     page
     for page in documents.pages()
