@@ -23,6 +23,10 @@ _HASH = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 _COSTS = range(4, 17)
 """Of bcrypt: 2^16 rounds take seconds, 2^31 days."""
 
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+_TOKEN = re.compile(r".(?:.|<[a-z ]+>).")
+"""What may be quoted of a file: a character, or what it stands for. Names of aliases and tags may be passwords."""
+
 _HEADERS = {
     "Content-Security-Policy": r"[ -~]+",
     "Strict-Transport-Security": r"[ -~]+",
@@ -175,7 +179,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         keys = [key.value for key, _value in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
+                text = f"the key {_key_name(key)} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
         return dict(super().construct_mapping(node, deep))
 
 
@@ -183,23 +188,32 @@ def read_web_config(path: Path) -> WebConfig:
     """Returns the web configuration that a file holds. It blocks.
 
     Raises:
-        ConfigError: it cannot be read or is wrong. The message has no hash.
+        ConfigError: it cannot be read or is wrong. The message has no hash, nor a password that stands in its place.
     """
     try:
         text = bounded_file.read_text(path, _LIMIT_BYTES)
-        given = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-        config = WebConfig.model_validate({} if given is None else given)
     except (OSError, UnicodeDecodeError) as error:
         raise _error(path, reason_of(error)) from error
-    except yaml.YAMLError as error:
-        raise _error(path, _where(error)) from None  # the error itself may quote a line, and that a hash
-    except RecursionError:
-        raise _error(path, "lists or tables without end") from None
+    given = _parse(path, text)
+    try:
+        config = WebConfig.model_validate({} if given is None else given)
     except ValidationError as error:
         raise _error(path, "; ".join(map(_explain, error.errors(include_input=False)))) from None
     if not config.tls and not config.users:
         raise _error(path, "neither tls_server_config nor basic_auth_users is in it; leave prometheus.web_config out")
     return config if not config.tls else config.model_copy(update={"tls": _absolute(config.tls, path.parent)})
+
+
+def _parse(path: Path, text: str) -> object:
+    """Returns what a text in YAML means. Raises ConfigError; errors of YAML quote lines, and those hold secrets."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise _error(path, _where(error)) from None
+    except RecursionError:
+        raise _error(path, "lists or tables without end") from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError):  # PyYAML, of `!!int x`, 2024-13-45
+        raise _error(path, "a value is not what its YAML tag says, or no date; put it in quotes") from None
 
 
 def _absolute(tls: TlsServer, folder: Path) -> TlsServer:
@@ -215,11 +229,17 @@ def _error(path: Path, reason: str) -> ConfigError:
 def _where(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     line = f"line {mark.line + 1}: " if mark else ""
-    return f"{line}{getattr(error, 'problem', None) or 'not YAML'}"
+    problem = getattr(error, "problem", None) or "not YAML"
+    return line + _QUOTED.sub(lambda quoted: quoted[0] if _TOKEN.fullmatch(quoted[0]) else "...", problem)
+
+
+def _key_name(key: object) -> str:
+    """Returns a key for a message; a hash may stand where a user should."""
+    return "..." if str(key).startswith("$") else printable(str(key))
 
 
 def _explain(problem: Any) -> str:
-    key = printable(".".join(map(str, problem["loc"])))
+    key = ".".join(map(_key_name, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"{key}: no such key, or not supported"
     if problem["type"] == "missing":

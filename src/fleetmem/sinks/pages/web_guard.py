@@ -155,6 +155,8 @@ def _look_at(path: Path, file: Path) -> None:
         bounded_file.read_bytes(file, _LIMIT_BYTES)
     except OSError as error:
         raise ConfigError(f"prometheus.web_config: {path}: {file}: {reason_of(error)}") from error
+    except ValueError as error:  # a NUL in it
+        raise ConfigError(f"prometheus.web_config: {path}: {str(file)!r} is no path") from error
 
 
 def _refuse_to_ask() -> str:

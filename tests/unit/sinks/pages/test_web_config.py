@@ -90,7 +90,7 @@ basic_auth_users:
         ),
         ("basic_auth_users: {a: secret}", "basic_auth_users.a: not a bcrypt hash"),
         (f"basic_auth_users: {{a: {HASH.replace('$04$', '$31$')}}}", "of cost 4 to 16"),
-        (f"basic_auth_users: {{a: {HASH}, a: {HASH}}}", "the key 'a' is there twice"),
+        (f"basic_auth_users: {{a: {HASH}, a: {HASH}}}", "the key a is there twice"),
         ("basic_auth_users: {a: 5}", "basic_auth_users.a: "),
         ("basic_auth_users: {a: !!python/object/apply:os.system [ls]}", "line 1"),
         ("rate_limit: {interval: 1s}", "rate_limit: no such key, or not supported"),
@@ -115,6 +115,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     for text, message in (
         ("{cert_file: none, key_file: one.key}", f"{tmp_path}/none: no such file or directory"),
         ("{cert_file: one.crt, key_file: two.key}", f"{tmp_path}/two.key is not the key of {tmp_path}/one.crt"),
+        ('{cert_file: "a\\0b", key_file: one.key}', "is no path"),
         ("{cert_file: text, key_file: one.key}", "are no certificate and key in PEM"),
         (
             "{cert_file: one.crt, key_file: one.key, client_auth_type: VerifyClientCertIfGiven, client_ca_file: text}",
@@ -124,6 +125,39 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             make_guard(write(tmp_path, f"tls_server_config: {text}"))
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{ann: *hunter2}",
+        "{ann: &hunter2 x, bob: &hunter2 y}",
+        "{ann: !hunter2 x}",
+        "{ann: !hunter'2'hunter2 x}",
+        "{ann: !hunter2!x y}",
+        "{ann: !!int hunter2}",
+        "{ann: !!float hunter2}",
+        "{ann: !!bool hunter2}",
+        "{ann: !!timestamp hunter2}",
+        "{ann: !!binary hünter2}",
+        "{ann: 2024-13-45}",
+        "{ann: 0b}",
+        "{$2b$hunter2: ann}",
+        "{$2b$hunter2: ann, $2b$hunter2: bob}",
+        "{ann: {hunter2: x}}",
+        "{<<: hunter2}",
+        "{[hunter2]: x}",
+        "{ann: `hunter2}",
+        "{ann: 'hunter2}",
+        "ann:hunter2",
+    ],
+)
+def test_secrets_are_in_no_error(value: str, tmp_path: Path) -> None:
+    """Nor is an error one of YAML's own: what a password looks like is for nobody to know."""
+    with pytest.raises(ConfigError) as error:
+        read_web_config(write(tmp_path, f"basic_auth_users: {value}"))
+    assert "nter2" not in str(error.value)
+    assert error.value.__cause__ is None
 
 
 def test_the_example_of_the_docs(tmp_path: Path) -> None:
