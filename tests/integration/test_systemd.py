@@ -1,12 +1,19 @@
 """The units of deploy/systemd, under a real systemd with everything that they forbid the service."""
 
+import base64
+import http.client
 import re
+import ssl
+import textwrap
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from .servers import USER, Sshd, started, wait_for
+from unit.sinks.pages.certificates import Authority
+
+from .servers import USER, Sshd, free_port, started, wait_for
 from .systemd import Systemd
 
 
@@ -59,6 +66,34 @@ def test_the_service(systemd: Systemd, fleet: Sshd) -> None:
     assert systemd.show("fleetmem", "Result") == "success"
     assert systemd.show("fleetmem", "ExecMainStatus") == "0"
     assert "Traceback" not in systemd.log_of("fleetmem")
+
+
+@pytest.mark.slow
+def test_a_guarded_page(systemd: Systemd, fleet: Sshd) -> None:
+    """The drop-in of the docs: systemd lends the service its web configuration, certificate and key."""
+    docs = (Path(__file__).parents[2] / "docs/how-to/protect-metrics.md").read_text(encoding="utf-8")
+    example = textwrap.dedent(docs.partition("```yaml\n")[2].partition("```")[0])
+    drop_in = docs.partition("```text\n[Service]\n")[2].partition("```")[0].splitlines()
+    port = free_port()
+    systemd.override("fleetmem", *drop_in, f"Environment=FLEETMEM_PROMETHEUS__LISTEN={port}")
+    write(systemd, fleet, "config", "127.0.1.1")
+    (systemd.configuration / "web.yml").write_text(example)
+    authority = Authority(systemd.configuration)
+    authority.issue(systemd.configuration, "page")
+    for name in ("web.yml", "page.key", "page.crt"):
+        (systemd.configuration / name).chmod(0o600)
+    systemd.systemctl("start", "fleetmem")
+    context = ssl.create_default_context(cafile=authority.path)
+    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+
+    def status(password: str) -> int:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
+        with closing(connection):
+            given = base64.b64encode(f"prometheus:{password}".encode()).decode()
+            connection.request("GET", "/metrics", headers={"Authorization": f"Basic {given}"})
+            return connection.getresponse().status
+
+    assert (status("wrong"), status("password")) == (401, 200)
 
 
 @pytest.mark.slow
