@@ -17,7 +17,7 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.units import format_number
 
 from .receivers import CarbonCache, TcpReceiver
-from .servers import Cli, Running, Sshd, StatsD, by_host, missing, rss_bytes, started, wait_for
+from .servers import PATIENT, Cli, Running, Sshd, StatsD, by_host, missing, rss_bytes, started, wait_for
 
 MIB = 1024 * 1024
 MEASURES = ("rss_bytes", "vsz_bytes", "mem_percent")
@@ -174,7 +174,7 @@ def test_a_full_disk_under_the_spool(fleet: Sshd, statsd: StatsD, cli: Cli, tmp_
     with small_disk(tmp_path / "small", 512 * 1024) as folder, started(TcpReceiver()) as receiver:
         address = receiver.address
         receiver.stop()
-        options = ("-i", "127.0.1.[1-10]", "-p", fleet.port, "-k", fleet.key, "--interval", 0.5, "-o", "-")
+        options = ("-i", "127.0.1.[1-10]", "-p", fleet.port, "-k", fleet.key, *PATIENT, "--interval", 0.5, "-o", "-")
         sinks = ("-g", statsd.address, "--graphite", address)
         with cli.run(*options, *sinks, FLEETMEM_GRAPHITE__SPOOL_DIR=str(folder)) as running:
             wait_for("it is reported", lambda: said(running, "points wait in memory"))

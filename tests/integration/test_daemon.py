@@ -167,10 +167,9 @@ def test_reload_of_something_invalid_keeps_the_old(what: str, fleet: Sshd, cli: 
         assert len(errors) == 1
         assert named in errors[0]["message"].lower()
         assert "the old one stays" in errors[0]["message"]
-        count = len(running.outcomes())
-        wait_for("sampling goes on", lambda: len(running.outcomes()) >= count + 4)
+        count, both = len(running.outcomes()), {"127.0.1.1", "127.0.1.2"}
+        wait_for("sampling goes on", lambda: {each["host"] for each in running.outcomes()[count + 2 :]} == both)
         assert not failures(running.outcomes())
-        assert {outcome["host"] for outcome in running.outcomes()[count:]} == {"127.0.1.1", "127.0.1.2"}
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ def test_status_3_when_no_host_answered(fleet: Sshd, cli: Cli) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_status_4_when_statsd_is_away(fleet: Sshd, cli: Cli) -> None:
     """Nothing listens where StatsD should: 5 to 7 s later a message that names the address, and 4; data is printed."""
     address = f"127.0.0.1:{free_port()}"
@@ -104,6 +105,7 @@ def test_a_reader_that_leaves_early_is_not_complained_about(hosts: str, fleet: S
     assert not stderr
 
 
+@pytest.mark.timing
 def test_ctrl_c_ends_a_slow_collect_at_once(hostile: HostileHosts, sshd: Sshd, cli: Cli) -> None:
     """SIGINT in the middle of a collect: within 1 s status 130, one line, no traceback, and nothing left on a host."""
     silent, stuck = hostile.start("never_answer"), hostile.start("stop_in_key_exchange")
@@ -119,6 +121,7 @@ def test_ctrl_c_ends_a_slow_collect_at_once(hostile: HostileHosts, sshd: Sshd, c
     wait_for("nothing is left", lambda: not sshd.probes(), 2)
 
 
+@pytest.mark.timing
 def test_ctrl_c_while_values_are_sent_ends_it_too(fleet: Sshd, cli: Cli) -> None:
     """SIGINT while a collect waits for a dead StatsD: within 1 s status 130."""
     options = (

@@ -159,22 +159,28 @@ def test_neither_agent_nor_display_is_forwarded(both: tuple[Ssh, Ssh], tmp_path:
                 command = "env; sleep 60" if is_free else "true"
                 with client.running("-A", "-X", "-v", HOST, command, SSH_AUTH_SOCK=str(agent), DISPLAY="127.0.0.1:9"):
                     assert ("SSH_AUTH_SOCK" in names_on(client.sshd)) is is_free
+                wait_for("its session is over", partial(_is_idle, client.sshd))
         finally:
             process.terminate()
     done = both[1]("-X", HOST, "true", DISPLAY="127.0.0.1:9")
     assert "X11 forwarding request failed" in done.stderr, done.stderr
 
 
+def _is_idle(sshd: Sshd) -> bool:
+    return not _names_on(sshd)
+
+
 def names_on(sshd: Sshd) -> set[str]:
     """Returns the environment variables of what was started in a session, and waits until something was."""
+    return wait_for("a session runs something", lambda: _names_on(sshd))
 
-    def found() -> set[str]:
-        names: set[str] = set()
-        for pid in descendants(sshd.pid):
-            with suppress(FileNotFoundError, ProcessLookupError):  # gone in the meantime
-                if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sshd"):
-                    environment_of = Path(f"/proc/{pid}/environ").read_text()
-                    names |= {word.partition("=")[0] for word in environment_of.split("\0")}
-        return names if "SSH_CONNECTION" in names else set()
 
-    return wait_for("a session runs something", found)
+def _names_on(sshd: Sshd) -> set[str]:
+    """Returns the environment variables of what sessions run now."""
+    names: set[str] = set()
+    for pid in descendants(sshd.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # gone in the meantime
+            if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sshd"):
+                environment_of = Path(f"/proc/{pid}/environ").read_text()
+                names |= {word.partition("=")[0] for word in environment_of.split("\0")}
+    return names if "SSH_CONNECTION" in names else set()

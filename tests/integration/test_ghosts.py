@@ -10,6 +10,7 @@ import pytest
 _SCRIPT = Path(__file__).parents[2] / "bench" / "ghosts.py"
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "scenario", ["loss", *(pytest.param(each, marks=pytest.mark.long) for each in ("stall", "restart"))]
 )

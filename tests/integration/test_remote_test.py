@@ -79,6 +79,7 @@ def test_remote_test_passes_with_the_graphite_hosts_own_files(tmp_path: Path) ->
         dashboards.mkdir(exist_ok=True)
         (dashboards / "new.json").write_text("{}")
         env = {"GRAPHITE_HOME": str(host.home), "FLEETMEM_RUN__INTERVAL_SECONDS": str(STEP_SECONDS)}
+        env |= {f"FLEETMEM_SSH__{limit}_TIMEOUT_SECONDS": "60" for limit in ("CONNECT", "COMMAND")}
         done = _aws(checkout, "test", **env)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.splitlines()[-1] == "PASSED"
