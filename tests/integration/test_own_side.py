@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -104,10 +105,9 @@ def test_a_reload_that_hangs(tmp_path: Path, cli: Cli, simulated: tuple[list[str
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user, whom the limit of processes binds")
-def test_no_thread_can_be_started_for_a_while(tmp_path: Path, simulated: tuple[list[str], Path]) -> None:
+def test_no_thread_can_be_started_for_a_while(nobodys: Path, simulated: tuple[list[str], Path]) -> None:
     """Pages, the inventory and a reload work again without a restart, and hosts are sampled all the time."""
-    port = free_port()
-    folder = _as_nobody(tmp_path, simulated)
+    folder, port = nobodys, free_port()
     text = f'[prometheus]\nlisten = "127.0.0.1:{port}"\n'
     config = _config(folder, (simulated[0], folder / "key"), text)
     with _run_as_nobody(folder, config) as process:
@@ -120,8 +120,7 @@ def test_no_thread_can_be_started_for_a_while(tmp_path: Path, simulated: tuple[l
             _status(port, "/metrics", seconds=0.05)
         out = folder / "out.jsonl"
         size = out.stat().st_size
-        time.sleep(2)
-        assert out.stat().st_size > size
+        wait_for("hosts are sampled", lambda: out.stat().st_size > size)
         _limit_processes(process.pid, 10_000)
         for page in ("/healthz", "/readyz", "/metrics"):
             wait_for(f"{page} answers", lambda page=page: _status(port, page) == 200)  # type: ignore[misc]
@@ -132,9 +131,9 @@ def test_no_thread_can_be_started_for_a_while(tmp_path: Path, simulated: tuple[l
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
-def test_a_user_without_a_name(tmp_path: Path, simulated: tuple[list[str], Path]) -> None:
+def test_a_user_without_a_name(nobodys: Path, simulated: tuple[list[str], Path]) -> None:
     """A container's user has a number alone, and no home: commands run, or say in a line what to do."""
-    folder = _as_nobody(tmp_path, simulated)
+    folder = nobodys
     key = folder / "key"
     flags = _flags((simulated[0], key), "--format", "jsonl", *servers.PATIENT)
     done = _nobody([sys.executable, "-m", "fleetmem", "collect", *map(str, flags)], folder)
@@ -246,18 +245,19 @@ def _status(port: int, page: str, seconds: float = 2.0) -> int:
         return 0
 
 
-def _as_nobody(tmp_path: Path, simulated: tuple[list[str], Path]) -> Path:
-    """Returns a folder that another user can use, with the key in it."""
-    folder = tmp_path / "nobody"
-    folder.mkdir()
-    (folder / "key").write_bytes(simulated[1].read_bytes())
-    for path in (folder, folder / "key"):
-        os.chown(path, _NOBODY, _NOBODY)
-        path.chmod(0o700 if path.is_dir() else 0o600)
-    for parent in list(folder.parents)[:-1]:
-        if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o001)
-    return folder
+@pytest.fixture
+def nobodys(simulated: tuple[list[str], Path]) -> Iterator[Path]:
+    """A folder that another user can use, with the key in it.
+
+    Not one of pytest: each pytest that starts on the machine closes the folder above them to other users.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "key").write_bytes(simulated[1].read_bytes())
+        for path, mode in ((folder, 0o700), (folder / "key", 0o600)):
+            os.chown(path, _NOBODY, _NOBODY)
+            path.chmod(mode)
+        yield folder
 
 
 def _environment() -> dict[str, str]:
