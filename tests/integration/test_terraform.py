@@ -412,7 +412,7 @@ def test_scripts_are_clean() -> None:
     """ShellCheck and the shells themselves find nothing in what the operator and the hosts run."""
     scripts = [
         *MODULE.glob("files/*.sh"),
-        *(path for path in (REPOSITORY / "scripts").iterdir() if path.suffix != ".py"),
+        *(path for path in (REPOSITORY / "scripts").iterdir() if path.is_file() and path.suffix != ".py"),
     ]
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run(
