@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ RUN_ELSEWHERE = {
     "pip install .": "tests/integration/test_packaging.py",
     "pip install ./examples/": "tests/integration/test_own_sink.py",
     "pipx install ": "tests/integration/test_packaging.py",
+    "curl --cacert ": "tests/integration/test_web_config.py",
     "man -l ": "tests/integration/test_packaging.py",
     "python bench/peers.py": "tests/integration/test_peers.py",
     "python bench/compare.py": "tests/unit/bench",
@@ -73,7 +75,7 @@ def blocks(page: str) -> list[Block]:
     """Returns a page's blocks of commands."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     return [
-        Block(text[: match.start(1)].count("\n") + 1, match[1])
+        Block(text[: match.start(1)].count("\n") + 1, textwrap.dedent(match[1]))
         for match in re.finditer(r"^ *```sh\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     ]
 

@@ -95,6 +95,7 @@ def place(tmp_path: Path, fleet: Sshd, statsd: StatsD) -> Iterator[Place]:
             r"--prometheus 9877\b": f"--prometheus {free_port()}",
             r"http://graphite\.example\.com": f"http://127.0.0.1:{free_port()}",
             r"https://grafana\.example\.com": f"http://127.0.0.1:{grafana}",
+            r"getpass\.getpass\(\)": '"typed"',
             r"\$(GRAPHITE|PROMETHEUS)\b": f"http://127.0.0.1:{grafana}",
         }
         place = Place(tmp_path, words)
