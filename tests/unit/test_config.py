@@ -122,7 +122,7 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         ("prefx = 'a'", "prefx", "no such key; do you mean prefix? `fleetmem config sample` shows all"),
         ("[nope]\nx = 1", "nope", "no such key"),
         ("[ssh]\nusr = 'x'", "ssh.usr", "no such key"),
-        ("ssh = 'x'", "ssh", "valid dictionary"),
+        ("ssh = 'x'", "ssh", "should be a table"),
         ("[ssh]\nport = 70000", "ssh.port", "less than or equal to 65535 (given: 70000)"),
         ("[ssh]\nport = ''", "ssh.port", "valid integer"),
         ("[ssh]\nhost_keys = 'yes'", "ssh.host_keys", "'accept-new', 'strict' or 'insecure' (given: 'yes')"),
@@ -229,6 +229,7 @@ def test_all_errors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'a = "^x\\.y"', r"1: unescaped '\\' .*single quotes"),
         (b'a = "x\nb = 1', "1: illegal character .*quotation mark"),
         (b"a = 'x\nb = 1", "a quotation mark"),
+        (b"[a]\nb = { c = 1, }", r"2: .*key part.*no comma before }"),
         (b"a = 1 b = 2", "1: expected newline .*one key on each line"),
         (b"[a]\n[a]\n", "2: a is there twice, first in line 1; put the keys of both under one"),
         (b"[ssh]\nport = 1\nuser = 'x'\nport = 2\n", "4: ssh.port is there twice, first in line 2; remove one"),
@@ -263,6 +264,29 @@ def test_an_unknown_key(tmp_path: Path, text: str, fix: str) -> None:
     assert f": no such key; {fix}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[ssh]\nport = 'x'", "write a number without a unit"),
+        ("[run]\ninterval_seconds = [1]", "write a number without a unit"),
+        ("[probe]\nsudo = 'perhaps'", "write true or false"),
+        ("[ssh]\nuser = 5", "(given: 5); write it in quotation marks"),
+        ("[[ssh]]\nport = 1", "should be a table (given: [{'port': 1}]); write [ssh] and its keys below"),
+        ("ssh = 1", "or FLEETMEM_SSH__KEY in the environment"),
+        ("[overrides]\nmatch = 'a'", "write [[overrides]]"),
+        ("overrides = ['a']", "write [[overrides]]"),
+        ("[shape.groups]\nmatch = 'a'", "write [[shape.groups]]"),
+        ("[[overrides]]\nuser = 'a'", "overrides.0.match: field required; add match = ..."),
+        ("[sinks.statsd]\nserver = 'a'", "the section of the built-in sink is [statsd]"),
+    ],
+)
+def test_what_to_write_instead(tmp_path: Path, text: str, words: str) -> None:
+    """It stands behind what is wrong."""
+    with pytest.raises(ConfigError) as caught:
+        load(_write(tmp_path, text), {})
+    assert words in str(caught.value)
+
+
 def test_files_of_other_systems(tmp_path: Path) -> None:
     """A byte order mark and line ends of Windows change nothing."""
     path = tmp_path / "config.toml"
@@ -270,10 +294,13 @@ def test_files_of_other_systems(tmp_path: Path) -> None:
     assert (load(path, {}).prefix, load(path, {}).ssh.port) == ("a", 23)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was asked for has to be there."""
     with pytest.raises(ConfigError, match=r"configuration .*nowhere: no such file or directory"):
         load(tmp_path / "nowhere", {})
+    monkeypatch.setenv("FLEETMEM_CONFIG", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"nowhere \(FLEETMEM_CONFIG\): no such file"):
+        load(find_path(), {})
 
 
 def test_find_path(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

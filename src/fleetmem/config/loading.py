@@ -1,6 +1,7 @@
 """Configuration from flags, environment and a file: read, checked, explained."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic_settings import SettingsError
 from fleetmem.config.paths import Anchor
 from fleetmem.config.problems import InvalidSettingsError, Problem, placed
 from fleetmem.config.settings import ENV_PREFIX, Settings, file_values
-from fleetmem.config.suggestions import suggestion
+from fleetmem.config.suggestions import fix_of, suggestion
 from fleetmem.config.toml_keys import explain
 from fleetmem.errors import ConfigError, reason_of
 from fleetmem.runtime import bounded_file
@@ -82,6 +83,7 @@ def _under_flags(settings: Settings, flags: dict[str, Any]) -> Settings:
 
 
 _LIMIT_BYTES = 4 << 20
+_DICTIONARY = re.compile(r"valid dictionary(?: or instance of \w+)?")
 _BYTE_ORDER_MARK = "\ufeff"  # some editors begin UTF-8 with it; TOML does not allow it
 
 
@@ -94,7 +96,8 @@ def read_file(path: Path) -> str:
     try:
         return bounded_file.read_text(path.expanduser(), _LIMIT_BYTES).removeprefix(_BYTE_ORDER_MARK)
     except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody without a home
-        raise ConfigError(f"configuration {path}: {reason_of(error)}") from error
+        named_by = f" ({PATH_VARIABLE})" if str(path) == os.environ.get(PATH_VARIABLE) else ""
+        raise ConfigError(f"configuration {path}{named_by}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         message = f"byte {error.object[error.start]:#04x} is not UTF-8"
@@ -109,17 +112,14 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         raise InvalidSettingsError([Problem(None, message, fix, str(path), line)]) from error
 
 
-_NUMBER = "write a number without a unit and quotation marks"
-
-
 def _problem(error: ErrorDetails) -> Problem:
     key = ".".join(map(str, error["loc"]))
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return Problem(key, "no such key", f"{suggestion(error['loc'])}`fleetmem config sample` shows all")
     message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    message = _DICTIONARY.sub("table", message)
     # What a plug-in takes may be a secret that nobody knows here by its looks.
-    is_shown = key and not key.startswith("sinks")
+    is_shown = key and not key.startswith("sinks") and error["type"] != "missing"
     given = f" (given: {redact_setting(repr(error['input']))})" if is_shown else ""
-    fix = _NUMBER if error["type"] in ("float_parsing", "int_parsing", "float_type", "int_type") else ""
     # What several keys have to do with has no key of its own: it begins with the one that it is about.
-    return Problem(key or message.split()[0], f"{message[0].lower()}{message[1:]}{given}", fix)
+    return Problem(key or message.split()[0], f"{message[0].lower()}{message[1:]}{given}", fix_of(error))

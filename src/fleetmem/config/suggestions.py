@@ -1,12 +1,24 @@
-"""What may have been meant by a key that there is not."""
+"""What may have been meant by a key that there is not, or by a value of the wrong type."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
-from fleetmem.config.settings import Settings
+from fleetmem.config.settings import ENV_PREFIX, Settings
+
+_NUMBER = "write a number without a unit and quotation marks"
+_BOOLEAN = "write true or false"
+_FIXES = {
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "int_parsing": _NUMBER,
+    "int_type": _NUMBER,
+    "bool_parsing": _BOOLEAN,
+    "bool_type": _BOOLEAN,
+}
 
 
 def suggestion(location: Sequence[str | int]) -> str:
@@ -25,6 +37,26 @@ def suggestion(location: Sequence[str | int]) -> str:
     if homes := [f"[{title}]" for title, model in _sections() if name in model.model_fields]:
         return f"it belongs to {' or '.join(homes)}. "
     return ""
+
+
+def fix_of(error: ErrorDetails) -> str:
+    """Returns what to write instead of a value of the wrong type; empty where the message says it."""
+    kind, value = error["type"], error["input"]
+    table = ".".join(part for part in error["loc"] if isinstance(part, str))
+    if kind in ("model_type", "dataclass_type"):
+        is_entry = isinstance(error["loc"][-1], int)
+        return f"write [[{table}]]" if is_entry else f"write [{table}] and its keys below, or {_variable(table)}"
+    if kind == "tuple_type" and isinstance(value, Mapping):
+        return f"write [[{table}]]"
+    if kind == "missing":
+        return f"add {error['loc'][-1]} = ..."
+    if kind == "string_type" and isinstance(value, int | float):
+        return "write it in quotation marks"
+    return _FIXES.get(kind, "")
+
+
+def _variable(section: str) -> str:
+    return f"{ENV_PREFIX}{section.upper()}__KEY in the environment"
 
 
 def _section(parents: Sequence[str]) -> type[BaseModel] | None:

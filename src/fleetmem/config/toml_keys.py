@@ -13,9 +13,10 @@ _LONG_TEXT = re.compile(r'"""|' + "'''")
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _FIXES = {
-    "Invalid value": 'text needs quotation marks: key = "text"; true and false are lower case',
+    "Invalid value": 'text needs quotation marks: key = "text"; true and false are lower case; there is no null',
     "Invalid statement": "write key = value or [section]",
     "Expected '='": "write key = value or [section]",
+    "Invalid initial character for a key": "a key is missing; there is no comma before }",
     "Expected newline": "write one key on each line, and text in quotation marks",
     "Unescaped '\\'": "write a regular expression in single quotes: '^a[.]b$'",
     "Illegal character": "a quotation mark may be missing",

@@ -150,7 +150,9 @@ def _recognise(text: str) -> tuple[str | None, str]:
         return "terraform" if is_terraform else "ansible", ""
     if not path.is_file() and any(sign in text for sign in "*?[") and path.suffix in (".json", ".yml", ".yaml"):
         return "file_sd", ""
-    return (_of_file(path), "is of no kind that can be told") if path.is_file() else (None, "is neither file nor URL")
+    if path.is_file():
+        return _of_file(path), "is of no kind that can be told"
+    return None, "is not there" if path.is_absolute() and path.parent != path else "is neither file nor URL"
 
 
 def _of_file(path: Path) -> str | None:

@@ -33,8 +33,12 @@ def load(name: str) -> WriterKind[Any]:
     Raises:
         PluginError: there is none of that name, or several; it cannot be imported; it offers something else.
     """
-    if not _NAME.fullmatch(name) or name in BUILT_IN_NAMES or _NUMBERED.fullmatch(name):
-        raise PluginError(f"{name!r} cannot be a plug-in's name: lower case letters, digits and _, no built-in sink's")
+    if name in BUILT_IN_NAMES:
+        raise PluginError(f"{name!r} cannot be a plug-in's name; the section of the built-in sink is [{name}]")
+    if not _NAME.fullmatch(name) or _NUMBERED.fullmatch(name):
+        raise PluginError(
+            f"{name!r} cannot be a plug-in's name: lower case letters, digits and _; not statsd_2, not former"
+        )
     found = [*entry_points(group=GROUP, name=name)]
     if not found:
         raise PluginError(_not_installed(name))

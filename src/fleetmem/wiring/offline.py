@@ -112,7 +112,8 @@ def _sources(settings: Settings, folder: Path, report: OfflineReport) -> Iterato
             is_elsewhere = text.startswith(("/", "~")) and not _is_ours(text, folder)
             report.is_whole = False
             found = report.warnings if is_elsewhere else report.errors
-            found.append(Problem(key, str(error), _OUTSIDE if is_elsewhere else ""))
+            fix = _RELATIVE if "is not there" in str(error) else ""
+            found.append(Problem(key, str(error), _OUTSIDE if is_elsewhere else fix))
 
 
 def _is_ours(text: str, folder: Path) -> bool:

@@ -262,6 +262,26 @@ def test_config_check(run: Run) -> None:
     assert run("config", "check", "-i", "a,b", "-g", "h", "--graphite", "h") == Ended(0, "ok: 2 hosts, 2 sinks\n", "")
 
 
+def test_config_check_for_programs(run: Run, tmp_path: Path) -> None:
+    """The result is JSON also where something is wrong; no secret is in it."""
+    (tmp_path / "key").write_text("no key", encoding="utf-8")
+    assert json.loads(run("config", "check", "-i", "a", "--format", "json").out) == {
+        "ok": True,
+        "file": None,
+        "errors": [],
+        "warnings": [],
+    }
+    ended = run("config", "check", "-i", "a", "-g", "http://me:sesame@h", "--format", "json")
+    (error,) = json.loads(ended.out)["errors"]
+    assert (ended.status, ended.err, error["key"], error["origin"]) == (2, "", "statsd.server", "flags")
+    assert "http://***@h" in error["message"]
+    assert "sesame" not in ended.out
+    ended = run("config", "check", "-i", "a", "-k", str(tmp_path / "key"), "--format", "json")
+    (error,) = json.loads(ended.out)["errors"]
+    assert (ended.status, error["key"]) == (2, None)
+    assert str(tmp_path / "key") in error["message"]
+
+
 def test_config_check_says_how_patterns_run(run: Run) -> None:
     """A line for each; what may take long is in a process of its own."""
     ended = run("config", "check", "-i", "a", "-g", "h", "--include", "^nginx", "--exclude", "(a+)+$")

@@ -86,6 +86,7 @@ def test_a_file_that_may_be_executed_is_no_program_for_that(tmp_path: Path) -> N
     ("text", "message"),
     [
         ("nowhere", "is neither file nor URL; write KIND:ARGUMENT, KIND one of hosts, ssh, ansible"),
+        ("/nowhere/hosts.ini", "inventory '/nowhere/hosts.ini' is not there; write KIND:ARGUMENT"),
         ("foo:bar", "is neither file nor URL"),
         ("~nobody-of-that-name/hosts", "home"),
         ("ansible:", "nothing after ansible:"),

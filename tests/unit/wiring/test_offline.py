@@ -80,6 +80,7 @@ def test_inventories_of_plugins_of_ansible(tmp_path: Path) -> None:
     [
         ('[inventory]\nhosts = ["web[9-1]"]\n', "inventory.hosts.0"),
         ('[inventory]\nhosts = ["web01", "@gone"]\n', "inventory.hosts.1"),
+        ('[inventory]\nsources = ["sub/gone.ini"]\n', "inventory.sources.0"),
         ('[inventory]\nsources = ["nokind:x"]\n', "inventory.sources.0"),
         ('[inventory]\nsources = ["hosts.json"]\n', "inventory.sources.0"),
         ('[inventory]\nhosts = ["a"]\nshard = "0/2"\n', "inventory.shard"),
