@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fleetmem.config import CarbonProtocol, File, Graphite, Prometheus, Server, Settings, Statsd, split_server
 from fleetmem.rendezvous import owner
@@ -31,7 +31,7 @@ from fleetmem.telemetry.counters import ALL_COUNTERS
 
 if TYPE_CHECKING:
     from fleetmem.sinks.pages.http_server import Page, Site
-    from fleetmem.sinks.pages.web_guard import WebGuard
+    from fleetmem.sinks.pages.web_guard import WebGuard, WebGuardFiles
 
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - what others may have asked for
 
@@ -208,7 +208,7 @@ def spool_file(settings: Graphite) -> Path | None:
 
 
 def _plan_prometheus(section: Prometheus, context: SinkContext) -> dict[Spec, Make]:
-    """Returns the sink; another one where the web configuration now keeps out others than before.
+    """Returns the sink; another one where a reload keeps out others than the guard in force does.
 
     Raises:
         ConfigError: the web configuration is wrong.
@@ -218,10 +218,21 @@ def _plan_prometheus(section: Prometheus, context: SinkContext) -> dict[Spec, Ma
         return {}
     spec: Spec = ("prometheus", *listen, context.prefix, context.tags, context.http_names, section.web_config)
     present = next((known for known in context.current if known[:-1] == spec), None)
+    guard = cast("WebGuardFiles | None", present[-1]) if present else None
     if present is None or not context.is_refresh:
-        guard = web_guard(section)
-        present = (*spec, guard.config.locks if guard else ())
-    return {present: partial(_prometheus, *listen, section.web_config, context)}
+        read = _web_guard_files(section)
+        if present is None or (read and guard and read.locks != guard.locks):
+            guard = read
+    return {(*spec, guard): partial(_prometheus, *listen, guard, context)}
+
+
+def _web_guard_files(section: Prometheus) -> "WebGuardFiles | None":
+    """Returns who guards the page from now on, None where nobody does. Raises ConfigError."""
+    if section.web_config is None:
+        return None
+    from fleetmem.sinks.pages.web_guard import WebGuardFiles
+
+    return WebGuardFiles(section.web_config.expanduser())
 
 
 def web_guard(section: Prometheus) -> "WebGuard | None":
@@ -238,15 +249,10 @@ def web_guard(section: Prometheus) -> "WebGuard | None":
     return make_guard(section.web_config.expanduser())
 
 
-def _prometheus(host: str, port: int, web_config: Path | None, context: SinkContext, undo: ExitStack) -> Sink:
+def _prometheus(host: str, port: int, guard: "WebGuardFiles | None", context: SinkContext, undo: ExitStack) -> Sink:
     # Imported here: with prometheus_client it is a twentieth of a start that does without.
     from fleetmem.sinks.pages.metrics_page import PrometheusSink
 
-    guard = None
-    if web_config is not None:
-        from fleetmem.sinks.pages.web_guard import WebGuardFiles
-
-        guard = WebGuardFiles(web_config.expanduser())
     sink = PrometheusSink(
         host,
         port,

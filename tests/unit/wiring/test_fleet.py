@@ -9,9 +9,11 @@ import pytest
 from fleetmem.config import Settings, load
 from fleetmem.errors import ConfigError, UsageError
 from fleetmem.shape.shaper import Shaper
+from fleetmem.sinks.pages.metrics_page import PrometheusSink
 from fleetmem.wiring.fleet import FleetParts, build, build_fleet
 from fleetmem.wiring.fleet_spec import FleetSpec
 from unit.builders import process, sample, snapshot
+from unit.sinks.pages.certificates import Authority
 
 
 def _build(current: FleetParts | None = None, *, hosts: str = "a,b", user: str = "u", **shape: Any) -> FleetParts:
@@ -148,6 +150,41 @@ def test_a_reload_that_shows_the_page_to_others() -> None:
         socket.create_connection(("127.0.0.1", port)).close()
         running.cancel()
         await new.collector.sinks[0].close()
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_of_a_guarded_page(tmp_path: Path) -> None:
+    """It keeps the page where it is guarded as the file says, and opens it where the file now does."""
+    web = tmp_path / "web.yml"
+    hash_ = "$2b$04$" + "a" * 53
+    Authority(tmp_path).issue(tmp_path, "page")
+    tls = "tls_server_config: {cert_file: page.crt, key_file: page.key}\n"
+
+    async def scenario() -> None:
+        settings = _load(prometheus={"listen": str(_free_port()), "web_config": str(web)})
+        web.write_text(tls)
+        first = build_fleet(settings, lambda _path: None)
+        (sink,) = first.collector.sinks
+        assert isinstance(sink, PrometheusSink)
+        assert sink._guard
+        web.write_text("nonsense")
+        (refreshed,) = _reload(first, settings).collector.sinks
+        assert refreshed is sink
+        with pytest.raises(ConfigError):
+            _reload(first, settings.model_copy())
+        web.write_text(f"{tls}basic_auth_users: {{ann: {hash_}}}\n")
+        assert sink._guard.current().config.users
+        guarded = _reload(first, settings.model_copy())
+        assert guarded.collector.sinks[0] is sink
+        web.write_text(tls)
+        assert sink._guard.current().config.users
+        await sink.close()
+        (other,) = _reload(guarded, settings.model_copy()).collector.sinks
+        assert isinstance(other, PrometheusSink)
+        assert other._guard
+        assert not other._guard.current().config.users
+        await other.close()
 
     asyncio.run(scenario())
 

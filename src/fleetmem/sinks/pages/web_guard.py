@@ -79,6 +79,11 @@ class WebGuardFiles:
         self._again_at = 0.0
 
     @property
+    def locks(self) -> tuple[bool, ...]:
+        """What keeps somebody out now, see `WebConfig.locks`."""
+        return self._guard.config.locks
+
+    @property
     def has_tls(self) -> bool:
         """Whether the page is served with TLS."""
         return self._guard.context is not None
