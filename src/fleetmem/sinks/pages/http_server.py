@@ -224,6 +224,7 @@ class HttpServer:
         self._answered: dict[_Client, None] = {}  # that get a short answer, or have it and may close
         self._places = threading.BoundedSemaphore(_MAX_ANSWERS)
         self._refused = _Seldom()
+        self._unknown = _Seldom()  # of its own: clients that are many must not hide one that guesses
         self._entering: set[asyncio.Task[None]] = set()
 
     def _served_names(self, host: str, names: Collection[str]) -> frozenset[str] | None:
@@ -291,7 +292,7 @@ class HttpServer:
             guard = await entrance.guard()
             if guard.context and not guard.admits(await client.shake_hands(guard.context, entrance)):
                 entrance.refused[Refusal.CERTIFICATE] += 1
-                self._refused.log("the certificate of %s has no name that client_allowed_sans names", client)
+                self._unknown.log("the certificate of %s has no name that client_allowed_sans names", client)
                 client.close()
                 return
         except (OSError, ValueError) as error:  # ValueError: closed meanwhile
@@ -335,7 +336,7 @@ class HttpServer:
         if not is_right:
             entrance.refused[Refusal.PASSWORD] += 1
             if request.authorization:
-                self._refused.log("port %d: a wrong user or password, from %s", self.port, client)
+                self._unknown.log("port %d: a wrong user or password, from %s", self.port, client)
             client.headers = {**client.headers, "WWW-Authenticate": "Basic"}
             self._take(client, BadRequestError(HTTPStatus.UNAUTHORIZED, "a user and a password are needed"))
         else:

@@ -294,7 +294,7 @@ def test_clients_that_waste_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_clients_that_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Who is known gets the pages at once, and the loop has its turns; too many guesses at a time are refused."""
     monkeypatch.setattr(passwords, "_MOST_WAITING", 1)
 
@@ -314,6 +314,8 @@ def test_clients_that_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         counts = answers.count(401), answers.count(503)
         assert (site.files.refused[Refusal.PASSWORD], site.files.refused[Refusal.BUSY]) == counts
         assert longest_turn < 0.5
+        assert "too many passwords are being checked" in caplog.text
+        assert "a wrong user or password, from 127.0.0.1" in caplog.text
 
     serve(tmp_path, USERS, test)
 
