@@ -162,7 +162,7 @@ demo-picture: $(INSTALLED) $(DOCS_VENV)/.installed ## Run the demo on a terminal
 	@$(DOCS_VENV)/bin/python scripts/demo_picture.py $(BIN)/fleetmem docs/img/demo.svg
 
 .PHONY: words
-words: $(INSTALLED) ## Check README, docs and help texts: short sentences, short lines, plain words
+words: $(INSTALLED) ## Check documents, help texts and messages: short sentences, short lines, plain words
 	@$(BIN)/python scripts/check_words.py
 
 .PHONY: man

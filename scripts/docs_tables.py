@@ -22,7 +22,7 @@ _TABLES = {
 
 
 def updated(text: str, tables: Mapping[str, str]) -> str:
-    """Returns a document with its tables made anew.
+    """Returns a document with its tables made again.
 
     Raises:
         ValueError: a table has not exactly one place in it.

@@ -230,4 +230,4 @@ def _ask_nobody(_path: Path) -> None:
 
 
 def _do_nothing(_host: Host) -> None:
-    """Is told that a host's turn has come."""
+    """Hears that a host's turn has come."""

@@ -92,7 +92,7 @@ class Collector(Members):
             for sink in self.sinks:
                 try:
                     sink.put(outcome)
-                except Exception as bug:  # noqa: BLE001 - likewise: one sink, not the others
+                except Exception as bug:  # noqa: BLE001 - a bug of ours costs one sink, not the others
                     self.bugs.note(f"sink {sink.name}", bug)
             return outcome
         finally:

@@ -87,7 +87,7 @@ class Change(NamedTuple):
 
 
 class Daemon:
-    """Samples a fleet until it is told to stop.
+    """Samples a fleet until it is asked to stop.
 
     Args:
         fleet: what to sample.
@@ -120,7 +120,7 @@ class Daemon:
         self._generation = 0
         self._sample_seconds = fleet.longest_sample_seconds
         self._clock = GridClock(elapsed_seconds(), time.time())
-        self._cycle: int | None = None  # which is told next
+        self._cycle: int | None = None  # which is reported next
         self._bugs = fleet.collector.bugs
         self._engine = self._make_engine(fleet, workers)
         self._sampler = Sampler(fleet, self._engine.grid_here(self._grid), on_outcome, is_strict=is_strict)
@@ -251,14 +251,14 @@ class Daemon:
         return self._clock.unix(elapsed_seconds())
 
     def _next_cycle(self) -> int:
-        """Returns the cycle that is told next: the one after the last, unless that is long ago."""
+        """Returns the cycle that is reported next: the one after the last, unless that is long ago."""
         current = self._grid.cycle_of(self._unix())
         oldest = current - 1 - math.ceil(self._late_seconds / self._grid.interval_seconds)
         return current if self._cycle is None else max(oldest, min(self._cycle, current))
 
     @property
     def _late_seconds(self) -> float:
-        """How long after its end a cycle is told at the latest."""
+        """How long after its end a cycle is reported at the latest."""
         interval, most = self._grid.interval_seconds, max(self._grid.interval_seconds, _LATE_SECONDS)
         return min(most, limit_cycles(interval, self._sample_seconds) * interval)
 
@@ -305,7 +305,7 @@ class Daemon:
         self._sampler.put_stats(shipped)
 
     def _tell_end(self) -> None:
-        """Ships the slots that were settled since the last cycle was told: before the sinks end, after the sampling."""
+        """Ships the slots that were settled since the last report: before the sinks end, after the sampling."""
         cycle = self._grid.cycle_of(self._unix())
         reports = [self._sampler.report(cycle), *(report for _state, report in self._engine.reports(cycle))]
         if shipped := self.stats.finish(add_up(reports).cycle, cycle * self._grid.interval_seconds):

@@ -175,7 +175,7 @@ class Shaped:
         commands: those kept by command (detail `command`).
         other_processes: the sum of the processes that have no row of their own, so that totals still add up; None when
             all have one.
-        other_commands: likewise, beside `commands`.
+        other_commands: the sum of the processes whose command has no row in `commands`; None when all have one.
         left_out: processes without a row of their own at the finest level there is, by reason.
         measures: the series that each process has.
     """

@@ -30,8 +30,8 @@ def pids_of(names: Iterable[int]) -> set[int]:
 
 
 Run = tuple[int, int]
-"""Rows of a sample that were in the one before, the same and in the same order: places of the first there and behind
-the last; or a row that is new or has changed: NEW and its place in this sample."""
+"""Either rows that the sample before had, the same and in the same order: places there of the first and
+behind the last. Or a row that is new or has changed: NEW and its place in this sample."""
 
 NEW = -1
 

@@ -49,7 +49,7 @@ def cell(text: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Returns text without passwords, tokens and the like, as far as they can be told from what stands around them."""
+    """Returns text without passwords, tokens and the like, as far as what stands around shows them."""
     if "@" in text:
         text = _WORD.sub(lambda match: _without_user(match[0]) if "@" in match[0] else match[0], text)
     for pattern in _VALUES:

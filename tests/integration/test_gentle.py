@@ -37,7 +37,7 @@ def test_a_wrong_key_for_100_cycles(tmp_path: Path, cli: Cli) -> None:
             assert {outcome["error"]["kind"] for outcome in fleet.outcomes()} == {"auth_failed"}
             assert [line["message"] for line in fleet.logs()].count(
                 f"5 hosts have refused {servers.USER} with these keys, and none has let it in; "
-                "the others are not tried, but for one now and then"
+                "the others are not tried, except one now and then"
             ) == 1
 
 
@@ -50,7 +50,7 @@ def test_a_wrong_key_in_collect(tmp_path: Path, cli: Cli) -> None:
     assert result.status == 3
     messages = [outcome["error"]["message"] for outcome in result.by_host().values()]
     assert sum(message == f"{servers.USER} is refused with {wrong}" for message in messages) == 5
-    told = "hosts have refused root with these keys, and none has let it in; mend it on one of them first"
+    told = "hosts have refused root with these keys, and none has let it in; fix it on one of them first"
     assert sum(told.replace("root", servers.USER) in message for message in messages) == 25
 
 

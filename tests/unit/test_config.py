@@ -626,5 +626,5 @@ def test_a_prefix_for_a_hosted_graphite(others: dict[str, Any], prefix: str, is_
             FleetNames(prefix, ["web01.example.com"]).host("web01.example.com").host.labels[0][1] == "web01_example_com"
         )
     else:
-        with pytest.raises(ConfigError, match="where names go to Graphite alone"):
+        with pytest.raises(ConfigError, match="Where names go to Graphite alone"):
             load(None, {"prefix": prefix, **others})

@@ -1,4 +1,4 @@
-"""README, docs and help texts: short sentences, short lines, plain words."""
+"""Documents, help texts and code: short sentences, short lines, plain words."""
 
 import importlib.util
 from pathlib import Path
@@ -82,3 +82,45 @@ def test_the_words_of_help_texts() -> None:
     """What `--help` prints of each command and flag."""
     assert len(list(WORDS.help_texts())) > 100
     assert WORDS.problems_of_help() == []
+
+
+def test_the_words_of_the_code() -> None:
+    """Docstrings, comments and messages of all modules."""
+    modules = WORDS.modules()
+    assert len(modules) > 150
+    assert [problem for module in modules for problem in WORDS.problems_of_file(module)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f'"""{LONG}."""',
+        f'def f(x):\n    """Short.\n\n    Args:\n        x: {LONG}.\n    """',
+        f'x = 1\n"""{LONG}."""',
+        f"# {' '.join(['word'] * 16)}\n# {' '.join(['word'] * 16)}",
+        f"x = 1  # {LONG}",
+        f'raise ValueError(f"{{x}} {LONG}")',
+        'log.warning("it is told to %s", name)',
+        "x = 1  # likewise",
+    ],
+)
+def test_what_has_to_be_read_twice_is_found_in_code(code: str, tmp_path: Path) -> None:
+    """In docstrings and their arguments, comments and messages."""
+    file = tmp_path / "module.py"
+    file.write_text(code, encoding="utf-8")
+    assert WORDS.problems_of_file(file)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f'"""Short.\n\n    a ──> b {LONG}\n"""',
+        f'def f():\n    """Short.\n\n    Examples:\n      # {LONG}\n      fleetmem run\n    """',
+        f"x = 1  # {' '.join(['word'] * 16)}\ny = 2  # {' '.join(['word'] * 16)}",
+        f'SCRIPT = """\n{LONG}\n{LONG}\n"""',
+        "mend = told = likewise = 1",
+    ],
+)
+def test_code_that_is_read_at_once_is_not_complained_of(code: str) -> None:
+    """Diagrams, examples, comments of different lines, scripts, names."""
+    assert WORDS.problems_of_code(code) == []

@@ -98,7 +98,7 @@ def _collect(config_file: Path) -> list[str]:
 
 
 def _run(fleet: FleetParts, cycles: int) -> list[str]:
-    """Runs the daemon of `fleetmem run` until each host was sampled so often; returns what is wrong."""
+    """Runs the daemon of `fleetmem run` until each host was sampled as many times; returns what is wrong."""
     interval = fleet.settings.run.interval_seconds
     _report(f"fleetmem run, {cycles} cycles of {len(fleet.hosts)} hosts, {interval:g} s each")
     watch = _Cycles(len(fleet.hosts), cycles)

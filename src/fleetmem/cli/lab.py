@@ -197,7 +197,7 @@ class _Demo:
                 task.cancel()
 
     async def _stop_without_lab(self, daemon: Daemon) -> None:
-        """Ends the sampling when a part of the lab has ended; which one is told after that."""
+        """Ends the sampling when a part of the lab has ended; which one is printed after that."""
         while self._lab.is_whole:  # noqa: ASYNC110 - processes end, no event of ours tells
             await asyncio.sleep(_CHECK_SECONDS)
         daemon.stop()

@@ -270,7 +270,7 @@ def print_data(text: str) -> None:
 
 @contextmanager
 def open_output(path: Path | None, *, is_appending: bool = False) -> Iterator[TextIO]:
-    """Opens where data goes: a file, which is written anew unless told to append, or stdout for None and `-`.
+    """Opens where data goes: a file, which is emptied first unless it is to append, or stdout for None and `-`.
 
     Raises:
         SinkError: the file cannot be written, or the disk is full.

@@ -34,7 +34,7 @@ def progress_bars(*, is_quiet: bool) -> "Progress | NoBars":
 
 
 class NoBars:
-    """Takes what bars are told, and shows nothing."""
+    """Takes what bars show, and shows nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -44,6 +44,6 @@ def toml_value(value: Any) -> str:
     if isinstance(value, Enum):
         return json.dumps(value.value)
     if isinstance(value, str | Path):
-        # A TOML basic string escapes as JSON does, but for DEL, and has no surrogate pairs.
+        # A TOML basic string escapes as JSON does, except DEL, and has no surrogate pairs.
         return json.dumps(redact_setting(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value) if isinstance(value, int | float) else toml_value(str(value))

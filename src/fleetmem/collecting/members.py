@@ -95,7 +95,7 @@ class Members:
         return [member.link for member in adopted.values()]
 
     def adopt_shapers(self, other: "Members", hosts: Iterable[Host]) -> None:
-        """Takes over, likewise, what is known of earlier samples: which series there are, and which are to stay."""
+        """Takes over what another collector knows of earlier samples: which series there are, and which are to stay."""
         self._shapers |= {host: other._shapers.pop(host) for host in hosts if host in other._shapers}
 
     async def forget(self, host: Host) -> None:

@@ -13,7 +13,7 @@ class Visit(NamedTuple):
     Attributes:
         host: of whom.
         begun_seconds: since when, by the monotonic clock.
-        begun_unix_seconds: likewise, by the wall clock.
+        begun_unix_seconds: since when, by the wall clock.
         slot_unix_seconds: the time of its slot; None for the moment of asking.
         is_last: whether there is no other cycle: then a failure speaks of no next attempt.
     """

@@ -3,8 +3,8 @@
     a sample's work ──charge──> the host's own allowance ──used up──> what all hosts share beyond their own ──used up──>
     the host fails until its allowance has grown again, and is not asked meanwhile
 
-Ordinary work is charged to nobody, nor measured: it is too little to be told from noise, thousands of hosts do nothing
-else, and to ask what CPU it took would take a fifth as much.
+Ordinary work is charged to nobody, nor measured: thousands of hosts do nothing else, and it is too little to stand out
+from noise. To ask what CPU it took would take a fifth as much.
 """
 
 import asyncio

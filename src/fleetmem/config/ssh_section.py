@@ -50,7 +50,7 @@ class _HostSsh(Section):
     command_timeout_seconds: float = Field(default=_SSH.command_timeout_seconds, gt=0)
     """for one sample"""
     keepalive_seconds: float | None = Field(default=None, ge=0, examples=[KEEPALIVE_SECONDS])
-    """a silent connection is asked so often whether it lives; 0 never; by default ServerAliveInterval, then 15"""
+    """seconds between keepalives on an idle connection, 0 for none; by default ServerAliveInterval, then 15"""
     compression: bool | None = Field(default=None, examples=[False])
     """compress what is sent: less traffic, more CPU on both sides; by default Compression, then false"""
 

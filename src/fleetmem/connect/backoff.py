@@ -25,8 +25,8 @@ _REFUSED = Backoff(first_seconds=15, longest_seconds=300)
 _DENIED = Backoff(first_seconds=60, longest_seconds=3600)
 
 _AWAY = Backoff(first_seconds=2, longest_seconds=60)
-# The host has done nothing: an agent or a key that is well again is of use within three cycles of 10 s. sshd counts a
-# login that breaks off as one second of PerSourcePenalties: less often than that is never punished.
+# The host has done nothing. An agent or a key that works again is used within three cycles of 10 s. For sshd, a login
+# that breaks off is one second of PerSourcePenalties: it never punishes a longer wait than that.
 _OURS = Backoff(first_seconds=2, longest_seconds=10)
 # The host has seen nothing, so that no host minds the next try: with the next slots.
 _UNSENT = Backoff(first_seconds=1, longest_seconds=2)

@@ -96,7 +96,7 @@ class Breaker:
                 self._probes += 1
                 self._not_before = time.monotonic() + _PROBING.wait_seconds(self._probes, random.random)
             if self.is_open and not was_open:
-                log.warning("%s; the others are not tried, but for one now and then", self._count())
+                log.warning("%s; the others are not tried, except one now and then", self._count())
         self._tell()
 
     def give_up(self, *, is_probe: bool) -> None:
@@ -113,7 +113,7 @@ class Breaker:
 
     def refusal(self) -> WithheldError:
         """Returns what to say of a host that is not tried."""
-        return WithheldError(Stage.LOGIN, Kind.AUTH_FAILED, f"not tried: {self._count()}; mend it on one of them first")
+        return WithheldError(Stage.LOGIN, Kind.AUTH_FAILED, f"not tried: {self._count()}; fix it on one of them first")
 
 
 class Attempt:

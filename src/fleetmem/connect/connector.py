@@ -29,7 +29,7 @@ class LoginRequest:
     """One login.
 
     Attributes:
-        options: all that asyncssh is told (`asyncssh.SSHClientConnectionOptions`).
+        options: all of asyncssh's options (`asyncssh.SSHClientConnectionOptions`).
         algorithms: what the ssh configuration wants of the host's key.
         offer: the keys to offer.
         words: takes what the host says meanwhile.

@@ -5,7 +5,7 @@
                               └─ turn over: reading is paused, the rest waits for the next turn
 
 asyncssh does at once whatever it is sent. Measured without this: one host that sends packets to be ignored held up all
-others, and the stop of the collector, for seconds at a time; one that asks and reads no answer fills our memory.
+others, and the stop of the collector, for seconds at a time. A host that asks and reads no answer fills our memory.
 """
 
 import asyncio
@@ -182,7 +182,7 @@ async def run_guarded(guard: Guard, via: Via, address: tuple[str, int]) -> Any:
 
     Args:
         guard: of the connection.
-        via: see there.
+        via: a connected socket, or the connection to a jump host.
         address: of the host, for the jump host.
     """
     if isinstance(via, socket.socket):

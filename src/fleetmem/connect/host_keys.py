@@ -91,7 +91,7 @@ class HostKeys:
         )
 
     def is_known(self, target: Target, key: asyncssh.SSHKey) -> bool:
-        """Whether a key is one of a host's, as far as can be told at once. Where it is not, `decide` has to.
+        """Whether a key is one of a host's, as far as is known at once. Where it is not, `decide` has to.
 
         Raises:
             HostError: (host_key_changed) the key is revoked.

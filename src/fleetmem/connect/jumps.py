@@ -32,7 +32,7 @@ class Jump:
     """A jump host, connected on first use, again when the connection was lost, and no longer than it is used.
 
     Attributes:
-        target: see there.
+        target: the jump host, with all that a login needs.
         slots: for logins through it at the same time.
         turns: for logins through it in a second.
     """

@@ -183,7 +183,7 @@ class KeyRing:
     """The keys of a fleet: files are read, and passphrases asked for, once.
 
     Args:
-        ask_passphrase: see there.
+        ask_passphrase: asks a person for the passphrase of a key.
         previous: a ring that this one takes the place of. Its keys are taken over, so that nobody is asked again.
     """
 

@@ -49,8 +49,8 @@ class KeyFile:
 
     Attributes:
         path: which.
-        pairs: what can be signed with here, with its certificate (`<path>-cert.pub`) first, then without; none where it
-            takes the agent: for encrypted keys that it has, keys on FIDO tokens, and public ones.
+        pairs: what can be signed with here: first with its certificate (`<path>-cert.pub`), then without. None where
+            the agent signs: with encrypted keys that it has, keys on FIDO tokens, and public ones.
         public_data: the public key, by which the agent's are known; None where nothing tells it.
         passphrase: what it is encrypted with, None where it is not, or nobody has typed it.
         problem: why nothing can be signed with it, neither here nor by the agent; None where it can.

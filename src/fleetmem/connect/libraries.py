@@ -22,8 +22,8 @@ _VARIABLES = {"LD_LIBRARY_PATH", "LD_PRELOAD"}
 def loadable(root: Path = Path("/")) -> bytes | None:
     """Returns names of files, among them all that the loader (ld.so(8)) may find; None where it may find others.
 
-    These are those of its cache, of which `ldconfig -p` tells, of its own folders and of Python's. A loader that is
-    told where to look may find any, and so may one without a cache: another one than glibc's.
+    These are those of its cache, which `ldconfig -p` lists, of its own folders and of Python's. A loader that a
+    variable sends elsewhere may find any. So may one without a cache: another one than glibc's.
     """
     try:
         names = [(root / _CACHE).read_bytes()]

@@ -28,14 +28,14 @@ _STDERR_KEPT_BYTES = 500
 _SILENT_SHARE = 0.75  # of the time limit, after which input ends for what is silent, where nothing is asked afterwards
 _GREETING_MAX_BYTES = 1024 * 1024  # more than that before a frame is no greeting
 _OTHER_SECONDS = 1.0  # the probe may yet come, where something complained of the request
-_LAST_WORDS_SECONDS = 0.25  # likewise, once the input has ended
+_LAST_WORDS_SECONDS = 0.25  # the same, once the input has ended
 _CLOSE_SECONDS = 1.0
 _WAY_SECONDS = 15.0  # between two looks whether a host that does not answer can be reached at all
 _EOF_SECONDS = 1.0
 """How long the end of a channel may come after the end of its output: the exit status comes between the two."""
 _STUCK = backoff_for(HostError(Stage.COMMAND, Kind.COMMAND_TIMEOUT, ""))
 _TRIES = 3
-"""So often a sample is asked for, all within its time, where the probe breaks off."""
+"""How many times a sample is asked for, all within its time, where the probe breaks off."""
 
 
 class FrameSource(Protocol):
@@ -127,7 +127,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
         Raises:
             HostError: the channel ended, or the host sent nonsense; or, where the channel has not `ended`, the probe
                 broke off and may be asked again.
-            TimeoutError: it was told to `give_up`.
+            TimeoutError: `give_up` was called.
         """
         if request is not self.first:
             if self._is_output_over:
@@ -574,7 +574,7 @@ class Link:
         self._not_before = at + wait_seconds
 
     def forgive(self) -> None:
-        """Lets the next request try again at once what a person may have mended: keys, host keys, the probe's line."""
+        """Lets the next request try again at once what a person may have fixed: keys, host keys, the probe's line."""
         if self._last_error and self._last_error.kind in MENDED_BY_HAND:
             self._not_before = 0.0
 

@@ -106,7 +106,7 @@ class Login:
 
 
 def _options(target: Target, known: Known) -> dict[str, Any]:
-    """Returns what asyncssh is told: all of it, so that it reads no configuration and no key by itself."""
+    """Returns asyncssh's options: all of them, so that it reads no configuration and no key by itself."""
     access, algorithms = target.access, target.access.algorithms
     is_insecure = access.trust.policy is HostKeyPolicy.INSECURE
     options: dict[str, Any] = {

@@ -24,7 +24,7 @@ class PlainConnector:
         """Nothing: what it could do without is private."""
 
     def take_apart(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Likewise."""
+        """Nothing: what refers to a connection that has ended is private."""
 
 
 class _GuardedWay:
@@ -41,7 +41,7 @@ class _GuardedWay:
 
 
 def _options(request: LoginRequest) -> dict[str, Any]:
-    """Returns what asyncssh is told: known keys are asked about one by one, as the ssh configuration may refuse them.
+    """Returns asyncssh's options: known keys are asked about one by one, as the ssh configuration may refuse them.
 
     It does not ask about certificates. Where the ssh configuration wants something of theirs, the host's plain key has
     to do.

@@ -32,13 +32,13 @@ class Reach:
     """Knows how to get at hosts. One for a whole fleet.
 
     Args:
-        settings: see there.
-        ask_passphrase: see there.
+        settings: how to reach the fleet.
+        ask_passphrase: asks a person for the passphrase of a key.
         previous: a reach that this one takes the place of; the keys that it has read are taken over.
         connector: makes the connections; the best one that there is where nobody says which.
 
     Attributes:
-        settings: see there.
+        settings: how to reach the fleet.
     """
 
     def __init__(

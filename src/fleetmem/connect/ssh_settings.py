@@ -58,11 +58,11 @@ class SshSettings:
         key_paths: private keys; at last the agent's and the usual ones in `~/.ssh`.
         jumps: jump hosts that it is reached through, the first one first; empty for none.
         known_hosts_path: host keys are read from here, and new ones recorded here; at last `~/.ssh/known_hosts`.
-        host_key_policy: see there; at last `accept-new`.
+        host_key_policy: what to do with unknown and changed host keys; at last `accept-new`.
         connect_timeout_seconds: for the TCP connection, name look-up included; at last 5.
         login_timeout_seconds: for key exchange and authentication; at last 5.
         command_timeout_seconds: for one sample.
-        keepalive_seconds: a silent connection is asked so often whether it lives, 0 for never; at last 15.
+        keepalive_seconds: between keepalives on an idle connection, 0 for none; at last 15.
         is_compressed: whether what is sent is compressed; at last not.
     """
 
@@ -117,7 +117,7 @@ class ReachSettings:
 
     Attributes:
         ssh: what holds for jump hosts, and for hosts that nothing else is said of.
-        limits: see there.
+        limits: how many connections and logins there may be at a time.
         config_paths: ssh client configuration, the stronger file first.
     """
 

@@ -25,7 +25,7 @@ class Identities:
         paths: files with private keys, or with public ones whose private keys the agent has.
         certificate_paths: certificates for them, beside those that lie beside the keys.
         agent_path: socket of the agent, None for none.
-        origin: see there.
+        origin: where they were named.
         is_only: whether the agent's other keys are not to be offered.
     """
 
@@ -58,9 +58,9 @@ class Access:
     """How to log in: the part of a target that many hosts have in common.
 
     Attributes:
-        identities: see there.
-        trust: see there.
-        algorithms: see there.
+        identities: the keys to log in with.
+        trust: which host keys are accepted.
+        algorithms: what is offered to the host.
         family: of addresses to connect to (socket.AF_*).
         bind_address: to connect from.
         bind_interface: to connect through.
@@ -72,7 +72,7 @@ class Access:
         is_compressed: whether what is sent is compressed.
         has_tcp_keepalive: whether the kernel asks, too.
         rekey_bytes: new session keys after so much; None for asyncssh's default.
-        rekey_seconds: and after that time; likewise.
+        rekey_seconds: new session keys after that time; None for asyncssh's default.
         has_gssapi: whether a Kerberos ticket may be offered.
         has_gssapi_exchange: whether it may do for the host's key.
     """
@@ -109,7 +109,7 @@ class Target:
         certified_as: its name in host certificates.
         jumps: the jump hosts on the way, the first one first; each has those before it as its own.
         proxy_command: the command, expanded, whose standard input and output are the connection; None for none.
-        access: see there.
+        access: how to log in.
         written: how a person writes it: a jump host as it was given, another host by its name.
     """
 

@@ -26,7 +26,7 @@ class Way:
 
     Attributes:
         sock: connected with the host; None where there is a tunnel.
-        tunnel: see there.
+        tunnel: the connection through which the host is reached; None where there is a socket.
         open_seconds: what opening it may take yet, on top of the login.
         explain: returns why a login over it failed.
         on_close: called once it is closed.

@@ -1,4 +1,4 @@
-"""What is wrong, or will be, and the command that mends it.
+"""What is wrong, or will be, and the command that fixes it.
 
     examiner  asks hosts         ─> hosts     ─┐
     machine   asks this machine  ─> machine   ─┼─> findings ─> cli prints them

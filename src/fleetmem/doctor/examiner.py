@@ -30,7 +30,7 @@ class Examiner:
         make_link: makes the connection to a host.
         access_of: says how a host is reached.
         kind: of the probe, as configured.
-        processes: likewise.
+        processes: which are asked for, as configured.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Findings: what was looked at, what was found, why it matters, and what mends it. Pure."""
+"""Findings: what was looked at, what was found, why it matters, and what fixes it. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Finding:
         check: what.
         severity: how bad it is.
         subject: a host's name, `this machine`, or the address of a part of the pipeline.
-        what: what was found; the same words for all subjects that have the same, so that they can be told together.
+        what: what was found; the same words for all subjects that have the same, so that they can be shown together.
         why: why it matters; empty for what is well.
         mend: what to run or set; empty where nothing is to be done.
         value: the number in it, where there is one.

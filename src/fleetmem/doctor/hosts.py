@@ -14,7 +14,7 @@ from fleetmem.probe.facts import HostFacts
 from fleetmem.probe.script import ProbeKind
 
 CLOCK_SECONDS = 2.0
-"""A difference of clocks that is told. Hosts tell whole seconds, and half a second of doubt comes with that."""
+"""A difference of clocks that is reported. Hosts send whole seconds, so half a second is uncertain."""
 
 _CLOCKS_FOR_A_MAJORITY = 3
 _COST_SHARE = 0.01
@@ -86,7 +86,7 @@ _KEEP_FROM = 'Does its line there have from="..."? Then add --from with the same
 
 @dataclass(frozen=True, slots=True)
 class ReachFlags:
-    """How a host is reached, as configuration and command line say: what goes into commands that mend.
+    """How a host is reached, as configuration and command line say: what goes into commands that fix.
 
     Attributes:
         name: the host's, in the inventory.
@@ -317,7 +317,7 @@ def _failure(about: Examination, error: HostError, check: Check, limits: ExamLim
 
 
 def _mend_cause(access: ReachFlags, cause: Cause | None) -> str | None:
-    """Returns what mends that for which there is evidence beyond the kind of failure."""
+    """Returns the fix for a cause that more than the kind of failure proves."""
     account = f"`Match User {access.user}` in sshd_config there"
     match cause:
         case Cause.NO_KEY:
@@ -345,7 +345,7 @@ def _mend(access: ReachFlags, kind: Kind, limits: ExamLimits) -> str:
     name, path = shlex.quote(access.known_hosts_entry), shlex.quote(str(access.known_hosts_path))
     match kind:
         case Kind.UNRESOLVABLE:
-            return f"getent hosts {shlex.quote(access.address)}   # then mend DNS, /etc/hosts or the inventory"
+            return f"getent hosts {shlex.quote(access.address)}   # then fix DNS, /etc/hosts or the inventory"
         case Kind.CONNECT_TIMEOUT:
             if access.is_behind_others:
                 return access.ssh("true", "-v")

@@ -144,7 +144,7 @@ def _judge_keys(about: Machine) -> Iterator[Finding]:
             Severity.WARNING,
             _THIS,
             "host keys are not checked",
-            "whoever is in between can be any host, and is told nothing less than the real one",
+            "whoever is in between can pose as any host, and receives all that the real one would",
             "--host-keys accept-new   # or in the configuration: [ssh] host_keys",
         )
         return

@@ -1,6 +1,6 @@
 """Node StatsD's management port: what it is configured to do, and whether it has a gauge.
 
-Its commands are read-only but for `delgauges`, which is used on the doctor's own gauges alone. Each piece of text that
+Its commands only read, except `delgauges`: the doctor uses that on its own gauges alone. Each piece of text that
 arrives is taken for one command (lib/mgmt_server.js), so that the next one waits for the answer.
 """
 
@@ -29,7 +29,7 @@ class StatsdConfig:
         deletes_gauges: whether a gauge that is sent no more is forgotten.
         gauges_max_ttl: after how many flushes.
         prefix: of a gauge's name in Graphite, with the dot.
-        suffix: likewise.
+        suffix: of a gauge's name in Graphite, with the dot.
         carbon: where it flushes to, empty for nowhere.
     """
 

@@ -32,7 +32,7 @@ _LOOK_BACK_SECONDS = 300
 _LOOK_FAR_BACK_SECONDS = 86_400
 _TRIES = 3
 _FLUSHES_OF_PATIENCE = 4
-"""So often a gauge has to be repeated to be called sticky: gaugesMaxTTL is 3 in our own advice."""
+"""How many times a gauge has to be repeated to be called sticky: gaugesMaxTTL is 3 in our own advice."""
 
 _STALLED_SECONDS = 2.5  # carbon's writer looks for work each second
 _STALLED_SHARE = 0.1
@@ -292,7 +292,7 @@ class _Burst:
         canary: whose name theirs begin with.
         sighting: of that canary: what Graphite's names begin with.
         transport: takes them.
-        management: of StatsD, which is told to forget them.
+        management: of StatsD, which then forgets them.
         count: how many.
         flush_seconds: of StatsD, 0 without one.
     """

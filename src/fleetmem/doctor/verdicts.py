@@ -35,7 +35,7 @@ class StatsdAnswer:
 
     Attributes:
         address: of the server.
-        error: why it does not take the canary, empty where it does, as far as that can be told.
+        error: why it does not take the canary, empty where it does, as far as that is known.
         management: of its management port, empty where it is not to be asked.
         management_error: why that does not answer.
         config: what it is configured to do, None where unknown.

@@ -30,7 +30,7 @@ class Orders:
     """To a worker: what to sample from now on.
 
     Attributes:
-        spec: see there.
+        spec: the fleet that it samples.
         forwards: whether the main process wants each outcome, for sinks of its own.
         passphrases: of keys that are encrypted.
         log_levels: by logger.

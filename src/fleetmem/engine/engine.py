@@ -69,7 +69,7 @@ class Engine(Protocol):
         """The numbers of cycles have changed, with the clock: what was counted counts now."""
 
     async def ask(self, wait_seconds: float, until: int | None = None) -> None:
-        """Lets them tell how they are, and waits for that; what comes later is told with the next report.
+        """Lets them tell how they are, and waits for that; what comes later is in the next report.
 
         Args:
             wait_seconds: for the answers.

@@ -235,7 +235,7 @@ class WorkerProcess:
             self._untold_from = now
 
     async def ask(self, wait_seconds: float, until: int | None = None) -> None:
-        """Lets it tell how it is, and waits for that; what comes later is told with the next report.
+        """Lets it tell how it is, and waits for that; what comes later is in the next report.
 
         Args:
             wait_seconds: for the answer.

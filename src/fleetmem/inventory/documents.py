@@ -55,7 +55,7 @@ def parse_yaml(text: str, where: str) -> Any:
     A value that Ansible has encrypted (`!vault`) is an object with the key `templates.VAULT`.
 
     Raises:
-        InventoryError: it is none, likewise.
+        InventoryError: it is none.
     """
     # Imported here: most inventories have none.
     import yaml

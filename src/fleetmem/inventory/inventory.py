@@ -58,11 +58,11 @@ class Inventory:
 
     Attributes:
         sources: in order.
-        means: likewise.
+        means: what reading them needs.
         hosts: of the last reading.
-        all_hosts: likewise, with those that the limit leaves out and other shards have.
+        all_hosts: of the last reading, with those that the limit leaves out and other shards have.
         left_out: entries of the last reading that are no hosts: where each one stands, and why.
-        host_names: likewise, those of the other shards too: all collectors have to tell the same names apart.
+        host_names: of the last reading, with those of other shards: names need the same hashes in all collectors.
     """
 
     def __init__(

@@ -40,9 +40,9 @@ def select(pattern: str, hosts: Sequence[Host], compile_: Compile = re.compile) 
 
     Args:
         pattern: terms, separated by commas, or by colons where there is no comma. A term is `all` or `*`, a group, a
-            host, a host range (`web[01-50]`), a glob on groups and hosts, `~` and a regular expression that matches
-            from their begin, or `label=value` where both may be globs; with a subscript perhaps (`web[0]`, `web[-1]`,
-            `web[1:3]`, in the order of the inventory). `&term` keeps only those, `!term` leaves those out.
+            host, a host range (`web[01-50]`), or a glob on groups and hosts. Or `~` and a regular expression that
+            matches from their begin, or `label=value` where both may be globs. It may have a subscript (`web[0]`,
+            `web[-1]`, `web[1:3]`), in the order of the inventory. `&term` keeps only those, `!term` leaves those out.
         hosts: the inventory.
         compile_: for what people write.
 

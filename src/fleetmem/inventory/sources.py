@@ -1,4 +1,4 @@
-"""Inventories as people name them: `KIND:ARGUMENT`, or without a kind where it can be told."""
+"""Inventories as people name them: `KIND:ARGUMENT`, or without a kind where the argument shows it."""
 
 import os
 import re
@@ -89,10 +89,10 @@ def parse_sources(specs: Iterable[str], sources: Iterable[str]) -> list[Source]:
 
     Args:
         specs: comma-separated hosts, or `@file`, a hosts file.
-        sources: `KIND:ARGUMENT`, or an argument whose kind can be told.
+        sources: `KIND:ARGUMENT`, or an argument that shows its kind.
 
     Raises:
-        InventoryError: a kind is unknown or cannot be told.
+        InventoryError: a kind is unknown or not to be seen.
     """
     named = [source for spec in specs for source in _of_spec(spec)]
     return list(dict.fromkeys((*named, *map(parse_source, sources))))
@@ -119,7 +119,7 @@ def parse_source(text: str) -> Source:
     """Returns the inventory that a text names.
 
     Raises:
-        InventoryError: the kind is unknown, or cannot be told.
+        InventoryError: the kind is unknown, or not to be seen.
     """
     match = _KIND.fullmatch(text.strip())
     if match and match[1] in KINDS:
@@ -141,7 +141,7 @@ def is_url(text: str) -> bool:
 
 
 def _recognise(text: str) -> tuple[str | None, str]:
-    """Returns the kind of a URL, a file or a folder; or None, and why it cannot be told."""
+    """Returns the kind of a URL, a file or a folder; or None, and why it cannot be seen."""
     if is_url(text):
         return "http_sd", ""
     path = path_of(text)
@@ -151,7 +151,7 @@ def _recognise(text: str) -> tuple[str | None, str]:
     if not path.is_file() and any(sign in text for sign in "*?[") and path.suffix in (".json", ".yml", ".yaml"):
         return "file_sd", ""
     if path.is_file():
-        return _of_file(path), "is of no kind that can be told"
+        return _of_file(path), "is of no kind that fleetmem recognises"
     return None, "is not there" if path.is_absolute() and path.parent != path else "is neither file nor URL"
 
 

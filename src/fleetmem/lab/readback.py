@@ -110,8 +110,8 @@ def verify(
 ) -> Verdict:
     """Compares every series sent with what Graphite has, as soon as StatsD has flushed.
 
-    StatsD sends each gauge at the next flush, and at least once more (`gaugesMaxTTL`), so that each series gets a value
-    that is newer than its last datagram; an older one proves nothing.
+    StatsD sends each gauge at the next flush, and at least once more (`gaugesMaxTTL`). So each series gets a value that
+    is newer than its last datagram; an older one proves nothing.
 
     Args:
         sent: by name.

@@ -72,7 +72,7 @@ class GraphiteRender:
         return {name: series for name, series in stored.items() if series}
 
     def clock_ahead_seconds(self) -> float:
-        """Returns how much the server's clock is ahead of ours, 0 where it cannot be told from equal.
+        """Returns how much the server's clock is ahead of ours, 0 where the two may be equal.
 
         Raises:
             LabError: it does not answer.

@@ -1,6 +1,6 @@
 """An SSH server that answers as any number of hosts: the simulated fleet.
 
-One listener at every loopback address; which host a connection is for is told by the address that it was made to.
+One listener at every loopback address; the address that a connection was made to says which host it is for.
 After a real handshake it takes the probe's command and speaks the probe's protocol, or answers one `ps`, for those who
 compare. It does not run what it is sent.
 """
@@ -65,7 +65,7 @@ class Simulator:
         frames_total: sent so far.
         logins_total: so far.
         doubles_total: requests that came while the host was at work on another: must stay 0.
-        crowds_total: connections to a host that had one: likewise.
+        crowds_total: connections to a host that had one already: must stay 0.
     """
 
     def __init__(self, directory: Directory, plan: SimulationPlan, port: int = 0) -> None:

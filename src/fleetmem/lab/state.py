@@ -34,7 +34,7 @@ class State:
         port: of every host, None where each has its own in `hosts`.
         is_isolated: whether each host has its own PID namespace.
         statsd_port: UDP port, None in a lab of hosts only.
-        graphite_port: TCP port of Graphite's web server, None likewise.
+        graphite_port: TCP port of Graphite's web server, None in a lab of hosts only.
         members: the processes.
     """
 
@@ -58,7 +58,7 @@ class State:
 
     @property
     def graphite_url(self) -> str | None:
-        """Where Graphite's web server is, None likewise."""
+        """Where Graphite's web server is, None in a lab of hosts only."""
         return f"http://127.0.0.1:{self.graphite_port}" if self.graphite_port else None
 
     def write(self, path: Path) -> None:

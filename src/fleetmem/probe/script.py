@@ -17,8 +17,8 @@ from importlib.resources import files
 _ESCAPES = {"\\": "\\0134", "'": "\\0047", "!": "\\0041", "\n": "\\n"}
 
 
-# What sudo allows must have no space in its one word: sudo compares the words of a command joined by spaces, so that
-# whoever has two words may say them as one. `eval "$(printf %b "$0")"` and a script would become a root shell that way.
+# What sudo allows must have no space in its one word. sudo compares the words of a command joined by spaces, so two
+# words also pass as one. `eval "$(printf %b "$0")"` and a script would become a root shell that way.
 # PATH is set, as sudo keeps the caller's where it has no secure_path.
 _ROOT_WORD = (
     "PATH=/usr/bin:/bin:/usr/sbin:/sbin;export PATH;read -r script;"
@@ -74,8 +74,8 @@ def digest() -> str:
 def command() -> str:
     """Returns the command that runs the probe on a host, for any login shell (sh, bash, zsh, fish, csh).
 
-    The script travels as an argument, so that standard input is free for requests from the first byte on, nothing is
-    written on the host, and `ps` there shows the whole of what runs. The words of a request may follow: it is answered
+    The script travels as an argument. So standard input is free for requests from the first byte on, nothing is
+    written on the host, and `ps` there shows all that runs. The words of a request may follow: it is answered
     before standard input is read, and once, should it come there again.
     """
     return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{_encoded()}'"""

@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 class _LookupMixin:
     """Looks names up in a thread each.
 
-    getaddrinfo blocks for as long as a dead name server makes it, 20 s and more. libuv gives it two threads for all
-    names, and an executor is waited for at exit; these are daemons, and a limit that has passed leaves them behind.
+    getaddrinfo blocks for as long as a dead name server makes it, 20 s and more. With libuv all names share two
+    threads, and Python waits for an executor at exit. These threads are daemons: after a time limit they stay behind.
 
     What is an IP address already takes no thread. uvloop asks for that once more with each connection.
     """
@@ -132,7 +132,7 @@ def run_async(main: Coroutine[Any, Any, _T]) -> _T:
 
 
 def first_error(error: Exception) -> Exception:
-    """Returns the first error inside nested groups: what a person is told, and what picks the exit status."""
+    """Returns the first error inside nested groups: what people are shown, and what picks the exit status."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -144,7 +144,7 @@ def raise_file_limit(hosts: int, files: int, consequence: str = "") -> int:
     Args:
         hosts: of the fleet.
         files: that it takes to be connected to all of them.
-        consequence: what is to be told where they are too many; `{fits}` is how many hosts fit.
+        consequence: what to say where they are too many; `{fits}` is how many hosts fit.
 
     Returns:
         How many hosts can be connected at the same time, 1 at least.

@@ -1,7 +1,7 @@
 """Python's garbage collection, kept short where thousands of hosts are known.
 
 A full collection looks at all there is: with 10,000 connections for a second, once a minute and twenty times while they
-log in, and everything else waits. What has survived one is looked at no more, but for once an hour. Nearly all of it is
+log in, and everything else waits. What has survived one is then looked at only once an hour. Nearly all of it is
 freed without: when nothing refers to it any more (`gc.freeze` changes nothing there).
 """
 

@@ -1,8 +1,8 @@
 """How long a regular expression may take at most, from its structure. Pure.
 
-Python's engine tries one way after the other. Each repeat of a character has as many ways as the text is long, two of
-them in a row have half of its square, and a repeat of a repeat has two to the power of it. A repeat that is followed by
-a character that it cannot match itself has one way only: `[a-z]+-` ends where the dash is.
+Python's engine tries one way after the other. Each repeat of a character has as many ways as the text is
+long. Two in a row have half the square of that, and a repeat of a repeat has two to the power of it. A repeat that is
+followed by a character that it cannot match itself has one way only: `[a-z]+-` ends where the dash is.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Regular expressions that may take for ever, in a process of their own: run as a program by `pattern.PatternProcess`.
 
-One line of JSON in: `[pattern, method, texts, limit_seconds]`. One line out: for each text the named groups of the
-match, null where there is none, or true where the limit was over first; and the CPU seconds that all of it took.
+One line of JSON in: `[pattern, method, texts, limit_seconds]`. One line out: the result of each text, and the
+CPU seconds of all. A result is the match's named groups, null without a match, or true where the limit was over first.
 
 The engine holds the interpreter, so it cannot be left alone in a thread. It looks for signals every few thousand steps:
 a timer that counts CPU ends it.

@@ -41,7 +41,7 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 class StopWatch:
-    """Ends this process when it has not ended by itself within `LAST_RESORT_SECONDS` after it was told to."""
+    """Ends this process when it has not ended by itself within `LAST_RESORT_SECONDS` after it should."""
 
     def __init__(self) -> None:
         self._armed_seconds: float | None = None

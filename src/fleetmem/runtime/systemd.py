@@ -18,7 +18,7 @@ _MICROSECONDS = 1_000_000
 
 
 class ServiceManager:
-    """Who started this process and wants to be told how it is; nobody, where the environment names no socket.
+    """Who started this process and wants reports of how it is; nobody, where the environment names no socket.
 
     Args:
         environment: its $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID are taken out, so that no child acts on them.

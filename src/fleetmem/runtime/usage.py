@@ -72,7 +72,7 @@ def state_of(process: int | str) -> ProcessState:
     )
 
 
-@cache  # else it moves with each look, and a process would seem to have started anew
+@cache  # else it moves with each look, and a process would seem to have started again
 def _boot_unix_seconds() -> float:
     """Returns when this machine was started. systemd's ProcSubset=pid hides /proc/stat, which says it, too."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

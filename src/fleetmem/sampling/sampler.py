@@ -33,7 +33,7 @@ from fleetmem.wiring.reading import prepare_aside
 
 log = logging.getLogger(__name__)
 
-_LONGEST_SLEEP_SECONDS = 1.0  # the wall clock is looked at so often, at least
+_LONGEST_SLEEP_SECONDS = 1.0  # between two looks at the wall clock
 _SHORTEST_SLEEP_SECONDS = 0.001
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -141,7 +141,7 @@ class Sampler:
         """Samples until `stop`; then delivers what is queued and disconnects, within 5 s.
 
         Args:
-            begin: see there; None for slots from now on.
+            begin: the first slots, as an earlier sampler leaves them; None for slots from now on.
         """
         now = self._now()
         clock = GridClock(now, self._wall())
@@ -269,7 +269,7 @@ class Sampler:
         The sampling goes on meanwhile. Hosts that stay as they are keep their slots, and what is being sampled.
 
         Args:
-            fleet: may have been built anew, with all that hosts and sinks have in common taken over.
+            fleet: may have been built again, with all that hosts and sinks have in common taken over.
             grid: see `Turns.replace`.
         """
         async with self._taking:  # a fleet that is half in its place leaves connections behind

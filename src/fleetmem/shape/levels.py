@@ -1,7 +1,7 @@
 """One level of detail of one host: which rows are kept, and what the ones before them have to do with it. Pure.
 
-Rows that were kept have an advantage over others, so that a series at the edge does not come and go with every sample:
-they count as a tenth bigger than they are (hysteresis), and their place in the budget is theirs (incumbents).
+Series stay stable: one at the edge does not come and go with every sample. So rows that were kept count as a tenth
+bigger than they are (hysteresis), and keep their place in the budget (incumbents).
 """
 
 from abc import ABC, abstractmethod
@@ -227,11 +227,11 @@ class Level(ABC, Generic[_Row]):
 class ProcessLevel(Level[ProcessMemory]):
     """A row per process.
 
-    Which process is it? A frame has no start times (they would take a second file per process), so the nearest thing:
-    a process is the one of the sample before when pid, command, user and boot are the same and its peak RSS (VmHWM) is
-    not below 90 % of what it was. A peak only rises, give or take what the kernel counts per CPU. Anything else is a
-    new process that took over a pid: hysteresis, growth and the wait at a tight budget begin anew. With the same
-    command its series have the names of the old ones, and with them their place in the budget.
+    Which process is it? A frame has no start times: they would take a second file per process. So a process is the one
+    of the sample before when pid, command, user and boot are the same, and its peak RSS (VmHWM) fell by 10 % at most.
+    A peak only rises, give or take what the kernel counts per CPU. Anything else is a new process that took over a pid:
+    hysteresis, growth and the wait at a tight budget begin again. With the same command its series have the names of
+    the old ones, and with them their place in the budget.
     """
 
     def __init__(self, limits: Limits, budget: HostBudget | None) -> None:

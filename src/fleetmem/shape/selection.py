@@ -10,7 +10,7 @@ MAX_REMEMBERED = 10_000
 Those of one sample are, however many they are."""
 
 MAX_REMEMBERED_CHARACTERS = 1_000_000
-"""In these commands, likewise."""
+"""In the names of these commands together."""
 
 _EXCLUDED = None
 
@@ -51,8 +51,8 @@ class Selection:
     def split(self, rows: Sequence[ProcessMemory]) -> tuple[Sequence[ProcessMemory], Sequence[ProcessMemory]]:
         """Returns the rows to look at, under their groups' names, and the excluded ones.
 
-        A row that no group renames is passed on as it is; a renamed one that did not change since the sample before
-        comes out as the same object as then.
+        A row that no group renames is passed on as it is. A renamed row is the same object as in the sample before,
+        unless it has changed.
         """
         if not self._is_host_kept:
             return (), rows

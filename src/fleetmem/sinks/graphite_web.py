@@ -84,7 +84,7 @@ class GraphiteWeb:
         return [str(name) for name in self._ask("GET", f"/metrics/expand?{query}")["results"]]
 
     def clock_ahead_seconds(self) -> float:
-        """Returns how much the server's clock is ahead of ours, 0 where it cannot be told from equal.
+        """Returns how much the server's clock is ahead of ours, 0 where the two may be equal.
 
         Raises:
             GraphiteError: Graphite does not answer, or with an error.

@@ -1,7 +1,7 @@
 """The lines of many rows in one piece: a row that did not change keeps its part of it. Pure.
 
-Thousands of hosts have each a hundred rows and more, and between two samples there is nothing but their text, a few
-numbers for each row, and no object for any of them.
+Thousands of hosts each have a hundred rows and more. Between two samples only their text and a few numbers per row are
+kept, and no object for any of them.
 """
 
 import re
@@ -78,7 +78,7 @@ class RowLines:
         return written
 
     def _put_together(self, changes: Changes, ends: list[int], write: Callable[[int], bytes]) -> dict[int, bytes]:
-        """Writes all lines anew, of old parts and new ones; returns the new ones by place."""
+        """Writes all lines again, of old parts and new ones; returns the new ones by place."""
         parts: list[bytes | bytearray] = []
         lengths = array("H")
         written: dict[int, bytes] = {}
@@ -98,8 +98,8 @@ class RowLines:
 class ProcessLines:
     """Writes the lines of processes, short: each text that is the same in all of them is one byte, until they are sent.
 
-    They are a third as long, whatever the host's name. What the lines of a process begin with is written behind those
-    of the process before, so that with the end of these it is one text: fewer of them are to be replaced.
+    They are a third as long, whatever the host's name. The beginning of a process's
+    lines follows the end of the lines before, so both are one text: fewer texts have to be replaced.
 
     Args:
         place: of a process, by the name of its command and its pid.

@@ -4,8 +4,8 @@
     series-RUN-PROCESS.part      the next generation, until it has all hosts: then it takes the place of the other one
 
 A file holds, per sink and host, all names that live, as the zeros that would end them, and after that what has begun
-and ended since. When it has grown, all hosts are written anew, some of them at a time. Files of runs before are read at
-the start, and deleted when each process of this run has a file.
+and ended since. When it has grown, all hosts are written again, some at a time. Files of runs before are read at the
+start, and deleted when each process of this run has a file.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ OWN = ""
 _NAME = re.compile(r"series-(\d+)-(\d+)\.(log|part)")
 _TICK_SECONDS = 0.25
 _CHANGES_SECONDS = 3.0  # between two blocks of what has begun and ended
-_ALL_TICKS = 120  # in which all hosts are written anew
+_ALL_TICKS = 120  # in which all hosts are written again
 _LEAST_HOSTS = 8  # per tick
 _RETRY_SECONDS = 10.0
 _LOAD_SECONDS = 10.0
-_SMALL_BYTES = 4 * 1024 * 1024  # a file is not written anew below that
+_SMALL_BYTES = 4 * 1024 * 1024  # a file is not written again below that
 _MERGE_BYTES = 8 * 1024  # of what is read for a host, before it becomes one piece
 _MAX_PENDING_BYTES = 16 * 1024 * 1024
 

@@ -53,7 +53,7 @@ def check_prefix(prefix: str, *, is_for_graphite: bool = False) -> str:
     if not _PREFIX.fullmatch(prefix) or len(prefix) > MAX_PREFIX_BYTES:
         raise ValueError(
             f"prefix {prefix!r}: letters, digits and _ in parts joined by dots, a letter first, "
-            f"at most {MAX_PREFIX_BYTES} characters; where names go to Graphite alone (no StatsD, no Prometheus) "
+            f"at most {MAX_PREFIX_BYTES} characters. Where names go to Graphite alone (no StatsD, no Prometheus), "
             f"- and a digit first are allowed, and {MAX_GRAPHITE_PREFIX_BYTES} characters"
         )
     return prefix
@@ -115,12 +115,12 @@ class NamePool:
 class NameTable:
     """Gives originals their names in one scope (the hosts of a fleet, the commands of a host).
 
-    An original that is legal already keeps its name. When others fold to one name (`a.b`, `a-b`), each of them gets a
-    hash of its original, from when the second one is seen and for good: which came first makes no difference. One that
+    An original that is legal already keeps its name. When others fold to one name (`a.b`, `a-b`), each gets a hash
+    of its original for good, once the second is seen: which came first makes no difference. One that
     looks as if it had a hash gets another: no process can call itself by the name of a different one.
 
-    A table with a pool is bounded in bytes. Once it is full it stays so: each new name that is not legal has a hash of
-    its original, so it is the same every time, and nothing has to be remembered for it.
+    A table with a pool is bounded in bytes. Once it is full it stays so. Each new name that is not legal then has a
+    hash of its original: it is the same every time, and nothing has to be remembered for it.
 
     Args:
         max_bytes: of a name.

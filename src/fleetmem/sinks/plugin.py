@@ -69,7 +69,7 @@ class SinkWriter(ABC):
         """
 
     def write_stats(self, stats: CollectorStats) -> int:
-        """Writes the collector's own counters, once per interval of `run`; likewise. By default it leaves them out."""
+        """Writes the collector's own counters, once per interval of `run`; returns bytes. By default it writes none."""
         del stats
         return 0
 

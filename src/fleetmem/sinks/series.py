@@ -147,7 +147,7 @@ class HostSeries:
         return self._text(b"", 0, gone + self._down())
 
     def end_again(self, lost: bytes) -> None:
-        """Takes zeros that did not arrive: they go again, but for series that live now."""
+        """Takes zeros that did not arrive: they go again, except for series that live now."""
         rows = self._rows.full(self._processes.text) + self._sums.text
         self.endings.again(lost, statsd_zeros(rows) + self._host_zeros(self._host_measures))
 
@@ -267,7 +267,7 @@ class HostSeries:
         return (self._wrap(place).template(measures) % self._values(row, measures)).encode("ascii")
 
     def _gone(self, gone: bytes, alive: Set[bytes] = _NONE) -> bytes:
-        """Returns the zeros that end these lines, but for series that another row has taken over."""
+        """Returns the zeros that end these lines, except for series that another row has taken over."""
         if not self._is_retiring or not gone:
             return b""
         return without(statsd_zeros(gone), alive)

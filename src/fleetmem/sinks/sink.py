@@ -89,7 +89,7 @@ class SinkState(NamedTuple):
         name: see `Sink`.
         address: where to.
         problem: what is wrong with the backend, None when nothing is.
-        counters: see there.
+        counters: what it has delivered, dropped and queued so far.
     """
 
     name: str

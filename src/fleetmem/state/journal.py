@@ -40,7 +40,7 @@ class DamagedError(Exception):
 
 
 class Journal:
-    """A file that is written; a file that is there already is written anew.
+    """A file that is written; a file that is there already is written again.
 
     Args:
         path: the file.
@@ -69,7 +69,7 @@ class Journal:
         self.append_packed(pack(content))
 
     def append_packed(self, packed: bytes) -> None:
-        """Adds a block that is compressed already, as `read_packed` returns it. Raises OSError, likewise."""
+        """Adds a block that is compressed already, as `read_packed` returns it. Raises OSError as `append` does."""
         self._write(_BLOCK.pack(len(packed), zlib.crc32(packed)) + packed)
 
     def _write(self, data: bytes) -> None:

@@ -179,7 +179,7 @@ SINK_COUNTERS = _by_name(
         _gauge("failing", "1 or 0", "Whether the backend is away."),
     ]
 )
-"""Of each sink, likewise: the fields of `SinkStats`."""
+"""Counters of each sink: the fields of `SinkStats`."""
 
 ALL_COUNTERS: Mapping[str, DeclaredCounter] = MappingProxyType({**COLLECTOR_COUNTERS, **SINK_COUNTERS})
 """Both: no name is in both, as Prometheus has one family for each."""

@@ -1,4 +1,4 @@
-"""What happened in each cycle, by the cycle of the slot, until it is told. Pure."""
+"""What happened in each cycle, by the cycle of the slot, until it is reported. Pure."""
 
 from collections.abc import Iterable
 

@@ -2,7 +2,7 @@
 
     end of a cycle ──> Health.add ──> one immutable `_Cycle` ──> pages, in threads of their own; the watchdog
 
-Hosts that fail and a sink that is away are told, and are no reason to end the collector: it would find them the same.
+Hosts that fail and a sink that is away are shown, and are no reason to end the collector: it would find them the same.
 """
 
 import math
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 
 class _Cycle(NamedTuple):
-    """What is told about the last cycle. Never changes: threads read it."""
+    """What is shown of the last cycle. Never changes: threads read it."""
 
     at_seconds: float
     line: str
@@ -72,7 +72,7 @@ class Health:
         self._is_stopping = False
 
     def begin(self, interval_seconds: float, sample_seconds: float) -> None:
-        """Starts the time of a cycle anew, with the configuration in force.
+        """Starts the time of a cycle again, with the configuration in force.
 
         Args:
             interval_seconds: between two cycles.

@@ -21,7 +21,7 @@ class Report:
         open_from: the first cycle that has more to come.
         totals: counters since its start, by their names in `telemetry.counters`.
         hosts_kept_apart: names of hosts that have a hash, as they would be another's otherwise.
-        commands_kept_apart: likewise, of commands.
+        commands_kept_apart: names of commands that have a hash, as they would be another's otherwise.
         usage: what its process takes of the machine; None where that cannot be known.
         sinks: the state of its own.
     """
@@ -44,7 +44,7 @@ class Report:
         """Returns one line for people about a cycle.
 
         Args:
-            number: which one; what is there of those before it came late, and is told apart.
+            number: which one; what is there of those before it came late, and is reported by itself.
             hosts: of the fleet.
         """
         own = self.cycles.get(number, CycleStats())

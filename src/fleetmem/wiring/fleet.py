@@ -120,7 +120,7 @@ def build_fleet(
 
     Raises:
         UsageError: hosts, keys or the ssh configuration cannot be used. `current` is untouched then.
-        SinkError: the spool of a sink cannot be used; likewise.
+        SinkError: the spool of a sink cannot be used. `current` is untouched then.
     """
     inventory = inventory or read_inventory(settings)
     return build(fleet_spec(settings, inventory, identity), ask_passphrase, current, inventory)
@@ -132,7 +132,7 @@ def build(
     current: FleetParts | None = None,
     inventory: Inventory | None = None,
 ) -> FleetParts:
-    """Returns, likewise, the objects of a fleet whose hosts are known.
+    """Returns the objects of a fleet whose hosts are known.
 
     Raises:
         UsageError, SinkError: see `build_fleet`.

@@ -26,7 +26,7 @@ class FleetSpec:
     Attributes:
         settings: the configuration.
         hosts: the fleet's.
-        host_names: theirs, and those of all hosts that others sample: the same names are told apart everywhere.
+        host_names: theirs, and those of all hosts that others sample: so names get the same hashes everywhere.
         reach: how to get at the hosts.
         max_series: see `shape.max_series`; of a worker, its part.
         senders: processes that send to the same StatsD servers.

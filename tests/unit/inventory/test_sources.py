@@ -104,7 +104,7 @@ def test_a_binary_file_is_of_no_kind(tmp_path: Path) -> None:
     """Nothing guesses at what is in there."""
     path = tmp_path / "x"
     path.write_bytes(b"\0\1\2")
-    with pytest.raises(InventoryError, match="is of no kind that can be told"):
+    with pytest.raises(InventoryError, match="is of no kind that fleetmem recognises"):
         parse_source(str(path))
 
 

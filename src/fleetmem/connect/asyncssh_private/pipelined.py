@@ -7,7 +7,7 @@
     5  exec with the first request ──> frame
 
 RFC 4253 and 4252 let a client go on without an answer where the answer can only be yes or the end. asyncssh waits for
-each one, asks for `none` first, and asks whether a key would do before it signs: ten round trips instead of five.
+each one. It asks for `none` first, and whether a key would do before it signs: ten round trips instead of five.
 Decision 0009 has what was left out, and why.
 """
 
@@ -117,7 +117,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
     def lighten(self) -> None:
         """Lets go of what the login and the start of a channel needed: more than a third of a connection's 24 KB.
 
-        What a new key exchange needs it makes anew, but for the algorithms, which all connections have in common. There
+        It makes again what a new key exchange needs, except the algorithms: all connections share these. There
         can be no other channel after this.
         """
         self._options = _NO_OPTIONS
@@ -217,7 +217,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
         super().send_newkeys(k, h)
 
     def _reset_keepalive_timer(self) -> None:
-        """Notes that the host was heard of. The timer is let go on: setting it anew for each packet costs more."""
+        """Notes that the host was heard of. The timer is let go on: setting it again for each packet costs more."""
         self._heard_at = self._loop.time()
 
     def _keepalive_timer_callback(self) -> None:
@@ -325,7 +325,7 @@ class PipelinedConnection(asyncssh.SSHClientConnection):
 class PipelinedConnector:
     """Makes such connections.
 
-    It does what `asyncssh.connect` does, but for what that does for others: a look-up of the name, files, a thread.
+    It does what `asyncssh.connect` does, without what that does for others: a look-up of the name, files, a thread.
     """
 
     waits_for_decisions = True

@@ -42,7 +42,7 @@ class Algorithms:
     """What is offered to a host, the best first.
 
     Attributes:
-        cipher_list: what the ssh configuration lists, empty where it lists nothing; likewise the other lists.
+        cipher_list: what the ssh configuration lists, empty where it lists nothing. So are the other lists.
         ca_signature_list: kinds of signatures on host certificates that are good, None for all.
         rsa_bits: that an RSA key has at least, the host's or ours.
     """
@@ -142,7 +142,7 @@ class Supported:
     """What asyncssh has with the libraries that are here, and what of it it offers by itself.
 
     Attributes:
-        ciphers: all, and the usual ones; likewise the others.
+        ciphers: all, and the usual ones. So are the others.
         public_keys: kinds of keys and signatures.
         certificates: kinds of host certificates.
     """
@@ -198,19 +198,19 @@ def ciphers(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def macs(text: str) -> tuple[str, ...]:
-    """Returns the message authentication codes, likewise."""
+    """Returns the message authentication codes that a list of ssh means."""
     return _choose(text, *supported().macs)
 
 
 @lru_cache(maxsize=64)
 def key_exchanges(text: str) -> tuple[str, ...]:
-    """Returns the key exchanges, likewise."""
+    """Returns the key exchanges that a list of ssh means."""
     return _choose(text, *supported().key_exchanges)
 
 
 @lru_cache(maxsize=64)
 def host_keys(text: str) -> tuple[str, ...]:
-    """Returns the kinds of host keys and host certificates, likewise: in the order of ssh, then what only we know."""
+    """Returns the kinds of host keys and host certificates: in the order of ssh, then what only we know."""
     certificates, keys = (_in_order_of_ssh(names) for names in (supported().certificates, supported().public_keys))
     return _choose(
         text, [*certificates, *keys], [*certificates, *(name for name in keys if name not in _OLD_HOST_KEYS)]
@@ -227,7 +227,7 @@ def _in_order_of_ssh(names: Iterable[bytes]) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def signatures(text: str) -> tuple[str, ...]:
-    """Returns the kinds of signatures, likewise. A certificate's is that of its key."""
+    """Returns the kinds of signatures that a list of ssh means. A certificate's is that of its key."""
     known = supported().public_keys
     return _choose(text.replace(CERTIFICATE, ""), known, known)
 

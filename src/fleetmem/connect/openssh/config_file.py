@@ -1,6 +1,6 @@
 """The ssh client configuration: read once, then asked for each host, by the rules of ssh_config(5).
 
-asyncssh reads the files anew for each connection, stops at a comment behind a value, and passes over what it does not
+asyncssh reads the files again for each connection, stops at a comment behind a value, and passes over what it does not
 know without a word. This module finds out which settings hold for a host; `targets` gives them a meaning.
 """
 
@@ -181,7 +181,7 @@ class SshConfig:
         Args:
             host: the name that it is asked for by.
             user: who logs in, where something stronger than the files has said so.
-            port: likewise.
+            port: where it is reached, where something stronger than the files has said so.
         """
         answer = HostDirectives(host, user, port)
         self._apply(self._blocks, answer, is_final=False)

@@ -47,7 +47,7 @@ NOT_NEEDED = frozenset(
         *("kbdinteractivedevices", "hostbasedauthentication", "hostbasedacceptedalgorithms", "enablesshkeysign"),
         # Host keys are looked up by name alone, as ssh does by default, and are all checked, also those of localhost.
         *("checkhostip", "nohostauthenticationforlocalhost", "updatehostkeys"),
-        # Only with CanonicalizeHostname, which is told.
+        # Only with CanonicalizeHostname, which is logged.
         *("canonicaldomains", "canonicalizefallbacklocal", "canonicalizemaxdots", "canonicalizepermittedcnames"),
         # Names are recorded in the open: the inventory has them anyway, and a hashed line costs an HMAC for each host.
         "hashknownhosts",

@@ -1,7 +1,7 @@
 """Hosts as flags, configuration and the ssh configuration resolve them: everything that a login needs to know.
 
-What is nearer to a host is stronger: what its inventory says of it, then what flags and configuration say, then the ssh
-configuration (which follows the rules of ssh_config(5)), then ssh's defaults.
+Strongest first: the inventory's own values of a host, flags and configuration, the ssh configuration, ssh's defaults.
+The ssh configuration follows the rules of ssh_config(5).
 """
 
 import logging
@@ -140,8 +140,8 @@ class Targets:
     def _resolve_jump(self, jump: JumpSpec, before: tuple[Target, ...] | None) -> Target:
         """Returns a jump host, behind those before it where these are given.
 
-        As with ssh, port and jump hosts of the hosts behind it are not its own; unlike there, user and keys are,
-        where the ssh configuration has no others for it.
+        As with ssh, it does not use port and jump hosts of the hosts behind it. Unlike ssh, it uses their user and
+        keys, where the ssh configuration has no others for it.
         """
         if jump.host in self._resolving:
             raise ConfigError(f"jump hosts go round in a circle: {' -> '.join([*self._resolving, jump.host])}")
@@ -196,7 +196,7 @@ class Targets:
 
 
 def _identities(values: Values, told: tuple[Path, ...], *, is_inventory: bool = False) -> Identities:
-    """Returns the keys that were told, or else those of the ssh configuration, or else the usual ones."""
+    """Returns the keys that were named, or else those of the ssh configuration, or else the usual ones."""
     named = KeyOrigin.CONFIGURED if values.has("identityfile") else KeyOrigin.USUAL
     return Identities(
         paths=tuple(path.expanduser() for path in told) or values.paths("identityfile", USUAL_KEY_PATHS),

@@ -48,7 +48,7 @@ class Values:
         return None if text is None or text.lower() == "none" else text
 
     def command(self, keyword: str) -> str | None:
-        """Returns a text with its tokens replaced, likewise."""
+        """Returns a text with its tokens replaced; None also where it says `none`."""
         setting, text = self._answer.get(keyword), self.text(keyword)
         return expand(setting, text, self._answer) if setting and text else None
 

@@ -50,7 +50,7 @@ class Arguments:
 
     Attributes:
         user: login name, None where they say none.
-        port: likewise.
+        port: TCP port, None where they say none.
         keys: private keys, all of them.
         jump: jump hosts, None where they say nothing of them.
         jump_keys: private keys for the last jump host.

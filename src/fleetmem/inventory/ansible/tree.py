@@ -17,7 +17,7 @@ class Group:
 
     Attributes:
         hosts: its own, in their order (the values mean nothing).
-        children: groups below it, likewise.
+        children: groups below it, in their order (the values mean nothing).
         variables: of all hosts in it.
         depth: groups above it, on the longest way.
     """

@@ -197,7 +197,7 @@ class HttpServer:
         answer_to: makes the answers.
         is_slow: whether a page takes long to make or to send.
         names: that clients may reach it by, beside addresses, localhost, `host` and the names of this machine. Where
-            there are none, all names will do, but for an address that only this machine can reach.
+            there are none, all names will do, unless only this machine can reach the address.
         guard: who is let in; None for everybody, without TLS.
 
     Raises:

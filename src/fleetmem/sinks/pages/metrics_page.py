@@ -2,8 +2,8 @@
 
 put ──> states, one immutable value per host ──> a scrape copies the references and writes them, in a thread of its own
 
-Scrapes that come while a page is written wait for the next one, and share it: a page is never older than the request
-for it, and however many clients there are, one page is written at a time.
+Scrapes that come while a page is written wait for the next one, and share it. So a page is never older than the
+request for it, and one page is written at a time, however many clients there are.
 """
 
 import threading

@@ -51,7 +51,7 @@ class WebGuard(NamedTuple):
 
 
 class WebGuardFiles:
-    """Keeps the guard that a web configuration describes, and makes it anew when one of its files has changed.
+    """Keeps the guard that a web configuration describes, and makes it again when one of its files has changed.
 
     A file that is wrong is logged once, and the guard before stays. So does it where the new one would let in who was
     kept out: a file that is half written must not open the page. That takes a reload. What was refused is read again

@@ -47,7 +47,7 @@ class Backlog:
 
     Attributes:
         points: that wait.
-        text_bytes: likewise.
+        text_bytes: of the points that wait.
     """
 
     def __init__(self, bounds: Bounds, on_drop: Callable[[Item], None] | None = None) -> None:

@@ -51,7 +51,7 @@ class Pace:
 
     @property
     def at_once(self) -> int:
-        """How many datagrams to ask for at a time: one, but for thousands a second."""
+        """How many datagrams to ask for at a time: one, or more at thousands a second."""
         return max(1, int(self._rate * _GROUP_SECONDS)) if self._rate > self._safe_rate else 1
 
     def wait_seconds(self, now_seconds: float, backlog_datagrams: float, count: int = 1) -> float:

@@ -79,7 +79,7 @@ class HostEncoding(Protocol):
         """The zeros that it has still to send."""
 
     def end_again(self, lost: bytes) -> None:
-        """Takes zeros that did not arrive: they go again, but for series that live now."""
+        """Takes zeros that did not arrive: they go again, except for series that live now."""
 
     def recall(self, zeros: bytes) -> None:
         """Takes the zeros of the series that the host had before the start: those that live no more end."""

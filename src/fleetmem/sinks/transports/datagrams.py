@@ -43,7 +43,7 @@ class DatagramTransport(ABC):
 
     Attributes:
         datagrams_total: handed to the kernel without an error.
-        bytes_total: likewise, payload only.
+        bytes_total: the payload of these datagrams.
         refuses_late: an error tells of a datagram before; not where the receiver holds up the sender.
     """
 

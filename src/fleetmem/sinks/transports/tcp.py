@@ -1,8 +1,10 @@
 """A TCP connection to StatsD or carbon.
 
-Neither protocol has an acknowledgement. What is known is this: what was written is in a buffer of this machine; what
-the kernel calls acknowledged is in one of the other machine; and what was sent over a connection that the other side
-ended after we ended ours was read.
+Neither protocol has an acknowledgement. So three things are known:
+
+- What was written is in a buffer of this machine.
+- What the kernel calls acknowledged is in a buffer of the other machine.
+- All was read if the other side ends the connection after we ended our side.
 
 A connection ends with a whole line, however it ends: receivers store a number that is cut as a number. So the kernel
 never holds a part of a line: where its buffer takes only a part, the buffer grows until it holds the rest.
@@ -32,8 +34,8 @@ _LIMIT_SECONDS = 5.0
 _UNCONFIRMED_SECONDS = 10.0
 _CHUNK_BYTES = 64 * 1024
 
-# The kernel goes on for minutes to deliver what a closed connection had in its buffer, and a receiver that is stuck
-# leaves one at each attempt: so not the 4 MiB to which it grows by itself. Linux takes twice what it is asked for.
+# For minutes the kernel goes on to deliver the buffer of a closed connection. A receiver that is stuck leaves one at
+# each attempt: so not the 4 MiB to which it grows by itself. Linux takes twice what it is asked for.
 _SEND_BUFFER_BYTES = 128 * 1024
 _BUFFER_FACTOR = 2 if sys.platform == "linux" else 1
 _RESET = struct.pack("ii", 1, 0)
