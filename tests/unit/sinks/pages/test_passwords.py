@@ -121,6 +121,7 @@ def test_guesses_cannot_drive_out_what_is_right(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(main())
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_guesses_are_bounded() -> None:
     """One at a time, one for each address, some addresses; the loop has its turns, and the CPU is ours."""

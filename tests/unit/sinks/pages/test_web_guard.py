@@ -247,6 +247,7 @@ def test_a_long_page(tmp_path: Path) -> None:
     serve(tmp_path, f"{TLS}}}", test)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_clients_that_waste_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a handshake, no TLS at all, half a request, a reader that stops: others get their pages meanwhile."""
@@ -293,6 +294,7 @@ def test_clients_that_waste_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     serve(tmp_path, f"{TLS}}}\n{USERS}", test)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_clients_that_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Who is known gets the pages at once, and the loop has its turns; too many guesses at a time are refused."""
