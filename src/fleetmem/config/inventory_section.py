@@ -26,13 +26,13 @@ class InventorySection(Section):
     )
     """more hosts, as KIND:ARGUMENT: hosts, ssh, ansible, ec2, terraform, file_sd, http_sd, json, command"""
     limit: str | None = Field(default=None, examples=["web:&eu:!old"])
-    """only those hosts of all inventories that the pattern matches: Ansible's patterns, and label=value"""
+    """only hosts that this pattern matches: Ansible's patterns, and label=value"""
     shard: str | None = Field(default=None, examples=["0/3"])
-    """of those only the share of one of several collectors, as NUMBER/COUNT: 0/3, 1/3 and 2/3 have all hosts once"""
+    """this collector's share of these hosts, as NUMBER/COUNT: 0/3, 1/3 and 2/3 together have each host once"""
     ignore: Annotated[tuple[LoginPart, ...], BeforeValidator(split_all)] = Field(
         default=(), examples=[["user", "key", "jump"]]
     )
-    """user, key, jump: what inventories say of these is ignored; flags, [[overrides]] and [ssh] decide. -i stays"""
+    """user, key, jump: ignore what inventories say of these; flags, [[overrides]] and [ssh] decide. -i stays"""
     tags: Annotated[tuple[str, ...], BeforeValidator(split), AfterValidator(check_tags)] = Field(
         default=(), examples=[["role", "env"]]
     )
@@ -44,7 +44,7 @@ class InventorySection(Section):
     refresh_seconds: float = Field(default=60.0, ge=0)
     """for `run`: time between two readings of what can change; 0 reads at the start only"""
     timeout_seconds: float = Field(default=READ_TIMEOUT_SECONDS, gt=0)
-    """for one inventory to be read"""
+    """time limit for reading one inventory"""
 
     @field_validator("shard")
     @classmethod

@@ -31,7 +31,7 @@ class ShapeGroup(Section):
 
 
 class Shape(Section):
-    """What is worth storing. Whatever is left out is added up in `other`."""
+    """What is worth storing. What is left out is summed into `other`, so totals still match."""
 
     detail: Annotated[tuple[Detail, ...], BeforeValidator(split_all), Field(min_length=1)] = (Detail.PROCESS,)
     """process: a series per process; command: one per command and host; or both"""
@@ -40,21 +40,21 @@ class Shape(Section):
     )
     """series of each process and command; peak_rss_bytes, anon_bytes, swap_bytes only where they are named here"""
     top: int | None = Field(default=None, ge=1, examples=[20])
-    """keep that many per host and level of detail"""
+    """keep the largest ones: how many per host and level of detail"""
     top_by: TopBy = TopBy.RSS
-    """what is large: rss; swap; growth, RSS less its average over ten minutes"""
+    """rank by rss, swap or growth (RSS less its average over ten minutes)"""
     min_rss: Size = Field(default=0, ge=0)
-    """leave out what is smaller (64k, 10MiB)"""
+    """leave out processes that are smaller (64k, 10MiB)"""
     include_commands: PatternTexts = Field(default=(), examples=[("^postgres", "^nginx$")])
-    """leave out all but these; regular expressions, found anywhere in the kernel's name of a process (15 bytes)"""
+    """keep only these commands; regular expressions, found anywhere in the kernel's name of a process (15 bytes)"""
     exclude_commands: PatternTexts = Field(default=(), examples=[("^systemd", "^sshd")])
     """leave out these commands, also where they are included"""
     include_users: UserPatternTexts = Field(default=(), examples=[("^0$", "^1[0-9]{3}$")])
-    """leave out all but these; regular expressions on the user id in decimal: hosts send numbers, not names"""
+    """keep only these users; regular expressions on the user id in decimal: hosts send numbers, not names"""
     exclude_users: UserPatternTexts = Field(default=(), examples=[("^0$",)])
     """leave out these users"""
     include_hosts: PatternTexts = Field(default=(), examples=[("^db",)])
-    """leave out the processes of all other hosts; regular expressions on the name in the inventory"""
+    """keep only the processes of these hosts; regular expressions on the name in the inventory"""
     exclude_hosts: PatternTexts = Field(default=(), examples=[("^test",)])
     """leave out the processes of these hosts"""
     groups: tuple[ShapeGroup, ...] = Field(

@@ -24,7 +24,7 @@ class Statsd(Section):
     server: Annotated[tuple[str, ...], BeforeValidator(split_all)] = Field(
         default=(), examples=[["graphite.example.com"]]
     )
-    """HOST[:PORT] for UDP, tcp://HOST[:PORT], unix:///PATH; of several, each host always has the same one"""
+    """HOST[:PORT] for UDP, tcp://HOST[:PORT], unix:///PATH; with several, each host always reports to the same one"""
     dialect: Dialect = Dialect.PLAIN
     """plain has host, command and pid in the name; dogstatsd, influx (Telegraf) and graphite have them as tags"""
     retire: Retire = Retire.ZERO
@@ -71,7 +71,7 @@ class Graphite(Section):
     spool_max_size: Size = Field(default=1024**3, gt=0)
     """the oldest points are dropped, and counted, beyond that size"""
     spool_max_age_seconds: float = Field(default=86_400.0, gt=0)
-    """and beyond that age"""
+    """the oldest points are dropped, and counted, beyond that age"""
 
     @field_validator("server")
     @classmethod
@@ -108,8 +108,8 @@ class File(Section):
     rotate_size: Size = Field(default=100 * 1024**2, ge=0)
     """begin a new file at that size; 0 never"""
     rotate_seconds: float = Field(default=86_400.0, ge=0)
-    """begin a new file at each multiple of it (UTC); 0 never"""
+    """begin a new file at each multiple of this time (UTC); 0 never"""
     keep: int = Field(default=14, ge=0)
-    """how many old files stay; 0 all"""
+    """old files to keep; 0 keeps all"""
     compress: Compression = Compression.GZIP
     """what becomes of old files: gzip, zstd (needs fleetmem[zstd]) or none"""
