@@ -107,7 +107,8 @@ def _web(settings: Settings) -> GraphiteWeb | None:
 def _limits(fleet: FleetParts) -> ExamLimits:
     access = _usual_access(fleet)
     interval_seconds = fleet.settings.run.interval_seconds
-    return ExamLimits(interval_seconds, access.command_timeout_seconds, access.login_timeout_seconds)
+    measures = fleet.settings.shape.measure_names()
+    return ExamLimits(interval_seconds, access.command_timeout_seconds, access.login_timeout_seconds, measures)
 
 
 def _usual_access(fleet: FleetParts) -> Access:

@@ -9,7 +9,7 @@ from statistics import median
 from fleetmem.connect.target import entry_name
 from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.errors import Cause, HostError, Kind, Stage
-from fleetmem.model import HostMemory
+from fleetmem.model import MORE_MEASURES, PROCESS_MEASURES, HostMemory
 from fleetmem.probe.facts import HostFacts
 from fleetmem.probe.script import ProbeKind
 
@@ -223,11 +223,13 @@ class ExamLimits:
         interval_seconds: between two samples of a host.
         command_timeout_seconds: for one sample.
         login_timeout_seconds: for a login.
+        measures: series of each process.
     """
 
     interval_seconds: float
     command_timeout_seconds: float
     login_timeout_seconds: float
+    measures: tuple[str, ...] = PROCESS_MEASURES
 
 
 def judge_hosts(examinations: Sequence[Examination], limits: ExamLimits) -> list[Finding]:
@@ -246,6 +248,8 @@ def _judge(about: Examination, limits: ExamLimits, ours_ahead_seconds: float) ->
     if about.clock:
         yield _judge_clock(about, about.clock, ours_ahead_seconds)
     yield from _judge_sample(about, limits)
+    if about.kind and about.processes:
+        yield from _judge_measures(about, about.kind, limits.measures)
 
 
 def _ok(about: Examination, check: Check, what: str, value: float | None = None, unit: str = "") -> Finding:
@@ -403,6 +407,23 @@ def _judge_kernel(about: Examination, facts: HostFacts, memory: HostMemory) -> F
     has = ", ".join(name for name, is_there in offers.items() if is_there)
     lacks = ", ".join(name for name, is_there in offers.items() if not is_there)
     return _ok(about, Check.HOST_KERNEL, f"Linux {facts.kernel} has {has or 'nothing'}; it has no {lacks or '-'}")
+
+
+def _judge_measures(about: Examination, kind: ProbeKind, measures: Sequence[str]) -> Iterator[Finding]:
+    """Yields a warning where series that are configured will not be there."""
+    is_ps = kind is ProbeKind.PS
+    known = () if is_ps else MORE_MEASURES if about.has_anon else ("peak_rss_bytes", "swap_bytes")
+    lacks = [measure for measure in measures if measure in MORE_MEASURES and measure not in known]
+    if not lacks:
+        return
+    yield Finding(
+        Check.HOST_KERNEL,
+        Severity.WARNING,
+        about.access.name,
+        f"shape.measures asks for {', '.join(lacks)}, which this host does not have",
+        f"{'`ps` does not show it' if is_ps else 'its kernel is older than Linux 4.5'}: the host has no such series",
+        "--probe status   # where /proc can be read" if is_ps else "leave it out of shape.measures, or a newer kernel",
+    )
 
 
 def _no_meminfo(about: Examination) -> Finding:

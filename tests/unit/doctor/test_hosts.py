@@ -252,6 +252,23 @@ def test_what_the_kernel_has() -> None:
     assert "anonymous" not in of(Check.HOST_KERNEL, replace(old, kind=ProbeKind.PS)).what
 
 
+@pytest.mark.parametrize(
+    ("examination", "lacking"),
+    [
+        (WELL, None),
+        (replace(WELL, has_anon=False), "asks for anon_bytes, which"),
+        (replace(WELL, has_anon=False, kind=ProbeKind.PS), "asks for anon_bytes, swap_bytes, which"),
+        (replace(WELL, has_anon=False, processes=0), None),
+    ],
+)
+def test_measures_that_a_host_does_not_have(examination: Examination, lacking: str | None) -> None:
+    """Who asks for series hears that they will not be there; nobody else does."""
+    limits = replace(LIMITS, measures=("rss_bytes", "anon_bytes", "swap_bytes"))
+    warnings = [each.what for each in judge_hosts([examination], limits) if each.severity is Severity.WARNING]
+    assert [lacking is not None and lacking in what for what in warnings] == [True] * (lacking is not None)
+    assert not [each for each in judge_hosts([examination], LIMITS) if "shape.measures" in each.what]
+
+
 @pytest.mark.parametrize("option", ["hidepid=1", "hidepid=2", "hidepid=4", "hidepid=invisible", "hidepid=noaccess"])
 def test_hidepid(option: str) -> None:
     """It hurts where process 1 cannot be read; the mend lets the account see it."""
