@@ -17,20 +17,24 @@ COLUMNS = 24
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels below a heading, from left to right, in as many lines as they need."""
+    """Panels below a heading, from left to right, in as many lines as they need.
+
+    Folded ones, which ask nothing until somebody opens the row, are for what not everybody has.
+    """
 
     title: str
     panels: Sequence[Panel]
+    is_folded: bool = False
 
     def to_json(self, context: Context, first_id: int, y: int) -> list[Json]:
-        """Returns the heading and the panels from line `y` of the grid on."""
+        """Returns the heading and the panels from line `y` of the grid on; folded ones are in their heading."""
         place = {"h": 1, "w": COLUMNS, "x": 0, "y": y}
-        heading = {"id": first_id, "type": "row", "title": self.title, "collapsed": False, "gridPos": place}
+        heading = {"id": first_id, "type": "row", "title": self.title, "collapsed": self.is_folded, "gridPos": place}
         placed = self._placed(y + 1)
         panels = [
             panel.to_json(context, panel_id, x, line) for panel_id, (panel, x, line) in enumerate(placed, first_id + 1)
         ]
-        return [{**heading, "panels": []}, *panels]
+        return [{**heading, "panels": panels}] if self.is_folded else [{**heading, "panels": []}, *panels]
 
     def _placed(self, y: int) -> Iterator[tuple[Panel, int, int]]:
         x = line_height = 0
@@ -120,7 +124,8 @@ class Dashboard:
         panels: list[Json] = []
         for row in self.rows:
             y = max((panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels), default=0)
-            panels += row.to_json(context, len(panels) + 1, y)
+            first_id = sum(1 + len(panel.get("panels", ())) for panel in panels) + 1
+            panels += row.to_json(context, first_id, y)
         return panels
 
 

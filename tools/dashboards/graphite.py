@@ -6,7 +6,7 @@ Functions of graphite-web 1.1 (graphite.readthedocs.io, "Functions"). Through St
 
 from collections.abc import Callable, Sequence
 
-from fleetmem.model import COMMAND_MEASURES, HOST_MEASURES, MORE_MEASURES
+from fleetmem.model import HOST_MEASURES, Measure, measures_of_sum
 from fleetmem.sinks.formats import carbon_plain
 from fleetmem.sinks.naming import LABELS, place
 from fleetmem.sinks.pages.exposition import OTHER
@@ -21,8 +21,8 @@ _LATE_STEPS = 3
 _PRESELECTED = 500
 
 _MEASURES = {
-    "process": (*COMMAND_MEASURES, *MORE_MEASURES),  # `other` has the former
-    "command": COMMAND_MEASURES,
+    "process": {*Measure, "procs"},  # which `other` has
+    "command": measures_of_sum(tuple(Measure)),
     "host": HOST_MEASURES,
     "collector": COLLECTOR_COUNTERS,
     "sink": SINK_COUNTERS,

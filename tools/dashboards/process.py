@@ -36,6 +36,7 @@ def process(paths: Paths, metrics: Metrics) -> Dashboard:
             Row("$command on $host now", _now(paths, metrics)),
             Row("Over time", _over_time(paths, metrics)),
             Row("$command on other hosts", _siblings(paths, metrics)),
+            Row("Anonymous and swapped memory (shape.measures)", _more(paths, metrics), is_folded=True),
         ],
     )
 
@@ -108,6 +109,24 @@ def _over_time(paths: Paths, metrics: Metrics) -> list[Panel]:
             title="Number of processes",
             description="Of this command, whatever pid is chosen; those without series of their own left out.",
             queries=_count(paths, metrics),
+        ),
+    ]
+
+
+def _more(paths: Paths, metrics: Metrics) -> list[Panel]:
+    asked = "Only where `shape.measures` in fleetmem's configuration asks for it."
+    return [
+        TimeSeries(
+            title="Anonymous memory",
+            description=f"Heap and stacks in memory, without files, by pid. A leak is here. {HIGHEST} {asked}",
+            queries=_by_pid(paths, metrics, "anon_bytes"),
+            unit=Unit.BYTES,
+        ),
+        TimeSeries(
+            title="Swapped-out memory",
+            description=f"By pid. {HIGHEST} {asked}",
+            queries=_by_pid(paths, metrics, "swap_bytes"),
+            unit=Unit.BYTES,
         ),
     ]
 

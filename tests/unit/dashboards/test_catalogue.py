@@ -22,6 +22,7 @@ from fleetmem.model import (
     CollectorStats,
     Counter,
     Detail,
+    Measure,
 )
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks.formats import carbon_plain
@@ -29,7 +30,7 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.pages.exposition import FAMILIES, metric_name
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.telemetry.counters import ALL_COUNTERS, COLLECTOR_COUNTERS, SINK_COUNTERS
-from integration.grafana import panels, read_set, variables
+from integration.grafana import folded, panels, read_set, variables
 from unit.builders import WEB, process, sample
 
 REPOSITORY = Path(__file__).parents[3]
@@ -80,7 +81,8 @@ def emitted(prefix: str) -> set[str]:
     """Returns the names that a sink for Graphite gives, at every level of detail, with something left out."""
     names = FleetNames(prefix, [WEB.name])
     encoding = SeriesEncoding(carbon_plain, Retire.NONE)
-    outcome = sample(process(1), process(2, "sh"), limits=Limits(detail=frozenset(Detail), top=1))
+    rows = [each._replace(anon_bytes=1) for each in (process(1), process(2, "sh"))]
+    outcome = sample(*rows, limits=Limits(frozenset(Detail), top=1, measures=tuple(Measure)))
     own = tuple(Counter("", measure, 0.0) for measure in COLLECTOR_COUNTERS)
     sink = tuple(Counter("statsd", measure, 0.0) for measure in SINK_COUNTERS)
     stats = encoding.stats(names, CollectorStats("ops1", 0.0, own + sink))
@@ -110,7 +112,7 @@ def test_every_path_is_one_that_a_sink_gives(name: str) -> None:
     names = {f"{made.statsd_prefix}{each}" for each in emitted(made.prefix)}
     found = 0
     for dashboard in build(name).values():
-        for panel in panels(dashboard):
+        for panel in (*panels(dashboard), *folded(dashboard)):
             for target in panel["targets"]:
                 asked = paths(target["target"], f"{made.statsd_prefix}{made.prefix}")
                 assert asked, target
@@ -138,7 +140,8 @@ def test_every_metric_is_one_that_is_exposed(name: str) -> None:
     own = {f"collector_{measure}" for measure in ALL_COUNTERS}
     names = {metric_name(prefix, family) for family in own | FAMILIES.keys()}
     for dashboard in build(name).values():
-        asked = [target["expr"] for panel in panels(dashboard) for target in panel["targets"]]
+        every = (*panels(dashboard), *folded(dashboard))
+        asked = [target["expr"] for panel in every for target in panel["targets"]]
         asked += [variable["query"]["query"] for variable in dashboard["templating"]["list"][1:]]
         for expression in asked:
             found = re.findall(r"\b(?:fleetmem|prod_mem)_\w+(?:\(\.\+\))?", expression)
