@@ -30,7 +30,7 @@ _PLAINER = {
     r"likewise": "the fact itself",
     r"so often": "each interval, or the number",
     r"but for": "without, except",
-    r"(is|are|was|were|be) told": "is logged, is printed",
+    r"(is|are|was|were|be)( not)? told": "is logged, is printed",
     r"anew": "again",
     r"see there": "the fact itself",
 }

@@ -345,7 +345,7 @@ class Daemon:
         """Takes a new configuration in place of the old one."""
         new = assemble(change.prepared, self._fleet, change.inventory)
         if change.settings.run.workers != self._fleet.settings.run.workers:
-            log.warning("run.workers is taken with the next start; until then there are as many as before")
+            log.warning("run.workers needs a restart: the number of workers stays as it is")
         self._inventory = change.inventory
         self._generation += 1
         await self._take(new, _grid_of(new))

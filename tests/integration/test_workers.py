@@ -223,7 +223,7 @@ def test_a_reload(simulator: Path, cli: Cli, tmp_path: Path) -> None:
         wait_for("a whole cycle", lambda: len(running.outcomes()) > count + 80)
         assert {line["host"] for line in running.outcomes()[count + 20 :]} == set(NAMES[20:60])
         assert workers_of(running.pid) == before
-        assert running.stderr.count("run.workers is taken with the next start") == 1
+        assert running.stderr.count("run.workers needs a restart") == 1
         stop(running)
     assert all(line["ok"] for line in running.outcomes())
 

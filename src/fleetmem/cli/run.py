@@ -114,7 +114,7 @@ def _run(given: Given, output: Path | None, format_: RecordFormat, stop_watch: S
         run_async(daemon.run())
         is_stalled = writer.is_stalled(_WRITE_SECONDS)
         if writer.lost or is_stalled:
-            log.error("output: %d outcomes were not written, whoever reads it has stalled", writer.lost)
+            log.error("output: %d outcomes were not written: its reader has stalled", writer.lost)
         if is_stalled:
             logging.shutdown()
             os._exit(ExitStatus.SINK)

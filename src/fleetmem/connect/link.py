@@ -197,7 +197,7 @@ class ProbeChannel(asyncssh.SSHClientSession[bytes]):
             self._expect(self.first)
 
     def session_started(self) -> None:
-        """The host has taken the command. A forced command is not told what was asked for: it gets it here."""
+        """The host has taken the command. A forced command does not see what was asked for: it gets it here."""
         self._write(self._first_input + (self.first.line if self.first else b""))
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:

@@ -68,5 +68,5 @@ class ServiceManager:
             self._is_lost = False
         except OSError as error:
             if not self._is_lost:
-                log.warning("systemd is not told: %s: %s", self._address, reason_of(error))
+                log.warning("systemd could not be notified: %s: %s", self._address, reason_of(error))
             self._is_lost = True

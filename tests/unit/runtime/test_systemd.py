@@ -131,7 +131,7 @@ def test_a_socket_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     manager = ServiceManager({"NOTIFY_SOCKET": str(path)})
     manager.show("a")
     manager.show("b")
-    assert caplog.messages == [f"systemd is not told: {path}: no such file or directory"]
+    assert caplog.messages == [f"systemd could not be notified: {path}: no such file or directory"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
         manager.show("c")

@@ -496,6 +496,8 @@ def _parse_criteria(setting: Setting) -> tuple[_Criterion, ...]:
         if attribute in _WITH_ARGUMENT and not argument:
             raise ConfigError(f"ssh configuration {setting.place}: Match {attribute} has no value")
         if attribute in _NOT_ASKED_HERE:
-            log.warning("ssh configuration %s: Match %s is not asked here: never met", setting.place, attribute)
+            log.warning(
+                "ssh configuration %s: Match %s is not supported: it counts as not met", setting.place, attribute
+            )
         criteria.append(_Criterion(attribute, argument, is_negated))
     return tuple(criteria)

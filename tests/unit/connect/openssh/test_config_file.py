@@ -177,7 +177,7 @@ def test_what_is_never_asked_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     """Match localnetwork needs to know this machine's networks: its block never holds, and the log says so once."""
     assert _ask(tmp_path, "Match localnetwork 10.0.0.0/8\n Port 2222\n").get("port") is None
     (message,) = caplog.messages
-    assert message.endswith("config line 1: Match localnetwork is not asked here: never met")
+    assert message.endswith("config line 1: Match localnetwork is not supported: it counts as not met")
 
 
 def test_only_the_first_of_proxy_jump_and_proxy_command_counts(tmp_path: Path) -> None:
