@@ -41,9 +41,10 @@ def _group_lines(failures: Sequence[Failure], screen: Screen) -> list[str]:
     names = printable(folded_text(failure.host.name for failure in failures))
     count = "1 host" if len(failures) == 1 else f"{len(failures):,} hosts"
     kind, *message = wrap(f"{first.kind}: {printable(first.message)}", screen.columns, _INDENT)
-    head, *rest = _list_lines(f"  {count}: ", names, screen.columns)
+    first_line = f"  {count}: "
+    head, *rest = _list_lines(first_line, names, screen.columns)
     return [
-        screen.paint(head[: len(f"  {count}: ")], Style.STRONG) + head[len(f"  {count}: ") :],
+        screen.paint(first_line.rstrip(), Style.STRONG) + head.removeprefix(first_line.rstrip()),
         *rest,
         kind.replace(f"{first.kind}:", screen.paint(f"{first.kind}:", Style.BAD), 1),
         *message,
@@ -52,11 +53,11 @@ def _group_lines(failures: Sequence[Failure], screen: Screen) -> list[str]:
 
 
 def _list_lines(first: str, names: str, columns: int) -> list[str]:
-    """Returns a list of names, which goes on after a comma."""
+    """Returns a list of names, which goes on after a comma; the indent of a long name gives way."""
     lines, line = [], first
-    for index, part in enumerate(re.split(r"(?<=,)", names)):
-        if index and len(line) + len(part) > columns:
-            lines.append(line)
-            line = _INDENT
+    for part in re.split(r"(?<=,)", names):
+        if len(line) + len(part) > columns and line.strip():
+            lines.append(line.rstrip())
+            line = " " * max(0, min(len(_INDENT), columns - len(part)))
         line += part
     return [*lines, line]

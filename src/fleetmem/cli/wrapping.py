@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 
 from fleetmem.cli.screen import Screen
 
-_COMMAND_OR_WORD = re.compile(r"[^\s`]*`[^`]*`[^\s`]*|\S+")
+_COMMAND_OR_WORD = re.compile(r"[^\s`]*`[^`]*`[^\s`]*|\d[\d.,]*\s(?:s|ms|B|[KMGT]iB)\b\S*|\S+")
+"""A number and its unit are one word."""
+
 _QUOTED = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+"
 _OPTION_OR_WORD = re.compile(rf"-{{1,2}}\w[\w-]*\s+(?!-){_QUOTED}|{_QUOTED}|\S+")
 
@@ -23,7 +25,7 @@ def width_of(text: str) -> int:
 
 
 def wrap(text: str, columns: int, first: str = "", rest: str | None = None) -> list[str]:
-    """Returns lines that end between words. A word that is longer than a line is left whole.
+    """Returns lines that end between words. A word that is longer than a line is left whole, without its indent.
 
     A command between backquotes stays on one line where it fits; otherwise a backslash ends each of its lines, so that
     it can be copied.
@@ -54,10 +56,15 @@ def _fill(words: Iterable[Word], columns: int, first: str, rest: str) -> list[st
         room = columns - width_of(line) - (2 if is_continued else 0)
         if not is_empty and width_of(word) + 1 > room:
             lines.append(f"{line} \\" if is_continued else line)
-            line, is_empty = rest, True
+            line, is_empty = _indent(rest, columns - width_of(word)), True
         line += word if is_empty else f" {word}"
         is_empty = False
     return [*lines, line.rstrip()]
+
+
+def _indent(rest: str, room: int) -> str:
+    """Returns what stands before a line; spaces of it give way to a long word."""
+    return rest if rest.strip() else rest[: max(0, room)]
 
 
 def _words(text: str, columns: int) -> Iterator[Word]:

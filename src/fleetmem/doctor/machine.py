@@ -109,6 +109,15 @@ def _ok(check: Check, what: str) -> Finding:
     return Finding(check, Severity.OK, _THIS, what)
 
 
+def _from_home(path: Path) -> str:
+    """Returns a path as people write it: short, with `~` for the home directory."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user that the system does not know
+        return str(path)
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def _judge_asyncssh(about: Machine) -> Finding:
     if about.asyncssh_fault is None:
         return _ok(Check.MACHINE_ASYNCSSH, "the SSH library is one that fleetmem was tried with")
@@ -153,7 +162,7 @@ def _judge_keys(about: Machine) -> Iterator[Finding]:
     if about.policy is not HostKeyPolicy.ACCEPT_NEW:
         return
     if about.known_hosts.is_writable:
-        yield _ok(Check.MACHINE_KNOWN_HOSTS, f"new host keys can be recorded in {path}")
+        yield _ok(Check.MACHINE_KNOWN_HOSTS, f"new host keys can be recorded in {_from_home(path)}")
         return
     yield Finding(
         Check.MACHINE_KNOWN_HOSTS,

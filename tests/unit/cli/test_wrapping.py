@@ -25,6 +25,16 @@ def test_a_command_stays_on_one_line_or_can_be_copied() -> None:
     assert wrap("try `ssh -o A=b somehost true` now", 16) == ["try `ssh -o \\", "A=b somehost \\", "true` now"]
 
 
+def test_a_number_stays_with_its_unit() -> None:
+    """`2.3` at the end of a line would be read without it."""
+    assert wrap("12 hosts answered, 1.2 TiB, 2.3 s", 31) == ["12 hosts answered, 1.2 TiB,", "2.3 s"]
+
+
+def test_the_indent_gives_way_to_a_long_word() -> None:
+    """It is whole on one line as long as the screen has room for it."""
+    assert wrap("see ~/.ssh/known_hosts", 18, "    ") == ["    see", "~/.ssh/known_hosts"]
+
+
 def test_an_option_stays_with_its_value() -> None:
     """Command lines are broken before options, and never in quotes."""
     lines = wrap_command("fleetmem hosts --inventory 'command:PROGRAM ARGUMENT' -i a -q", 45, "  ", "      ")
