@@ -18,12 +18,16 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import TextIO
 
+from fleetmem.cli.screen import screen_of
+from fleetmem.cli.wrapping import width_of, wrap
 from fleetmem.runtime.side_thread import start_thread
 from fleetmem.safe_text import printable, redact
 
 _MAX_WAITING_CHARACTERS = 1024**2
 _FLUSH_SECONDS = 0.5
 _FLUSH_STEP_SECONDS = 0.005
+_INDENT = "    "
+"""Of lines that go on, on a terminal."""
 
 
 class LogFormat(StrEnum):
@@ -78,6 +82,26 @@ class TextFormatter(logging.Formatter):
             return text
         trace = redact(self.formatException(record.exc_info)).split("\n")
         return "\n".join([text, *map(printable, trace)])
+
+
+class TerminalFormatter(TextFormatter):
+    """The same on a terminal: long lines end between words, and go on below the message.
+
+    Args:
+        stream: the terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns its lines; a traceback is left as it is."""
+        line, *trace = super().format(record).split("\n")
+        columns = screen_of(self._stream).columns  # now: it may have another size than before
+        if width_of(line) > columns:
+            line = "\n".join(wrap(line, columns, rest=_INDENT))
+        return "\n".join([line, *trace])
 
 
 class FieldsFormatter(logging.Formatter):
@@ -271,7 +295,8 @@ def set_up(verbosity: Verbosity, format_: LogFormat, *, in_background: bool = Fa
         in_background: nothing waits for the lines to be written.
     """
     handler = BackgroundHandler(sys.stderr) if in_background else logging.StreamHandler(sys.stderr)
-    formatter = _FORMATTERS[format_]()
+    is_seen = format_ is LogFormat.TEXT and screen_of(sys.stderr).rows is not None
+    formatter = TerminalFormatter(sys.stderr) if is_seen else _FORMATTERS[format_]()
     is_for_journal = is_journal(sys.stderr, os.environ.get("JOURNAL_STREAM"))
     handler.setFormatter(JournalFormatter(formatter) if is_for_journal else formatter)
     root = logging.getLogger()

@@ -16,11 +16,13 @@ from fleetmem.cli.logs import (
     JsonFormatter,
     LogfmtFormatter,
     LogFormat,
+    TerminalFormatter,
     TextFormatter,
     Verbosity,
     is_journal,
     set_up,
 )
+from fleetmem.cli.screen import Screen
 
 _HOSTILE = "\x1b[2J\nfake line\udce9"
 
@@ -45,6 +47,18 @@ def test_text() -> None:
     """Time in UTC, level, message, then the facts."""
     text = TextFormatter().format(_record(facts={"host": "web01", "kind": "login_timeout"}))
     assert text == "2026-01-31T12:00:00.250Z WARNING no login within 5 s host=web01 kind=login_timeout"
+
+
+def test_a_terminal_has_lines_that_end_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are as long as the terminal is wide when they are written; a pipe has one line a record."""
+    sizes = iter([Screen(60, 24), Screen(200, 24)])
+    monkeypatch.setattr(logs, "screen_of", lambda _stream: next(sizes))
+    formatter, record = TerminalFormatter(io.StringIO()), _record(facts={"host": "web01.eu-west-1.compute.internal"})
+    assert formatter.format(record).split("\n") == [
+        "2026-01-31T12:00:00.250Z WARNING no login within 5 s",
+        "    host=web01.eu-west-1.compute.internal",
+    ]
+    assert formatter.format(record) == TextFormatter().format(record)
 
 
 def test_text_is_one_line_that_is_safe() -> None:
