@@ -14,6 +14,7 @@ import typer
 
 from fleetmem import config
 from fleetmem.cli.logs import LogFormat, Verbosity, set_up
+from fleetmem.cli.messages import report
 from fleetmem.cli.options import ask_passphrase
 from fleetmem.daemon import Daemon
 from fleetmem.errors import LabError
@@ -73,14 +74,14 @@ def check(
 
 def print_verdict(verdict: Verdict, datagrams: int) -> None:
     """Prints what became of the series sent, with examples of those that were not found."""
-    print(f"{verdict} ({datagrams} datagrams)")
+    report(f"{verdict} ({datagrams} datagrams)")
     for mismatch in verdict.mismatches[:_MISMATCHES_SHOWN]:
         found = "nothing" if mismatch.found is None else f"{mismatch.found:g}"
         print(f"    {mismatch.name}: sent {mismatch.sent}, found {found}")
 
 
 def _wait_for(graphite: GraphiteRender, seconds: float) -> None:
-    _report(f"waiting for Graphite at {graphite.url}, up to {seconds:g} s")
+    report(f"waiting for Graphite at {graphite.url}, up to {seconds:g} s")
     deadline = time.monotonic() + seconds
     while not graphite.is_ready():
         if time.monotonic() > deadline:
@@ -91,7 +92,7 @@ def _wait_for(graphite: GraphiteRender, seconds: float) -> None:
 
 def _collect(config_file: Path) -> list[str]:
     """Runs `fleetmem collect` as a person does; returns what is wrong."""
-    _report("fleetmem collect")
+    report("fleetmem collect")
     command = [sys.executable, "-P", "-m", "fleetmem", "collect", "-c", str(config_file)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, env=os.environ, check=False)
     return [f"fleetmem collect ended with status {done.returncode}"] if done.returncode else []
@@ -100,7 +101,7 @@ def _collect(config_file: Path) -> list[str]:
 def _run(fleet: FleetParts, cycles: int) -> list[str]:
     """Runs the daemon of `fleetmem run` until each host was sampled as many times; returns what is wrong."""
     interval = fleet.settings.run.interval_seconds
-    _report(f"fleetmem run, {cycles} cycles of {len(fleet.hosts)} hosts, {interval:g} s each")
+    report(f"fleetmem run, {cycles} cycles of {len(fleet.hosts)} hosts, {interval:g} s each")
     watch = _Cycles(len(fleet.hosts), cycles)
     daemon = Daemon(fleet, lambda: fleet.settings, watch.add)
     watch.on_end = daemon.stop
@@ -150,12 +151,8 @@ class _Cycles:
 
 def _read_back(fleet: FleetParts, transport: RecordingTransport, graphite: GraphiteRender) -> Verdict:
     interval = fleet.settings.run.interval_seconds
-    _report("waiting for StatsD's next flush, then reading every series back from Graphite")
+    report("waiting for StatsD's next flush, then reading every series back from Graphite")
     ahead_seconds = graphite.clock_ahead_seconds()
     if ahead_seconds:
-        _report(f"note: Graphite's clock is {ahead_seconds:+.0f} s from this one")
+        report(f"note: Graphite's clock is {ahead_seconds:+.0f} s from this one")
     return verify(transport.sent, graphite.fetch, 2 * interval + _FLUSH_SLACK_SECONDS, ahead_seconds)
-
-
-def _report(text: str) -> None:
-    print(text, flush=True)

@@ -1,4 +1,4 @@
-"""What people read on stderr, beside the data on stdout."""
+"""What people read beside the data: messages on stderr, and progress on stdout where that has no data."""
 
 import sys
 
@@ -19,3 +19,9 @@ def print_message(text: str) -> None:
     for line in map(printable, text.split("\n")):
         indent = line[: len(line) - len(line.lstrip())]
         print("\n".join([line] if width_of(line) <= columns else wrap(line, columns, indent)), file=sys.stderr)
+
+
+def report(text: str) -> None:
+    """Prints how far a command is, on stdout and at once; too long lines are wrapped between words."""
+    screen = screen_of(sys.stdout)
+    print("\n".join(wrap(text, screen.columns)) if width_of(text) > screen.columns else text, flush=True)

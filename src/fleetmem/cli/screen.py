@@ -28,14 +28,16 @@ class Screen(NamedTuple):
     Attributes:
         columns: its width.
         rows: its height; None where it is no terminal.
-        has_colour: whether escape sequences may be written.
+        has_colour: whether text may be coloured.
         is_unicode: whether it shows more than ASCII.
+        can_redraw: whether the cursor can be moved.
     """
 
     columns: int = UNLIMITED
     rows: int | None = None
     has_colour: bool = False
     is_unicode: bool = True
+    can_redraw: bool = False
 
     def paint(self, text: str, style: Style) -> str:
         """Returns the text in a style; as it is where there are no colours."""
@@ -48,11 +50,13 @@ def screen_of(stream: TextIO) -> Screen:
     columns, rows = _size_of(stream)
     if rows is None:
         return Screen(_number("COLUMNS") or UNLIMITED, is_unicode=is_unicode)
+    can_redraw = os.environ.get("TERM", "dumb") not in ("", "dumb")
     return Screen(
         max(_LEAST_COLUMNS, _number("COLUMNS") or columns),
         _number("LINES") or rows,
-        not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") not in ("", "dumb"),
+        can_redraw and not os.environ.get("NO_COLOR"),
         is_unicode,
+        can_redraw,
     )
 
 

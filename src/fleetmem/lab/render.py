@@ -44,7 +44,7 @@ class GraphiteRender:
 
     def image_url(self, target: str) -> str:
         """Returns the address of a picture of series, to open in a browser."""
-        query = urlencode({"target": target, "from": "-5min", "width": 1000, "height": 500}, safe="*")
+        query = urlencode({"target": target, "from": "-5min"}, safe="*")
         return f"{self.url}/render?{query}"
 
     def is_ready(self) -> bool:
