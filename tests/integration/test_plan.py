@@ -60,8 +60,11 @@ def test_the_old_flag_is_an_alias(fleet: Sshd, cli: Cli) -> None:
     options = ("-i", "127.0.1.1", "-p", fleet.port, "-k", fleet.key, "--interval", 0.2)
     plans = [cli(*command, *options) for command in (("plan",), ("run", "--dry-run"))]
     assert [plan.status for plan in plans] == [0, 0], plans
-    labels = [[line[:17] for line in plan.stdout.splitlines()] for plan in plans]
+    # Some lines are there only where processes came meanwhile, or where the machine is too slow for such an interval.
+    varying = ("  new ", "warning: ", "note: ")
+    labels = [[line[:17] for line in plan.stdout.splitlines() if not line.startswith(varying)] for plan in plans]
     assert labels[0] == labels[1]
+    assert len(labels[0]) > 10
 
 
 def test_a_fleet_that_is_not_there(cli: Cli) -> None:
