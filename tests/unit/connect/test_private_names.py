@@ -15,7 +15,7 @@ _LIBRARY = Path(asyncssh.__file__).parent
 
 
 def _is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name != "_"  # that one is a word of all code
 
 
 def _names_in(tree: ast.AST) -> frozenset[str]:
