@@ -289,12 +289,14 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._pending = None
         self._end()
         if self._channel:
-            self._channel.write(frame)
-            self._simulator.frames_total += 1
+            with suppress(BrokenPipeError):  # the collector has left, which `connection_lost` will say soon
+                self._channel.write(frame)
+                self._simulator.frames_total += 1
 
     def _drop(self, half: bytes) -> None:
         if self._channel:
-            self._channel.write(half)
+            with suppress(BrokenPipeError):
+                self._channel.write(half)
             self._channel.get_connection().close()
 
     def _flood(self) -> None:

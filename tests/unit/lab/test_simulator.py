@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,6 +95,28 @@ def test_a_request_too_many_is_noticed(tmp_path: Path) -> None:
             await _until(lambda: simulator.doubles_total == 2)
 
     asyncio.run(main())
+
+
+def test_a_collector_that_leaves_as_the_answer_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the end of a channel and the time of its answer come at once: the answer is left out."""
+    monkeypatch.setattr("fleetmem.lab.simulator._SLOW_SECONDS", 0.1)
+    bugs: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context))
+        async with (
+            Simulator(Directory(tmp_path), SimulationPlan(1, 5, 0.1, 1, {Fault.SLOW: 1.0})) as simulator,
+            _probe(simulator, tmp_path) as probe,
+        ):
+            probe.stdin.write(_REQUEST % 1)
+            await asyncio.sleep(0.05)
+            probe.channel.close()
+            time.sleep(0.2)  # noqa: ASYNC251 - no core for the loop
+            await _until(lambda: simulator.connections == 0)
+            assert simulator.frames_total == 0
+
+    asyncio.run(main())
+    assert not bugs
 
 
 def test_ps_is_answered_and_nothing_else(tmp_path: Path) -> None:
