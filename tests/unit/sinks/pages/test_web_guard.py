@@ -173,6 +173,9 @@ def test_client_certificates(tmp_path: Path) -> None:
         for certificate in (foreign, expired, named, None):
             with pytest.raises((OSError, http.client.RemoteDisconnected)):
                 await site.ask(user="", certificate=certificate)
+        async with asyncio.timeout(10):  # a client may hear of it before it is counted
+            while sum(site.files.refused.values()) < 4:  # noqa: ASYNC110 - counters tell nobody that they changed
+                await asyncio.sleep(0.01)
         assert site.files.refused == {Refusal.HANDSHAKE: 3, Refusal.CERTIFICATE: 1}
 
     wanted = "client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem, client_allowed_sans: [prometheus]"
