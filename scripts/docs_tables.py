@@ -3,16 +3,36 @@
 `--check` changes nothing, and ends with status 1 where a table is not what the code says.
 """
 
+import hashlib
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from fleetmem.capacity import measured
+from fleetmem.probe import script
 from fleetmem.telemetry.counters import COLLECTOR_COUNTERS, SINK_COUNTERS, markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+
+def _probe_table() -> str:
+    """Returns what `fleetmem probe` prints, as digests: those of what runs on hosts, byte for byte."""
+    rows = ["| command that prints it | SHA-256 of what it prints |", "|---|---|"]
+    for protocol in range(1, script.LATEST + 1):
+        flag = "" if protocol == script.USUAL else f" --protocol {protocol}"
+        for words, text in (
+            ("", script.source(protocol)),
+            (" --command", f"{script.command(protocol)}\n"),
+            (" --command --sudo", f"{script.root_command(protocol)}\n"),
+        ):
+            rows.append(f"| `fleetmem probe{words}{flag}` | `{hashlib.sha256(text.encode()).hexdigest()}` |")
+        rows.append(f"| the script that `fleetmem probe --sudoers USER{flag}` allows | `{script.digest(protocol)}` |")
+    return "\n".join(rows)
+
+
 _TABLES = {
+    "explanation/security.md": {"probe": _probe_table()},
     "reference/metrics.md": {
         "collector": markdown_table(COLLECTOR_COUNTERS),
         "sink": markdown_table(SINK_COUNTERS),

@@ -18,7 +18,7 @@ from fleetmem.collecting.work_share import FREE_FRAME_BYTES, Turn
 from fleetmem.connect.link import Link
 from fleetmem.errors import HostError, Stage
 from fleetmem.model import Host, Outcome, Sample
-from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.dialogue import Dialogue, OutOfStepError
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.sink import Sink
 from fleetmem.telemetry.bugs import Bugs
@@ -29,8 +29,7 @@ class Collector(Members):
 
     Args:
         make_link: makes the connection to a host; nothing is connected before its first sample.
-        make_parser: makes the parser of a host's frames.
-        make_request_maker: makes what makes the line that asks the probe of a host for a frame, from a request id.
+        make_dialogue: makes what asks a host and reads its answers.
         make_shaper: makes what a host's snapshots are shaped by.
         sinks: where outcomes go.
         bugs: counts what goes wrong by a fault of ours; its own where there is none.
@@ -43,17 +42,15 @@ class Collector(Members):
     def __init__(
         self,
         make_link: Callable[[Host], Link],
-        make_parser: Callable[[Host], SnapshotParser],
-        make_request_maker: Callable[[Host], Callable[[int], bytes]],
+        make_dialogue: Callable[[Host], Dialogue],
         make_shaper: Callable[[Host], Shaper],
         sinks: Iterable[Sink],
         bugs: Bugs | None = None,
         *,
         is_strict: bool = False,
     ) -> None:
-        super().__init__(make_link, make_parser, make_shaper, bugs or Bugs(is_strict=is_strict))
+        super().__init__(make_link, make_dialogue, make_shaper, bugs or Bugs(is_strict=is_strict))
         self.sinks = list(sinks)
-        self._make_request_maker = make_request_maker
 
     async def sample(self, host: Host, slot_unix_seconds: float | None = None, *, is_last: bool = False) -> Outcome:
         """Samples a host: ask, parse, shape, put. Returns its outcome of this cycle, also after a bug.
@@ -71,13 +68,17 @@ class Collector(Members):
                 if host in self.work.costly:
                     self.work.check(host)
                 member.link.is_last_visit = is_last
-                answer = await member.link.ask(member.make_request)
+                dialogue = member.dialogue
+                answer = await member.link.ask(dialogue.request, dialogue.first_request)
                 stage = Stage.PARSE
-                if len(answer.frame) > FREE_FRAME_BYTES or shaper.name_patterns:
-                    turn = Turn(self.work, host)
-                    snapshot = await self.long_work.parse(member.parser, shaper, answer.frame, turn)
-                else:
-                    snapshot = member.parser.parse(answer.frame)
+                try:
+                    if len(answer.frame) > FREE_FRAME_BYTES or shaper.name_patterns:
+                        turn = Turn(self.work, host)
+                        snapshot = await self.long_work.parse(dialogue, shaper, answer, turn)
+                    else:
+                        snapshot = dialogue.parse(answer.frame, answer.asked_unix_seconds)
+                except OutOfStepError as error:
+                    answer, snapshot = await self._ask_for_all(member, visit.begun_seconds, error)
                 stage = Stage.SHAPE
                 shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
                 if turn:
@@ -102,9 +103,7 @@ class Collector(Members):
     def _member(self, host: Host) -> tuple[Member, Shaper]:
         """Returns what there is of a host, made where it is missing."""
         if not (member := self._members.get(host)):
-            member = self._members[host] = Member(
-                self._make_link(host), self._make_parser(host), self._make_request_maker(host)
-            )
+            member = self._members[host] = Member(self._make_link(host), self._make_dialogue(host))
         return member, self._shapers.get(host) or self._shapers.setdefault(host, self._make_shaper(host))
 
     async def collect(

@@ -48,8 +48,12 @@ HOST_MEASURES = (
     "swap_free_bytes",
     "processes",
     "collect_seconds",
+    "oom_kills_total",
+    "memory_pressure_some_seconds_total",
+    "memory_pressure_full_seconds_total",
+    "hugetlb_bytes",
 )
-"""A host's own series."""
+"""A host's own series; those that its kernel or probe does not tell are not there."""
 
 
 class LeftOut(StrEnum):
@@ -102,6 +106,8 @@ class ProcessMemory(NamedTuple):
         peak_rss_bytes: highest RSS so far (VmHWM), None where the kernel or probe kind has none.
         anon_bytes: anonymous resident memory (RssAnon, Linux 4.5 and later), None where there is none.
         swap_bytes: swapped-out anonymous memory (VmSwap), None where there is none.
+        started_unix_seconds: when it was started, whole seconds; None where the probe does not tell.
+        hugetlb_bytes: huge pages that it has beside RSS (HugetlbPages), None where it has none.
     """
 
     pid: int
@@ -113,6 +119,8 @@ class ProcessMemory(NamedTuple):
     peak_rss_bytes: int | None
     anon_bytes: int | None
     swap_bytes: int | None
+    started_unix_seconds: int | None = None
+    hugetlb_bytes: int | None = None
 
     @property
     def procs(self) -> int:
@@ -146,6 +154,24 @@ class HostMemory:
     swap_free_bytes: int | None
     oom_kills_total: int | None
     boot_id: str | None
+    hugetlb_bytes: int | None = None
+    pressure: "MemoryPressure | None" = None
+
+
+class MemoryPressure(NamedTuple):
+    """How long processes of a host have waited for memory (PSI), as `/proc/pressure/memory` tells it.
+
+    Attributes:
+        some_seconds_total: at least one waited, since boot.
+        full_seconds_total: all waited that were not idle.
+        some_percent: of the last ten seconds.
+        full_percent: the same for all processes with work.
+    """
+
+    some_seconds_total: float
+    full_seconds_total: float
+    some_percent: float
+    full_percent: float
 
 
 @dataclass(frozen=True, slots=True)

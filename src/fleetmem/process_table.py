@@ -112,7 +112,9 @@ class RowKeys(NamedTuple):
         left = fresh if is_in_place else self._left_by(runs)  # those that have changed or are gone
         before, now = {self.names[place] for place in left}, {after.names[place] for place in fresh}
         new = [place for place in fresh if after.names[place] not in before]
-        return Changes(runs, new, [place for place in left if self.names[place] not in now], is_in_place)
+        # 0 is no name: protocol 2 has places without a process.
+        gone = [place for place in left if self.names[place] and self.names[place] not in now]
+        return Changes(runs, new, gone, is_in_place)
 
     def _left_by(self, runs: list[Run]) -> list[int]:
         left: list[int] = []
@@ -182,6 +184,16 @@ class ProcessTable(Sequence[ProcessMemory]):
     def changes_since(self, before: RowKeys) -> Changes:
         """Returns what is different from another sample of the host: mostly the one before, for which it is known."""
         return self._changes if before is self._before else before.changes_to(self.keys)
+
+    def line_of(self, place: int) -> ProcessMemory | None:
+        """Returns the row at a place of its changes, None where there is none any more."""
+        return self[place]
+
+    def sizes(self, places: Iterable[int]) -> Iterator[tuple[str, int, int, int] | None]:
+        """Yields command, pid, RSS and VSZ of the rows at places of its changes, None where there is none any more."""
+        for place in places:
+            row = self[place]
+            yield row.command, row.pid, row.rss_bytes, row.vsz_bytes
 
     @property
     def rows(self) -> tuple[ProcessMemory, ...]:

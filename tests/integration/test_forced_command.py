@@ -47,6 +47,43 @@ def test_collect_and_run_work(both: tuple[Ssh, Ssh], cli: Cli) -> None:
     assert all(outcome["ok"] for outcome in running.outcomes())
 
 
+def test_keys_of_earlier_versions_go_on_working(tmp_path: Path, cli: Cli) -> None:
+    """Beside new ones, whichever protocol is wanted. A line of the log says how to renew it; the doctor finds it."""
+    old, new = make_key(tmp_path / "old"), make_key(tmp_path / "new")
+    lines = [
+        cli("probe", "--authorized-keys", f"{key}.pub", "--protocol", protocol).stdout
+        for key, protocol in ((old, 1), (new, 2))
+    ]
+    assert lines[0] != lines[1]
+    with servers.sshd(tmp_path / "sshd", public_keys=lines) as sshd:
+        (cli.home / "fleetmem.toml").write_text(
+            f'[inventory]\nhosts = ["127.0.1.1", "127.0.1.2"]\n[ssh]\nport = {sshd.port}\nkey = ["{new}"]\n'
+            f'[probe]\nprotocol = 2\n[[overrides]]\nmatch = "127.0.1.1"\nkey = ["{old}"]\n'
+        )
+        (cli.home / "older.toml").write_text(
+            (cli.home / "fleetmem.toml").read_text().replace("protocol = 2", "protocol = 1")
+        )
+        either = cli("collect", "-c", "older.toml", "--format", "jsonl")
+        with cli.run("-c", "fleetmem.toml", "-o", "-", "--interval", 0.5) as running:
+            wait_for("three cycles", lambda: len(running.cycles()) >= 3)
+        doctor = cli("doctor", "-c", "fleetmem.toml")
+    outcomes = running.outcomes()
+    assert all(outcome["ok"] for outcome in outcomes)
+    has_start = {
+        host: {"started_unix_seconds" in row for each in outcomes if each["host"] == host for row in each["processes"]}
+        for host in ("127.0.1.1", "127.0.1.2")
+    }
+    assert has_start == {"127.0.1.1": {False}, "127.0.1.2": {True}}
+    assert either.status == 0, either.stderr
+    assert "protocol" not in either.stderr
+    rows = {host: outcome["processes"][0] for host, outcome in either.by_host().items()}
+    assert ["started_unix_seconds" in rows[host] for host in sorted(rows)] == [False, True]
+    (told,) = [line for line in running.stderr.splitlines() if "protocol 1" in line]
+    assert "127.0.1.1" in told
+    assert "fleetmem probe --authorized-keys KEY.pub --protocol 2" in told
+    assert "an older one" in doctor.stdout
+
+
 def test_the_key_is_good_from_its_addresses_only(tmp_path: Path, cli: Cli) -> None:
     """--from names where the collector is: from elsewhere the key is refused."""
     key = make_key(tmp_path / "limited")

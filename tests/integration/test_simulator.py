@@ -32,11 +32,12 @@ def _kinds(collector: Running, host: str) -> list[str]:
     return ["ok" if outcome["ok"] else outcome["error"]["kind"] for outcome in collector.outcomes_of(host)]
 
 
-def test_each_fault(cli: Cli, simulator: Running, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_each_fault(cli: Cli, simulator: Running, tmp_path: Path, protocol: int) -> None:
     """Good hosts answer each time, each faulty one fails in the way of its fault, and none is asked twice at once."""
     config = tmp_path / "fleet" / "fleetmem.toml"
     limits = ("--connect-timeout", 60, "--command-timeout", 8)  # a slow host takes 2 s, and longer on a busy machine
-    with cli.run("-c", config, "-o", "-", "--interval", 2, *limits) as collector:
+    with cli.run("-c", config, "-o", "-", "--interval", 2, "--protocol", protocol, *limits) as collector:
         wait_for(
             "each host has had its outcome, and each that drops has dropped",
             lambda: (

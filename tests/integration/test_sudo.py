@@ -134,6 +134,20 @@ def test_run_by_sudo_and_leave_nothing_behind(hide: Callable[..., AbstractContex
         assert len(log) < 2000
 
 
+def test_a_rule_of_an_earlier_version_goes_on_working(
+    hide: Callable[..., AbstractContextManager[Sshd]], cli: Cli
+) -> None:
+    """Sudo refuses the new probe and allows the old one: every cycle has a sample, and one line says what to renew."""
+    rule = cli("probe", "--sudoers", ACCOUNT, "--protocol", 1).stdout
+    with hide(sudoers=rule) as sshd:
+        with cli.run(*options(sshd), "--sudo", "--protocol", 2, "-o", "-", "--interval", 0.5) as running:
+            wait_for("three samples", lambda: len(running.outcomes()) >= 3)
+        assert sshd.logins_total == 2
+    assert all(outcome["ok"] for outcome in running.outcomes())
+    (told,) = [line for line in running.stderr.splitlines() if "protocol 1" in line]
+    assert "fleetmem probe --sudoers" in told
+
+
 @pytest.mark.parametrize("allow", ["nothing", "with a password", "another version"])
 def test_sudo_refuses(hide: Callable[..., AbstractContextManager[Sshd]], cli: Cli, allow: str) -> None:
     """The kind is sudo_refused, with sudo's own words and what to do; there is no second attempt in sight."""

@@ -9,8 +9,7 @@ from fleetmem.collector import Collector
 from fleetmem.connect.link import Link, ProbeAnswer
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Failure, Host, Outcome, ProcessMemory, Sample, Shaped, Snapshot
-from fleetmem.probe import script
-from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.dialogue import Dialogue
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.runtime.pattern import Pattern, end_process
 from fleetmem.shape.limits import CommandGroup, Limits
@@ -27,14 +26,14 @@ class FakeLink:
     at_work = 0
     most_at_work = 0
 
-    def __init__(self, host: Host, answer: bytes | Exception) -> None:
+    def __init__(self, host: Host, answer: bytes | Exception | list[bytes]) -> None:
         self.host = host
         self.answer = answer
         self.requests: list[bytes] = []
         self.closed = 0
         self.connects_total = 2
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
+    async def ask(self, make_request: Callable[[int], bytes], _make_first: Callable[[int], bytes]) -> ProbeAnswer:
         """Takes one turn of the event loop."""
         self.requests.append(make_request(len(self.requests) + 1))
         FakeLink.at_work += 1
@@ -43,6 +42,8 @@ class FakeLink:
         FakeLink.at_work -= 1
         if isinstance(self.answer, Exception):
             raise self.answer
+        if isinstance(self.answer, list):
+            return ProbeAnswer(1234.5, self.answer.pop(0))
         return ProbeAnswer(1234.5, self.answer)
 
     async def close(self) -> None:
@@ -86,7 +87,7 @@ class Fleet:
 
     def __init__(
         self,
-        answers: dict[str, bytes | Exception] | None = None,
+        answers: dict[str, bytes | Exception | list[bytes]] | None = None,
         limits: Limits | None = None,
         *,
         is_strict: bool = True,
@@ -99,8 +100,7 @@ class Fleet:
         FakeLink.at_work = FakeLink.most_at_work = 0
         self.collector = Collector(
             make_link=self._make_link,
-            make_parser=lambda _host: SnapshotParser(ProbeKind.STATUS),
-            make_request_maker=lambda _host: script.request_maker(ProbeKind.STATUS, Processes.USER),
+            make_dialogue=lambda _host: Dialogue(ProbeKind.STATUS, Processes.USER),
             make_shaper=self._make_shaper,
             sinks=[cast("Sink", sink) for sink in self.sinks],
             is_strict=is_strict,
@@ -120,6 +120,45 @@ class Fleet:
         outcomes: list[Outcome] = []
         asyncio.run(self.collector.collect(_HOSTS, at_once, started.append, outcomes.append))
         return started, outcomes
+
+
+_HEAD_2 = b"M 1000000 1 0 0 0\nK 0 boot\nS - - - -\nU 1.00\n"
+_ROW_2 = b"N 0 7 0 9 0 0 8 4 4 4 0 1 0 sh\n"
+
+
+def test_a_frame_that_does_not_add_up_is_asked_for_again() -> None:
+    """In the same slot and with everything: it is one outcome, and the frame that was wrong is never data."""
+    frames = [
+        b"BEGIN fleetmem/2 1 0\n" + _HEAD_2 + _ROW_2 + b"END 1 0 1 4 8 7\n",
+        b"BEGIN fleetmem/2 2 1\n" + _HEAD_2 + b"P 0 8 5 5 4 0 1 0\nEND 2 0 1 6 8 7\n",
+        b"BEGIN fleetmem/2 3 0\n" + _HEAD_2 + _ROW_2.replace(b" 8 4 4 ", b" 8 6 6 ") + b"END 3 0 1 6 8 7\n",
+    ]
+    fleet = Fleet({_HOSTS[0].name: frames})
+
+    async def sample_twice() -> list[Outcome]:
+        return [await fleet.collector.sample(_HOSTS[0]) for _ in range(2)]
+
+    first, second = asyncio.run(sample_twice())
+    assert isinstance(first, Sample)
+    assert isinstance(second, Sample)
+    assert [row.rss_bytes for row in second.shaped.processes] == [6 * 1024]
+    assert fleet.collector.frames_resynced_total == 1
+    assert fleet.links[_HOSTS[0]].requests == [
+        b"sample 1 status user\n",
+        b"sample 2 status user 1\n",
+        b"sample 3 status user 0\n",
+    ]
+    assert [len(sink.outcomes) for sink in fleet.sinks] == [2, 2]
+
+
+def test_a_host_that_never_adds_up_fails() -> None:
+    """Once more in its slot, and no further: an outcome says what was wrong."""
+    wrong = b"BEGIN fleetmem/2 1 0\n" + _HEAD_2 + _ROW_2 + b"END 1 0 1 4 8 8\n"
+    fleet = Fleet({_HOSTS[0].name: [wrong, wrong.replace(b" 1 0\n", b" 2 0\n").replace(b"END 1", b"END 2")]})
+    outcome = asyncio.run(fleet.collector.sample(_HOSTS[0]))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is Kind.BAD_FRAME
+    assert "sums" in outcome.message
 
 
 def test_a_host_all_the_way() -> None:

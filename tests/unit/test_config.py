@@ -91,7 +91,7 @@ def test_patterns_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_of_shape(tmp_path: Path) -> None:
     """The section becomes the plain values of `shape`, each in its place."""
-    lines = ["[shape]", "top = 3", "top_by = 'swap'", "min_rss = '2k'", "max_series_per_host = 11", "max_series = 99"]
+    lines = ["[shape]", "top = 3", "top_by = 'swap'", "min_rss = '2k'", "max_series_per_host = 15", "max_series = 99"]
     lines += [f"{side}_{what} = '{side[0]}{what[0]}.'" for side in ("include", "exclude") for what in _FILTERED]
     lines += ["[[shape.groups]]", "match = '(?P<x>.)'", "name = '{x}'", "[[shape.groups]]", "match = 'b'", "name = 'b'"]
     shape = load(_write(tmp_path, "\n".join(lines)), {}).shape
@@ -143,7 +143,7 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[shape]\ndetail = 7", "shape.detail", "should be a list"),
         ("[shape]\nmeasures = ['swap']", "shape.measures.0", "'swap_bytes'"),
         ("[shape]\nmeasures = []", "shape.measures", "at least 1 item"),
-        ("[shape]\nmeasures = 'rss_bytes'\nmax_series_per_host = 8", "shape.max_series_per_host", "9 or more"),
+        ("[shape]\nmeasures = 'rss_bytes'\nmax_series_per_host = 12", "shape.max_series_per_host", "13 or more"),
         ("[shape]\ninclude_commands = ['a', '(']", "shape.include_commands.1", "not a regular expression: missing )"),
         ("[shape]\nexclude_commands = '['", "shape.exclude_commands.0", "not a regular expression: unterminated"),
         ("[shape]\ninclude_users = ['*']", "shape.include_users.0", "not a regular expression: nothing to repeat"),
@@ -166,14 +166,14 @@ def test_variables_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
             "'a{y}' has {y}; captures in '(?P<x>a)': {x}",
         ),
         (
-            "[shape]\nmax_series_per_host = 10",
+            "[shape]\nmax_series_per_host = 14",
             "shape.max_series_per_host",
-            "a host has 11 series of its own and of `other`: 11 or more, 0 for no limit (given: 10)",
+            "a host has 15 series of its own and of `other`: 15 or more, 0 for no limit (given: 14)",
         ),
         (
-            "[shape]\nmax_series_per_host = 14\ndetail = 'process,command'",
+            "[shape]\nmax_series_per_host = 18\ndetail = 'process,command'",
             "shape.max_series_per_host",
-            "a host has 15 series",
+            "a host has 19 series",
         ),
         ("[shape]\nmax_series_per_host = -1", "shape.max_series_per_host", "greater than or equal to 0"),
         ("[shape]\nmax_series = -1", "shape.max_series", "greater than or equal to 0"),
@@ -462,7 +462,7 @@ _FLAGS = st.fixed_dictionaries(
                         }
                     )
                 ),
-                "max_series_per_host": st.sampled_from([0, 15, 10**6]),
+                "max_series_per_host": st.sampled_from([0, 19, 10**6]),
             },
         ),
         "statsd": st.fixed_dictionaries({}, optional={"server": st.just("h:1"), "retire": st.just("none")}),

@@ -95,6 +95,7 @@ class Scene:
             self.cycle,
             [SinkState.of(self.sink)],
             {
+                "frames_resynced_total": self.fleet.collector.frames_resynced_total,
                 "handshakes_total": self.fleet.collector.handshakes_total,
                 "reconnects_total": self.fleet.collector.reconnects_total,
                 "logins_withheld_total": self.breakers.withheld_total,
@@ -134,6 +135,12 @@ async def _miss(scene: Scene) -> None:
 
 
 async def _connect(scene: Scene) -> None:
+    await scene.fleet.collector.sample(Host("a", "a"))
+
+
+async def _fall_out_of_step(scene: Scene) -> None:
+    frame = b"BEGIN fleetmem/2 1 0\nM 1000000 1 0 0 0\nK 0 boot\nS - - - -\nU 1.00\nEND 1 0 1 1 1 1\n"
+    scene.fleet.answers["a"] = frame
     await scene.fleet.collector.sample(Host("a", "a"))
 
 
@@ -253,6 +260,7 @@ MOVES: dict[str, Move] = {
     **{f"{what}_{which}_seconds": _answer for what in ("host", "late") for which in ("p50", "p99", "highest")},
     "slots_total": _answer,
     "cycles_missed_total": _miss,
+    "frames_resynced_total": _fall_out_of_step,
     "handshakes_total": _connect,
     "reconnects_total": _connect,
     "logins_withheld_total": _be_refused,

@@ -170,11 +170,25 @@ def digest(*words: str) -> str:
     return hashlib.sha256(done.stdout_bytes).hexdigest()
 
 
+@pytest.mark.parametrize("protocol", [(), ("--protocol", "2")])
 @pytest.mark.parametrize("words", [(), ("--command",), ("--command", "--sudo")])
-def test_what_runs_on_hosts_is_documented_byte_for_byte(words: tuple[str, ...]) -> None:
-    """Who changes the probe changes the digests in security.md: people there renew keys and sudoers by them."""
-    assert f"| `{' '.join(('fleetmem probe', *words))}` | `{digest(*words)}` |" in SECURITY
-    assert f"its digest (`{script.digest()}`)" in SECURITY
+def test_what_runs_on_hosts_is_documented_byte_for_byte(words: tuple[str, ...], protocol: tuple[str, ...]) -> None:
+    """security.md has what the program prints of either protocol: people renew keys and sudoers by these digests."""
+    assert f"| `{' '.join(('fleetmem probe', *words, *protocol))}` | `{digest(*words, *protocol)}` |" in SECURITY
+
+
+@pytest.mark.parametrize("protocol", [(), ("--protocol", "2")])
+def test_the_script_that_sudo_allows_is_documented(protocol: tuple[str, ...]) -> None:
+    """security.md has the digest that is in the rule and in the command."""
+    rule = " ".join(("fleetmem probe --sudoers USER", *protocol))
+    (shown,) = re.findall(rf"\| the script that `{rule}` allows \| `(\w+)` \|", SECURITY)
+    for words in (("--sudoers", "ops"), ("--command", "--sudo")):
+        assert shown in CliRunner().invoke(make_app(), ["probe", *words, *protocol]).output
+
+
+def test_the_usual_probe_stays_as_it_is() -> None:
+    """Keys and sudoers rules on hosts are limited to it by its digest: another digest is another probe."""
+    assert script.digest() == script.digest(1) == "483275877ca520f449a7eb901f97aa7ac6d53433281397b79890e0b55f47d436"
 
 
 def test_the_limits_of_a_host_are_documented() -> None:

@@ -126,7 +126,7 @@ def _cycles(paths: Paths, metrics: Metrics) -> list[Panel]:
             queries=_lines(paths, metrics, _spread("late")),
             unit=Unit.SECONDS,
             height=_LOW,
-            width=8,
+            width=6,
         ),
         TimeSeries(
             title="Connections",
@@ -134,14 +134,22 @@ def _cycles(paths: Paths, metrics: Metrics) -> list[Panel]:
             queries=_rates(paths, metrics, {"tried": "handshakes_total", "again": "reconnects_total"}),
             unit=Unit.PER_SECOND,
             height=_LOW,
-            width=8,
+            width=6,
+        ),
+        TimeSeries(
+            title="Frames that did not add up",
+            description="A host's rows and sums were not those it said; all of them were asked for again at once.",
+            queries=_rates(paths, metrics, {"asked again": "frames_resynced_total"}),
+            unit=Unit.PER_SECOND,
+            height=_LOW,
+            width=6,
         ),
         TimeSeries(
             title="Processes without series of their own",
             description="By reason: excluded by a pattern, too small, not among the top, no room in the budget.",
             queries=_lines(paths, metrics, {str(reason): f"processes_{reason}" for reason in LeftOut}),
             height=_LOW,
-            width=8,
+            width=6,
         ),
     ]
 

@@ -167,6 +167,19 @@ def grown(totals: Expression) -> Expression:
     return call("integral", call("nonNegativeDerivative", totals))
 
 
+def percent_of_time(seconds: Expression) -> Expression:
+    """Returns how fast a total of seconds grows, in percent of the time. More than all of it is a host that came back.
+
+    Through StatsD its total was 0 while it was away.
+    """
+    return call("removeAboveValue", call("scale", per_second(seconds), 100), 100)
+
+
+def grown_by_step(totals: Expression) -> Expression:
+    """Returns by how much totals have grown since the point before; several points in one add up."""
+    return call("consolidateBy", call("nonNegativeDerivative", totals), "sum")
+
+
 # --- fleetmem's series ---
 
 

@@ -5,13 +5,14 @@ from dashboards.biggest import biggest
 from dashboards.context import Link, cell
 from dashboards.grafana import Dashboard, Row, Variable
 from dashboards.graphite import Paths, fresh, named
-from dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES
+from dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES, SINCE_BOOT
 from dashboards.panels import FULL, UP, Panel, PromQuery, Queries, Stat, TimeSeries, Unit
 from dashboards.promql import HOST, Metrics
 from fleetmem.dashboards import Page
 
 _HOST = "$host"  # in paths
 _LAYERS = 12
+_LOW = 7
 _TOP = 10
 _ROWS = 30
 _TO_PROCESS = Link(Page.PROCESS, {"host": "${host:percentencode}", "command": cell("Command"), "pid": cell("Pid")})
@@ -131,6 +132,53 @@ def _memory(paths: Paths, metrics: Metrics) -> list[Panel]:
             unit=Unit.BYTES,
             outlines=["total"],
         ),
+        *_shortage(paths, metrics),
+    ]
+
+
+def _shortage(paths: Paths, metrics: Metrics) -> list[Panel]:
+    """Returns what tells that there is too little memory, and huge pages, which take it from all others."""
+    pressure = {part: f"memory_pressure_{part}_seconds_total" for part in ("some", "full")}
+    kills = "oom_kills_total"
+    return [
+        TimeSeries(
+            title="Memory pressure",
+            description=(
+                "Share of the time in which one process at least waited for memory (some), or all with work (full): "
+                f"the kernel's PSI. {SINCE_BOOT}"
+            ),
+            queries=Queries(
+                [
+                    named(graphite.percent_of_time(paths.host(measure, _HOST)), part)
+                    for part, measure in pressure.items()
+                ],
+                [
+                    PromQuery(promql.percent_of_time(metrics.select(f"host_{measure}", HOST)), part)
+                    for part, measure in pressure.items()
+                ],
+            ),
+            unit=Unit.PERCENT,
+            width=8,
+            height=_LOW,
+        ),
+        TimeSeries(
+            title="OOM kills",
+            description=f"Processes that the kernel killed for memory shortly before each point. {SINCE_BOOT}",
+            queries=Queries(
+                [named(graphite.grown_by_step(paths.host(kills, _HOST)), "killed")],
+                [PromQuery(promql.grown_by_step(metrics.select(f"host_{kills}", HOST)), "killed")],
+            ),
+            width=8,
+            height=_LOW,
+        ),
+        TimeSeries(
+            title="Huge pages",
+            description="Memory that is set aside for huge pages: used or not, and in no process' RSS.",
+            queries=_value(paths, metrics, "hugetlb_bytes", legend="huge pages"),
+            unit=Unit.BYTES,
+            width=8,
+            height=_LOW,
+        ),
     ]
 
 
@@ -181,14 +229,14 @@ def _answers(paths: Paths, metrics: Metrics) -> list[Panel]:
             title="Number of processes",
             description="Before any limit of fleetmem.",
             queries=_value(paths, metrics, "processes", legend="processes"),
-            height=7,
+            height=_LOW,
         ),
         TimeSeries(
             title="Time to answer",
             description="From asking, and connecting where needed, to the parsed answer.",
             queries=_value(paths, metrics, "collect_seconds", legend="seconds"),
             unit=Unit.SECONDS,
-            height=7,
+            height=_LOW,
         ),
     ]
 

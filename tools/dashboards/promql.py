@@ -144,3 +144,13 @@ def per_second(totals: str, *labels: str) -> str:
 def grown(totals: str) -> str:
     """Returns by how much totals have grown in the time range."""
     return f"sum(increase({totals}[$__range]))"
+
+
+def percent_of_time(seconds: str) -> str:
+    """Returns how fast a total of seconds grows, in percent of the time."""
+    return f"100 * sum(rate({seconds}[$__rate_interval]))"
+
+
+def grown_by_step(totals: str) -> str:
+    """Returns by how much totals have grown in each step of the graph; in a short one, since the scrape before."""
+    return f"sum(increase({totals}[$__rate_interval]))"

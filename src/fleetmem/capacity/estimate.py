@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from fleetmem.capacity import measured
 from fleetmem.capacity.carbon import Arrival, CarbonLimits, points_waiting, series_that_fit, updates_needed
-from fleetmem.capacity.load import STATSD_PREFIX, Load, routes
+from fleetmem.capacity.load import STATSD_PREFIX, Load, routes, speaks_of_changes
 from fleetmem.capacity.schemas import Schema
 from fleetmem.config import Settings
+from fleetmem.probe.dialogue import anew_each
 from fleetmem.shape.budget import REMEMBER_SECONDS
 from fleetmem.sinks.records import RecordFormat
 from fleetmem.units import format_size
@@ -115,7 +116,7 @@ def _collector(load: Load, settings: Settings, machines: Machines) -> FigureGrou
     memory += load.hosts * measured.HOST_BYTES.value + load.processes * measured.PROCESS_BYTES.value
     if settings.prometheus.listen:
         memory += load.processes * measured.PAGE_PROCESS_BYTES.value + load.page_bytes
-    received = per_second * measured.FRAME_BYTES.value + processes_per_second * measured.ROW_BYTES.value
+    received = per_second * measured.FRAME_BYTES.value + processes_per_second * _row_bytes(settings)
     return FigureGroup(
         "collector",
         "collector",
@@ -126,6 +127,14 @@ def _collector(load: Load, settings: Settings, machines: Machines) -> FigureGrou
             _count("workers", "workers", machines.workers),
         ],
     )
+
+
+def _row_bytes(settings: Settings) -> float:
+    """Returns what each process adds to an answer, on average over those with everything and those with changes."""
+    if not speaks_of_changes(settings):
+        return measured.ROW_BYTES.value
+    whole = 1 / anew_each(settings.run.interval_seconds)
+    return whole * measured.ALL_BYTES.value + (1 - whole) * measured.CHANGED_BYTES.value
 
 
 def _more_seconds(settings: Settings) -> float:
@@ -152,7 +161,7 @@ def _each_host(load: Load, settings: Settings) -> FigureGroup:
     processes = load.processes / load.hosts if load.hosts else 0.0
     seconds = measured.HOST_SAMPLE_SECONDS.value + processes * measured.HOST_PROCESS_SECONDS.value
     percent = 100 * seconds / settings.run.interval_seconds
-    sent = measured.FRAME_BYTES.value + processes * measured.ROW_BYTES.value
+    sent = measured.FRAME_BYTES.value + processes * _row_bytes(settings)
     return FigureGroup(
         "host",
         "each host",

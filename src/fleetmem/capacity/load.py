@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fleetmem.capacity.schemas import Schema, schema_of
 from fleetmem.config import Settings
-from fleetmem.model import Host, HostMemory, ProcessMemory, Sample, Snapshot
+from fleetmem.model import Host, HostMemory, MemoryPressure, ProcessMemory, Sample, Snapshot
+from fleetmem.probe.script import ProbeKind
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.limits import Limits
 from fleetmem.shape.shaper import Shaper
@@ -34,6 +35,7 @@ _EXAMPLE = Host("web0001", "10.0.0.1")
 _COMMAND = "daemon-{:05}"  # 12 characters; the kernel allows 15
 _TOTAL_BYTES = 16 * 1024**3
 _MEMORY = HostMemory(_TOTAL_BYTES, _TOTAL_BYTES // 2, 1024**3, 1024**3, 0, "boot")
+_MORE_MEMORY = replace(_MEMORY, hugetlb_bytes=0, pressure=MemoryPressure(12.345678, 1.234567, 0.5, 0.25))  # protocol 2
 _FIRST_PID = 10_000
 _LEAST_BYTES, _STEP_BYTES = 4 * 1024**2, 123_457
 _COLLECT_SECONDS = 0.012
@@ -147,6 +149,11 @@ class Scales:
         return SeriesEncoding(format_, Retire.NONE).host(self._names, sample.host).update(sample).text
 
 
+def speaks_of_changes(settings: Settings) -> bool:
+    """Returns whether hosts are asked for what has changed (protocol 2); of `ps` comes all of it each time."""
+    return settings.probe.protocol > 1 and settings.probe.kind is ProbeKind.STATUS
+
+
 def routes(settings: Settings) -> list[str]:
     """Returns what stands before fleetmem's names in Graphite, for each way there: by StatsD, and without.
 
@@ -182,8 +189,9 @@ def example_load(
     if shape.max_series:
         per_host = min(per_host or shape.max_series, max(shape.max_series // hosts, reserved))
     budget = HostBudget(per_host - reserved, SeriesPool()) if per_host else None
+    memory = _MORE_MEMORY if speaks_of_changes(settings) else _MEMORY
     rows = tuple(_row(number, commands) for number in range(processes))
-    shaped = Shaper(_EXAMPLE, limits, budget).shape(Snapshot(_MEMORY, rows), _UNIX_SECONDS)
+    shaped = Shaper(_EXAMPLE, limits, budget).shape(Snapshot(memory, rows), _UNIX_SECONDS)
     sample = Sample(_EXAMPLE, _UNIX_SECONDS, _COLLECT_SECONDS, 0, shaped, slot_unix_seconds=_UNIX_SECONDS)
     one = Scales(settings, FleetNames(settings.prefix, [_EXAMPLE.name])).weigh(sample)
     load = Load()

@@ -28,12 +28,13 @@ class Measured(NamedTuple):
         """The value as people read it."""
         if self.unit == _SECONDS:
             return f"{self.value * 1e6:g} us of CPU"
-        return f"{self.value:,.0f} bytes" if self.unit == _BYTES else f"{self.value:g} {self.unit}"
+        return f"{self.value:,.10g} bytes" if self.unit == _BYTES else f"{self.value:g} {self.unit}"
 
 
 _SECONDS, _BYTES = "s of CPU", "bytes"
 _CURVES = "reference/benchmarks.md#10000-hosts", 'make bench-scale SCALE="--curves --cycles 3 --faulty 0"'
 _PEERS = "reference/benchmarks.md#beside-what-people-use-instead", "make bench-peers"
+_BYTES_OF_HOSTS = "how-to/capacity.md#bytes-from-hosts", "fleetmem lab simulate --hosts 100 --churn 0.1"
 _SINKS = "how-to/capacity.md#what-the-figures-come-from", "python bench/sink_costs.py"
 
 COLLECTOR_CORES = Measured(0.055, "cores", "run, before the first host", *_CURVES)
@@ -44,7 +45,9 @@ HOST_BYTES = Measured(29e3, _BYTES, "memory for a host: its connection above all
 PROCESS_BYTES = Measured(170.0, _BYTES, "memory for each process of a host", *_CURVES)
 
 FRAME_BYTES = Measured(300.0, _BYTES, "an answer without its processes, as SSH carries it", *_PEERS)
-ROW_BYTES = Measured(36.0, _BYTES, "each process in an answer", *_PEERS)
+ROW_BYTES = Measured(36.0, _BYTES, "each process in an answer of protocol 1", *_PEERS)
+CHANGED_BYTES = Measured(3.8, _BYTES, "each process in an answer with changes, a tenth of them", *_BYTES_OF_HOSTS)
+ALL_BYTES = Measured(61.0, _BYTES, "each process in an answer of protocol 2 with everything", *_BYTES_OF_HOSTS)
 HOST_SAMPLE_SECONDS = Measured(0.3e-3, _SECONDS, "a sample, on the host", *_PEERS)
 HOST_PROCESS_SECONDS = Measured(13e-6, _SECONDS, "each process in a sample, on the host", *_PEERS)
 
@@ -63,6 +66,8 @@ ALL = (
     PROCESS_BYTES,
     FRAME_BYTES,
     ROW_BYTES,
+    CHANGED_BYTES,
+    ALL_BYTES,
     HOST_SAMPLE_SECONDS,
     HOST_PROCESS_SECONDS,
     GRAPHITE_PROCESS_SECONDS,

@@ -86,9 +86,10 @@ async def _examine(fleet: FleetParts, at_once: int, on_done: Callable[[], None])
         probe = fleet.by_host[host].probe
         examiner = Examiner(
             fleet.make_link,
-            lambda host: access_of(host, fleet.reach, runs_by_sudo=probe.sudo),
+            lambda host: access_of(host, fleet.reach, runs_by_sudo=probe.sudo, protocol=probe.protocol),
             probe.kind,
             probe.processes,
+            probe.protocol,
         )
         async with slots:
             examination = await examiner.examine(host)

@@ -183,6 +183,14 @@ _FLAGS = {
         panel=_SHAPE,
         metavar="status|ps",
     ),
+    "protocol": _flag(
+        int,
+        "probe.protocol",
+        "--protocol",
+        help_="What the probe speaks: 1 sends all rows each time, 2 those that changed (a preview). (default {})",
+        panel=_SHAPE,
+        metavar="1|2",
+    ),
     "detail": _flag(
         list[str],
         "shape.detail",

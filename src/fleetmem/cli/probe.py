@@ -73,6 +73,16 @@ def probe(
             show_default=False,
         ),
     ] = False,
+    protocol: Annotated[
+        int,
+        typer.Option(
+            "--protocol",
+            help="Print the probe of this protocol: 1 sends all rows each time, 2 those that changed (a preview).",
+            metavar="1|2",
+            min=1,
+            max=script.LATEST,
+        ),
+    ] = script.USUAL,
 ) -> None:
     """Print the script that runs on the hosts, or a rule that allows exactly this script.
 
@@ -91,7 +101,7 @@ def probe(
     """
     if not is_bastion and (given.flags or permit_open is not None):
         raise UsageError("probe: flags for hosts and --permit-open say what a bastion passes on to; add --bastion")
-    sent = script.root_command() if is_root else script.command()
+    sent = script.root_command(protocol) if is_root else script.command(protocol)
     if is_bastion:
         if not authorized_keys or is_root:
             raise UsageError("--bastion: needs --authorized-keys KEY.pub, and no --sudo: hosts run the probe")
@@ -103,12 +113,12 @@ def probe(
         print_data(f"{line}\n")
     elif sudoers:
         with _mistakes_in("--sudoers"):
-            lines = script.sudoers(sudoers)
+            lines = script.sudoers(sudoers, protocol)
         print_data(lines)
     elif command:
         print_data(f"{sent}\n")
     else:
-        print_data(script.source())
+        print_data(script.source(protocol))
 
 
 _KEY_LIMIT_BYTES = 1 << 20

@@ -4,9 +4,10 @@ import time
 from functools import partial
 
 from fleetmem.collecting.work_share import LONG_FRAME_BYTES, Turn
+from fleetmem.connect.link import ProbeAnswer
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Snapshot
-from fleetmem.probe.parse import SnapshotParser
+from fleetmem.probe.dialogue import Dialogue
 from fleetmem.runtime.pattern import Pattern
 from fleetmem.runtime.side_thread import SideThread
 from fleetmem.shape.shaper import Shaper
@@ -20,29 +21,29 @@ class LongWork:
     def __init__(self) -> None:
         self._aside = SideThread("long work")
 
-    async def parse(self, parser: SnapshotParser, shaper: Shaper, frame: bytes, turn: Turn) -> Snapshot:
+    async def parse(self, dialogue: Dialogue, shaper: Shaper, answer: ProbeAnswer, turn: Turn) -> Snapshot:
         """Parses a frame, and applies people's rules to the names in it that are new.
 
         Raises:
-            HostError: see `SnapshotParser`; or a pattern needs a process of its own, and none can be started; or the
+            HostError: see `Dialogue`; or a pattern needs a process of its own, and none can be started; or the
                 host has cost too much.
         """
-        await turn.begin(len(frame))
-        snapshot = await self._parse(parser, frame, turn)
+        await turn.begin(len(answer.frame))
+        snapshot = await self._parse(dialogue, answer, turn)
         await turn.rest()
         await self._decide(shaper, snapshot, turn)
         return snapshot
 
-    async def _parse(self, parser: SnapshotParser, frame: bytes, turn: Turn) -> Snapshot:
+    async def _parse(self, dialogue: Dialogue, answer: ProbeAnswer, turn: Turn) -> Snapshot:
         """Parses a frame; a long one in a thread, which lets the event loop go on every few milliseconds."""
-        if len(frame) <= LONG_FRAME_BYTES:
-            return parser.parse(frame)
+        if len(answer.frame) <= LONG_FRAME_BYTES:
+            return dialogue.parse(answer.frame, answer.asked_unix_seconds)
         seconds: list[float] = []
 
         def parse() -> Snapshot:
             begun = time.thread_time()
             try:
-                return parser.parse(frame)
+                return dialogue.parse(answer.frame, answer.asked_unix_seconds)
             finally:
                 seconds.append(time.thread_time() - begun)
 

@@ -1,25 +1,28 @@
 """What the collector has of each host: a link, a parser and a shaper."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
 from fleetmem.collecting.long_work import LongWork
 from fleetmem.collecting.work_share import WorkShare
-from fleetmem.connect.link import Link
+from fleetmem.connect.link import Link, ProbeAnswer
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import Host
-from fleetmem.probe.parse import SnapshotParser
+from fleetmem.model import Host, Snapshot
+from fleetmem.probe.dialogue import Dialogue, OutOfStepError
 from fleetmem.shape.shaper import Shaper
 from fleetmem.telemetry.bugs import Bugs
+
+ASK_AGAIN_WITHIN_SECONDS = 1.0
+"""Of the begin of a sample: later there is no time for another one in the slot."""
 
 
 class Member(NamedTuple):
     """A host that has been sampled."""
 
     link: Link
-    parser: SnapshotParser
-    make_request: Callable[[int], bytes]
+    dialogue: Dialogue
 
 
 class Members:
@@ -27,7 +30,7 @@ class Members:
 
     Args:
         make_link: makes the connection to a host; nothing is connected before its first sample.
-        make_parser: makes the parser of a host's frames.
+        make_dialogue: makes what asks a host and reads its answers.
         make_shaper: makes what a host's snapshots are shaped by.
         bugs: counts what goes wrong by a fault of ours.
 
@@ -35,24 +38,41 @@ class Members:
         bugs: see above.
         work: what hosts cost.
         long_work: what is not done on the event loop.
+        frames_resynced_total: frames that did not lead to what the host said, so that everything was asked for again.
     """
 
     def __init__(
         self,
         make_link: Callable[[Host], Link],
-        make_parser: Callable[[Host], SnapshotParser],
+        make_dialogue: Callable[[Host], Dialogue],
         make_shaper: Callable[[Host], Shaper],
         bugs: Bugs,
     ) -> None:
         self.bugs = bugs
         self.work = WorkShare()
         self.long_work = LongWork()
+        self.frames_resynced_total = 0
         self._make_link = make_link
-        self._make_parser = make_parser
+        self._make_dialogue = make_dialogue
         self._make_shaper = make_shaper
         self._members: dict[Host, Member] = {}
         self._shapers: dict[Host, Shaper] = {}
         self._gone_handshakes = self._gone_reconnects = 0
+
+    async def _ask_for_all(
+        self, member: Member, begun_seconds: float, error: OutOfStepError
+    ) -> tuple[ProbeAnswer, Snapshot]:
+        """Asks for everything, in the same slot, where its frame did not lead to what the host says.
+
+        Raises:
+            HostError: there is no time for that any more, or there is no answer; the frame after the next one is whole.
+        """
+        self.frames_resynced_total += 1
+        if time.monotonic() - begun_seconds > ASK_AGAIN_WITHIN_SECONDS:
+            raise error
+        dialogue = member.dialogue
+        answer = await member.link.ask(dialogue.request, dialogue.first_request)
+        return answer, dialogue.parse(answer.frame, answer.asked_unix_seconds)
 
     async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
         """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""
@@ -68,7 +88,7 @@ class Members:
             await self.forget(host)
             return
         # The answer is there: the link is as it should be, and a login for each bug would harm the host.
-        self._members[host] = member._replace(parser=self._make_parser(host))
+        self._members[host] = member._replace(dialogue=self._make_dialogue(host))
         if shaper := self._shapers.pop(host, None):
             shaper.close()
 
@@ -91,6 +111,7 @@ class Members:
         """Takes over, and returns, the connections of another collector to these hosts; the other keeps the rest."""
         adopted = {host: other._members.pop(host) for host in hosts if host in other._members}
         self._members |= adopted
+        self.frames_resynced_total = other.frames_resynced_total
         self._gone_handshakes, self._gone_reconnects = other.handshakes_total, other.reconnects_total  # of the rest
         return [member.link for member in adopted.values()]
 

@@ -66,6 +66,13 @@ class ProbeRequest(NamedTuple):
     line: bytes
 
 
+class ProbeStart(NamedTuple):
+    """What starts the probe: the command, and what that reads before the first request."""
+
+    command: str
+    first_input: bytes = b""
+
+
 class ProbeAnswer(NamedTuple):
     """A frame, and when it was asked for by our clock."""
 
@@ -363,6 +370,7 @@ class Link:
         make_reader: makes the reader for one channel.
         first_input: what the command reads before the first request.
         runs_by_sudo: whether the command starts the probe by sudo.
+        older: starts the probe of an earlier version, where sudo refuses that one.
 
     Attributes:
         host: which one.
@@ -383,15 +391,17 @@ class Link:
         *,
         first_input: bytes = b"",
         runs_by_sudo: bool = False,
+        older: ProbeStart | None = None,
     ) -> None:
         self.host = host
         self.target = reach.target(host)
         self.reach = reach
         self.connects_total = 0
         self.is_last_visit = False
-        self._command = command
+        self._start = ProbeStart(command, first_input)
+        self._other_start = older
+        self._is_older = False
         self._make_reader = make_reader
-        self._first_input = first_input
         self._runs_by_sudo = runs_by_sudo
         self._connection: asyncssh.SSHClientConnection | None = None
         self._channel: ProbeChannel | None = None
@@ -405,21 +415,24 @@ class Link:
         self._way_error: HostError | None = None  # why it cannot be reached, while it is still at work
         self._is_slow = False  # whether the probe there needs most of its time for its first answer
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
+    async def ask(
+        self, make_request: Callable[[int], bytes], make_first: Callable[[int], bytes] | None = None
+    ) -> ProbeAnswer:
         """Returns the frame that answers a request; connects first where needed.
 
         Args:
             make_request: makes the request line for a request id.
+            make_first: the same for the first request of a connection, where that is another one.
 
         Raises:
             HostError: why there is none. After a failed connection the same error again, without a new attempt, until
                 its backoff is over.
         """
-        channel = await self._open_channel(make_request)
+        channel = await self._open_channel(make_first or make_request)
         timeout_seconds = self.target.access.command_timeout_seconds
         if channel.asked_at is not None and not channel.first:
             await self._outwait(channel, timeout_seconds)
-            channel = await self._open_channel(make_request)  # that one may have ended meanwhile
+            channel = await self._open_channel(make_first or make_request)  # that one may have ended meanwhile
         loop = asyncio.get_running_loop()
         limits = [loop.call_later(timeout_seconds, channel.give_up)]
         if self.is_last_visit and not self._is_slow:
@@ -431,6 +444,11 @@ class Link:
         except HostError as error:
             if channel.ended:
                 await self._fail_channel(channel, error)
+            if error.kind is Kind.SUDO_REFUSED and self._other_start:
+                self._start, self._other_start, self._is_older = self._other_start, self._start, not self._is_older
+                if self._is_older:
+                    self._not_before = 0.0
+                    return await self.ask(make_request, make_first)
             raise
         finally:
             for limit in limits:
@@ -513,7 +531,7 @@ class Link:
             return False
         return await self.reach.has_other_keys(self.target, self._keys_refused)
 
-    async def _open_channel(self, make_request: Callable[[int], bytes]) -> ProbeChannel:
+    async def _open_channel(self, make_first: Callable[[int], bytes]) -> ProbeChannel:
         """Returns the running probe's channel, after connecting where there is none."""
         if self._channel and self._channel.is_input_over and self._channel.is_spent:
             await self._leave_spent()
@@ -526,7 +544,7 @@ class Link:
             last = self._last_error
             raise HostError(last.stage, last.kind, last.message, last.cause, wait_seconds=wait_seconds) from last
         try:
-            self._channel = await self._connect(self._next_request(make_request))
+            self._channel = await self._connect(self._next_request(make_first))
         except NotTriedError:
             raise
         except HostError as error:
@@ -546,10 +564,12 @@ class Link:
     async def _connect(self, first: ProbeRequest) -> ProbeChannel:
         """Returns a new channel with the probe started in it, and at work on the first request."""
         channel = ProbeChannel(
-            self._make_reader(), first, first_input=self._first_input, runs_by_sudo=self._runs_by_sudo
+            self._make_reader(), first, first_input=self._start.first_input, runs_by_sudo=self._runs_by_sudo
         )
         # sudo compares the whole command with the one that it allows.
-        command = self._command if self._runs_by_sudo else f"{self._command} {first.line.decode().strip()}"
+        command = self._start.command
+        if not self._runs_by_sudo:
+            command = f"{command} {first.line.decode().strip()}"
         opening = _Opening(channel, command)
         async with self.reach.login(self.target, opening.begin) as self._connection:
             # The probe's start is under the same limit: it costs both sides about as much as the handshake.

@@ -6,15 +6,15 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from fleetmem.connect.link import Link, ProbeAnswer
+from fleetmem.connect.link import Link
 from fleetmem.connect.openssh.targets import USUAL_KEY_PATHS, USUAL_KNOWN_HOSTS_PATHS
 from fleetmem.connect.reach import Reach
 from fleetmem.doctor.hosts import ClockReading, Examination, ReachFlags
 from fleetmem.errors import HostError, Kind
-from fleetmem.model import Host
+from fleetmem.model import Host, Snapshot
 from fleetmem.probe import script
+from fleetmem.probe.dialogue import Dialogue
 from fleetmem.probe.facts import ProbeCpu, parse_cpu, parse_host_facts
-from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import FactsKind, ProbeKind, Processes
 
 _DOUBT_SECONDS = 0.6
@@ -30,7 +30,8 @@ class Examiner:
         make_link: makes the connection to a host.
         access_of: says how a host is reached.
         kind: of the probe, as configured.
-        processes: which are asked for, as configured.
+        processes: which ones the probe reports, as configured.
+        protocol: that the probe is asked to speak, as configured.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Examiner:
         access_of: Callable[[Host], ReachFlags],
         kind: ProbeKind,
         processes: Processes,
+        protocol: int = script.USUAL,
     ) -> None:
         self._make_link = make_link
         self._access_of = access_of
         self._kind = kind
         self._processes = processes
+        self._protocol = protocol
 
     async def examine(self, host: Host) -> Examination:
         """Returns what a host answers. It is disconnected from afterwards."""
@@ -60,32 +63,34 @@ class Examiner:
         except HostError as error:
             return replace(so_far, error=error)
         for kind in (self._kind, *(other for other in ProbeKind if other is not self._kind)):
+            dialogue = Dialogue(kind, self._processes, self._protocol)
             try:
-                so_far = await self._sample(so_far, link, kind)
+                so_far = await self._sample(so_far, link, kind, dialogue)
             except HostError as error:
                 so_far = replace(so_far, error=so_far.error or error)
             else:
                 break
         if so_far.kind:
             with suppress(HostError):  # an old probe, or a host that is gone since: what is known already stays
-                so_far = await self._measure(so_far, link, so_far.kind)
+                so_far = await self._measure(so_far, link, dialogue)
                 if so_far.clock and so_far.clock.doubt_seconds > _DOUBT_SECONDS:  # the probe was just being started
                     so_far = await _ask_facts(so_far, link)
         return so_far
 
-    async def _sample(self, so_far: Examination, link: Link, kind: ProbeKind) -> Examination:
-        answer, seconds = await self._ask_sample(link, kind)
-        snapshot = SnapshotParser(kind).parse(answer.frame)
+    async def _sample(self, so_far: Examination, link: Link, kind: ProbeKind, dialogue: Dialogue) -> Examination:
+        snapshot, seconds = await _ask_sample(link, dialogue)
+        is_older = kind is ProbeKind.STATUS and dialogue.protocol < self._protocol
         return replace(
             so_far,
             kind=kind,
+            has_old_probe=so_far.has_old_probe or is_older,
             memory=snapshot.memory,
             processes=len(snapshot.processes),
             has_anon=any(process.anon_bytes is not None for process in snapshot.processes),
             sample_seconds=seconds,
         )
 
-    async def _measure(self, so_far: Examination, link: Link, kind: ProbeKind) -> Examination:
+    async def _measure(self, so_far: Examination, link: Link, dialogue: Dialogue) -> Examination:
         """Takes some samples more, and what they cost: less what it costs to ask for that."""
         first, _ = await _ask_cpu(link)
         before, round_trip_seconds = await _ask_cpu(link)
@@ -93,7 +98,7 @@ class Examiner:
         begun, samples = time.monotonic(), 0
         slowest = so_far.sample_seconds or 0.0
         while samples < _SAMPLES and (not samples or time.monotonic() - begun < _SAMPLES_SECONDS):
-            _, seconds = await self._ask_sample(link, kind)
+            _, seconds = await _ask_sample(link, dialogue)
             slowest = max(slowest, seconds) if samples else seconds  # awk was started for the one before
             samples += 1
         after, again_seconds = await _ask_cpu(link)
@@ -105,13 +110,15 @@ class Examiner:
             cost_seconds=used_seconds / samples if after.processes >= _STARTED_BY_THEN else None,
         )
 
-    async def _ask_sample(self, link: Link, kind: ProbeKind) -> tuple[ProbeAnswer, float]:
-        begun = time.monotonic()
-        answer = await link.ask(script.request_maker(kind, self._processes))
-        return answer, time.monotonic() - begun
+
+async def _ask_sample(link: Link, dialogue: Dialogue) -> tuple[Snapshot, float]:
+    begun = time.monotonic()
+    answer = await link.ask(dialogue.request)
+    seconds = time.monotonic() - begun
+    return dialogue.parse(answer.frame, answer.asked_unix_seconds), seconds
 
 
-def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> ReachFlags:
+def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool, protocol: int = script.USUAL) -> ReachFlags:
     """Returns how a host is reached, as far as commands for people need it."""
     target = reach.target(host)
     key_paths, known_hosts = target.access.identities.paths, target.access.trust.paths
@@ -129,6 +136,7 @@ def access_of(host: Host, reach: Reach, *, runs_by_sudo: bool) -> ReachFlags:
         jump=",".join(map(str, target.jumps)),
         runs_by_sudo=runs_by_sudo,
         proxy_command=target.proxy_command or "",
+        protocol=protocol,
     )
 
 

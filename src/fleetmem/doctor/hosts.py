@@ -10,6 +10,7 @@ from fleetmem.connect.target import entry_name
 from fleetmem.doctor.findings import Check, Finding, Severity
 from fleetmem.errors import Cause, HostError, Kind, Stage
 from fleetmem.model import MORE_MEASURES, PROCESS_MEASURES, HostMemory
+from fleetmem.probe import script
 from fleetmem.probe.facts import HostFacts
 from fleetmem.probe.script import ProbeKind
 
@@ -99,6 +100,7 @@ class ReachFlags:
         jump: as `-J` has it, empty for none.
         runs_by_sudo: whether the probe is run as root.
         proxy_command: whose standard input and output are the connection, empty for none.
+        protocol: that the probe is to speak.
     """
 
     name: str
@@ -111,6 +113,7 @@ class ReachFlags:
     jump: str
     runs_by_sudo: bool
     proxy_command: str = ""
+    protocol: int = script.USUAL
 
     def ssh(self, command: str, *options: str) -> str:
         """Returns the line that runs a command there."""
@@ -131,6 +134,10 @@ class ReachFlags:
         """Returns the line that prints what limits the key to the probe of this version."""
         return f"{self._authorized_keys()}   # put that line into authorized_keys there, for the old one. {_KEEP_FROM}"
 
+    def sudoers(self) -> str:
+        """Returns the line that prints what lets the account run the probe as root."""
+        return shlex.join(["fleetmem", "probe", "--sudoers", self.user, *self._protocol()])
+
     def record_host_key(self) -> str:
         """Returns the line that records the host's key under the name that it is looked up by."""
         path = str(self.known_hosts_path)
@@ -147,7 +154,10 @@ class ReachFlags:
 
     def _authorized_keys(self) -> str:
         sudo = ["--sudo"] if self.runs_by_sudo else []
-        return shlex.join(["fleetmem", "probe", "--authorized-keys", self.public_key, *sudo])
+        return shlex.join(["fleetmem", "probe", "--authorized-keys", self.public_key, *sudo, *self._protocol()])
+
+    def _protocol(self) -> list[str]:
+        return ["--protocol", str(self.protocol)] if self.protocol != script.USUAL else []
 
     def _flags(self) -> list[str]:
         port = ["-p", str(self.port)] if self.port != 22 else []
@@ -190,7 +200,7 @@ class Examination:
         kind: of the probe, which works; None where none does.
         error: why the wanted kind does not work, or why there is no login.
         facts: what it tells of itself.
-        has_old_probe: whether what runs there knows no facts.
+        has_old_probe: whether what runs there is of an earlier version.
         clock: its clock.
         memory: of its sample.
         processes: in its sample.
@@ -275,7 +285,8 @@ def _judge_steps(about: Examination, limits: ExamLimits) -> Iterator[Finding]:
             Severity.WARNING,
             about.access.name,
             "the probe there is an older one",
-            "it samples as it did then, and tells nothing to the doctor; a forced command keeps the probe of its day",
+            "it works, but sends all rows each time and may not answer the doctor; "
+            "a forced command or a sudoers rule allows the version that it was made with",
             about.access.forced_command(),
         )
 
@@ -373,9 +384,7 @@ def _mend(access: ReachFlags, kind: Kind, limits: ExamLimits) -> str:
         case Kind.BAD_FRAME:
             return access.forced_command()
         case Kind.SUDO_REFUSED:
-            return (
-                f"fleetmem probe --sudoers {shlex.quote(access.user)}   # put that into /etc/sudoers.d/fleetmem there"
-            )
+            return f"{access.sudoers()}   # put that into /etc/sudoers.d/fleetmem there"
         case Kind.UNREACHABLE | Kind.DISCONNECTED:
             return access.ssh("true", "-v")
         case _:
@@ -456,7 +465,7 @@ def _judge_hidepid(about: Examination, facts: HostFacts) -> Iterator[Finding]:
         f"hidepid hides the processes of all but {user}",
         "all others are missing, without any error: sums are far too low",
         f"{about.access.ssh(command, '-t')}   # and the same options for /proc in its /etc/fstab; or --sudo, and there "
-        f"in /etc/sudoers.d what `fleetmem probe --sudoers {shlex.quote(user)}` prints",
+        f"in /etc/sudoers.d what `{about.access.sudoers()}` prints",
         about.processes,
         "processes seen",
     )

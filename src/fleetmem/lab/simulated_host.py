@@ -109,6 +109,21 @@ class SimulatedHost:
         )
         return b"%b%b\nEND %d 0 %d\n" % (head, b"\n".join(self._rows), request_id, len(self._rows))
 
+    @property
+    def rows(self) -> Sequence[bytes]:
+        """Its processes, as protocol 1 tells of them; one that did not change is the very same object."""
+        return self._rows
+
+    @property
+    def memory_kib(self) -> tuple[int, int]:
+        """MemTotal and MemAvailable."""
+        return _MEM_TOTAL_KIB, self._available_kib
+
+    @property
+    def boot_id(self) -> bytes:
+        """Of the host."""
+        return self._boot_id
+
     def ps(self) -> bytes:
         """Returns what `ps -eo pid=,rss=,vsz=,pmem=,comm=` prints, after the processes have gone on a little."""
         self.go_on()

@@ -16,6 +16,7 @@ from fleetmem.errors import LabError
 from fleetmem.lab.access import host_key_line, make_keys
 from fleetmem.lab.directory import Directory, write_private
 from fleetmem.lab.simulated_host import Fault, SimulatedHost, SimulationPlan
+from fleetmem.lab.simulated_probe import SimulatedProbe
 
 MAX_HOSTS = 100_000
 PS = "ps -eo pid=,rss=,vsz=,pmem=,comm="
@@ -28,6 +29,7 @@ _SLOW_SECONDS = 2.0
 _DROPPED_EACH = 4  # frames
 _FLOOD = b"P 1 0 1 1 1 1 0 flood\n" * 1000
 _PROBE = "# fleetmem probe"
+_PROBE_2 = "# fleetmem probe, protocol 2"
 _FIRST_REQUEST = re.compile(r"' (sample \d+ \w+ \w+)$")
 
 
@@ -200,6 +202,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._fault = simulator.fault_of(number)
         self._channel: asyncssh.SSHServerChannel[bytes] | None = None
         self._buffer = b""
+        self._probe: SimulatedProbe | None = None  # where it speaks protocol 2
         self._first = b""
         self._is_ps = False
         self._frames = 0
@@ -219,6 +222,8 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         first = _FIRST_REQUEST.search(command)
         self._first = first[1].encode() if first else b""
         self._is_ps = PS in command
+        if _PROBE_2 in command:
+            self._probe = SimulatedProbe(self._host)
         return self._is_ps or _PROBE in command
 
     def session_started(self) -> None:
@@ -258,13 +263,16 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._flood()
 
     def _answer(self, line: bytes) -> None:
-        verb, request_id, _kind, _which = line.split(b" ")
+        verb, request_id, _kind, _which, *base = line.split(b" ")
         if verb != b"sample":
             return
         self._simulator.begin(self._number)
         self._is_at_work = True
         self._frames += 1
-        frame = self._host.frame(int(request_id))
+        if self._probe:
+            frame = self._probe.frame(int(request_id), int(base[0]) if base else 0)
+        else:
+            frame = self._host.frame(int(request_id))
         match self._fault:
             case None | Fault.REFUSING:
                 self._write(frame)

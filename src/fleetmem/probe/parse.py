@@ -7,7 +7,7 @@ from hashlib import blake2b
 from struct import pack
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import HostMemory, ProcessMemory, Snapshot
+from fleetmem.model import HostMemory, MemoryPressure, ProcessMemory, Snapshot
 from fleetmem.probe.script import ProbeKind
 from fleetmem.process_table import NEW, ProcessTable, RowKeys, Run, name_print, pids_of
 from fleetmem.units import KIB, kib_to_bytes, percent_of
@@ -72,20 +72,20 @@ class SnapshotParser:
         """
         lines = frame.split(b"\n", MAX_PROCESSES + _HEAD_AND_END_LINES)
         if len(lines) > MAX_PROCESSES + _HEAD_AND_END_LINES:
-            raise _bad_frame(f"frame has more than {MAX_PROCESSES} rows")
+            raise bad_frame(f"frame has more than {MAX_PROCESSES} rows")
         try:
             count = take_end(lines)
             _begin, memory_line, counters_line, *rows = lines
             if counters_line != self._counters_line:
-                self._counters, self._counters_line = _parse_counters(counters_line), counters_line
-            memory = _parse_memory(memory_line, *self._counters)
+                self._counters, self._counters_line = parse_counters(counters_line), counters_line
+            memory = parse_memory(memory_line, *self._counters)
             if len(rows) != count:
-                raise _bad_frame(f"frame has {len(rows)} rows, its end says {count}")
+                raise bad_frame(f"frame has {len(rows)} rows, its end says {count}")
             if len(frame) > _ROW_BYTES * count + MAX_COMMAND_BYTES:
                 rows = [_cut_row(row) for row in rows]
             processes = self._parse_rows(rows, memory.total_bytes)
         except (ValueError, IndexError) as error:
-            raise _bad_frame(f"frame is not of protocol 1: {error}") from error
+            raise bad_frame(f"frame is not of protocol 1: {error}") from error
         return Snapshot(memory=memory, processes=processes)
 
     def _parse_rows(self, rows: list[bytes], total_bytes: int | None) -> ProcessTable:
@@ -98,7 +98,7 @@ class SnapshotParser:
         keys = RowKeys(array("q", pack(f"{len(prints)}q", *prints)), names, scale)  # in two thirds of the time
         changes = before.changes_to(keys, runs, is_in_place=is_in_place)
         if before.names != names and not self._has_a_row_per_pid(names, new if is_in_place else None):
-            raise _bad_frame("frame has two rows for one pid")
+            raise bad_frame("frame has two rows for one pid")
         self._keys = keys
         known, self._made = self._made, {}
 
@@ -143,13 +143,15 @@ class SnapshotParser:
             (
                 int(pid),
                 None if uid == b"-" else int(uid),
-                _decode_command(name or b"", is_escaped=self._is_escaped),
+                decode_command(name or b"", is_escaped=self._is_escaped),
                 rss_bytes,
                 int(vsz) * KIB,
                 percent_of(rss_bytes, total_bytes),
                 None if peak == b"-" else int(peak) * KIB,
                 None if anon == b"-" else int(anon) * KIB,
                 None if swap == b"-" else int(swap) * KIB,
+                None,
+                None,
             )
         )
 
@@ -162,7 +164,8 @@ def _names_of(runs: list[Run], before: RowKeys) -> "array[int]":
     return names
 
 
-def _bad_frame(message: str) -> HostError:
+def bad_frame(message: str) -> HostError:
+    """Returns what to say of a frame that is none."""
     return HostError(Stage.PARSE, Kind.BAD_FRAME, message)
 
 
@@ -177,11 +180,11 @@ def take_end(lines: list[bytes]) -> int:
     _end, _request_id, *numbers = lines.pop().split(b" ", 4)
     status, count = map(_number, numbers)
     if status != 0:
-        raise _probe_failure(status, lines)
+        raise probe_failure(status, lines)
     return count
 
 
-def _parse_counters(line: bytes) -> tuple[int | None, str | None]:
+def parse_counters(line: bytes) -> tuple[int | None, str | None]:
     """Returns OOM kills since boot, and the boot's id; None where the host does not tell."""
     tag, oom_kills, boot_id = line.split(b" ")
     if tag != b"K":
@@ -189,7 +192,18 @@ def _parse_counters(line: bytes) -> tuple[int | None, str | None]:
     return None if oom_kills == b"-" else _number(oom_kills), None if boot_id == b"-" else _boot_id(boot_id)
 
 
-def _parse_memory(line: bytes, oom_kills_total: int | None, boot_id: str | None) -> HostMemory:
+def parse_memory(
+    line: bytes,
+    oom_kills_total: int | None,
+    boot_id: str | None,
+    huge: bytes = b"-",
+    pressure: MemoryPressure | None = None,
+) -> HostMemory:
+    """Returns what a frame says of a host: its line M, numbers of its line K, and what protocol 2 has beside these.
+
+    Raises:
+        ValueError: that is no such line.
+    """
     tag, total, available, swap_total, swap_free = line.split(b" ")
     if tag != b"M":
         raise ValueError(_NO_MEMORY_LINES)
@@ -205,6 +219,8 @@ def _parse_memory(line: bytes, oom_kills_total: int | None, boot_id: str | None)
         swap_free_bytes=_optional_bytes(swap_free),
         oom_kills_total=oom_kills_total,
         boot_id=boot_id,
+        hugetlb_bytes=_optional_bytes(huge),
+        pressure=pressure,
     )
 
 
@@ -228,18 +244,23 @@ def _optional_bytes(kib: bytes) -> int | None:
 def _cut_row(row: bytes) -> bytes:
     """Returns a row whose name has no more than MAX_COMMAND_BYTES."""
     *numbers, name = row.split(b" ", _FIELDS_BEFORE_NAME)
-    if len(numbers) < _FIELDS_BEFORE_NAME or len(name) <= MAX_COMMAND_BYTES:
-        return row
+    return row if len(numbers) < _FIELDS_BEFORE_NAME else b" ".join([*numbers, cut_name(name)])
+
+
+def cut_name(name: bytes) -> bytes:
+    """Returns a name that has no more than MAX_COMMAND_BYTES."""
+    if len(name) <= MAX_COMMAND_BYTES:
+        return name
     digest = blake2b(name, digest_size=_HASH_BYTES).hexdigest().encode("ascii")
     end = MAX_COMMAND_BYTES - len(digest) - 1
     # A character of UTF-8 has at most three bytes behind its first one.
     kept = name[: next((at for at in range(end, end - 4, -1) if name[at] & 0xC0 != 0x80), end)]
     if (len(kept) - len(kept.rstrip(b"\\"))) % 2:  # in the middle of an escape
         kept = kept[:-1]
-    return b" ".join([*numbers, b"%b~%b" % (kept, digest)])
+    return b"%b~%b" % (kept, digest)
 
 
-def _decode_command(name: bytes, *, is_escaped: bool) -> str:
+def decode_command(name: bytes, *, is_escaped: bool) -> str:
     r"""Returns a command name as the process has it.
 
     `/proc/PID/status` prints newline as `\n` and backslash as `\\`, nothing else; `ps` prints `?` or `.` for what it
@@ -251,7 +272,8 @@ def _decode_command(name: bytes, *, is_escaped: bool) -> str:
     return text
 
 
-def _probe_failure(status: int, lines: list[bytes]) -> HostError:
+def probe_failure(status: int, lines: list[bytes]) -> HostError:
+    """Returns what a frame says that failed."""
     said = next((line[2:] for line in reversed(lines) if line.startswith(b"E ")), b"")[:_SAID_BYTES]
     is_missing = status in (_COMMAND_NOT_EXECUTABLE, _COMMAND_NOT_FOUND)
     kind = Kind.COMMAND_MISSING if is_missing else Kind.COMMAND_FAILED

@@ -50,9 +50,21 @@ class FactsKind(StrEnum):
     COST = "cost"
 
 
-def source() -> str:
-    """Returns `probe.sh` as it is in the package."""
-    return files("fleetmem.probe").joinpath("probe.sh").read_text(encoding="utf-8")
+LATEST = 2
+
+USUAL = 1
+"""The protocol that a host is asked to speak where nothing else is said. The line for a key that is limited to the
+probe of protocol 2 is longer than the 8192 bytes that old versions of OpenSSH read."""
+
+_FILES = {1: "probe.sh", LATEST: "probe2.sh"}
+
+
+def source(protocol: int = USUAL) -> str:
+    """Returns the script of a protocol as it is in the package.
+
+    That of protocol 1 does not change any more: keys and sudoers rules are limited to it by its digest.
+    """
+    return files("fleetmem.probe").joinpath(_FILES[protocol]).read_text(encoding="utf-8")
 
 
 def _compact(script: str) -> str:
@@ -61,43 +73,43 @@ def _compact(script: str) -> str:
     return "\n".join([title, *(line for line in rest if line and not line.startswith("#"))])
 
 
-def _encoded() -> str:
-    return "".join(_ESCAPES.get(character, character) for character in _compact(source()))
+def _encoded(protocol: int) -> str:
+    return "".join(_ESCAPES.get(character, character) for character in _compact(source(protocol)))
 
 
-def digest() -> str:
+def digest(protocol: int = USUAL) -> str:
     """Returns the SHA-256 of the probe as it is sent, in hexadecimal: of the last word of `command`, without quotes."""
-    return hashlib.sha256(_encoded().encode("ascii")).hexdigest()
+    return hashlib.sha256(_encoded(protocol).encode("ascii")).hexdigest()
 
 
 @cache
-def command() -> str:
+def command(protocol: int = USUAL) -> str:
     """Returns the command that runs the probe on a host, for any login shell (sh, bash, zsh, fish, csh).
 
     The script travels as an argument. So standard input is free for requests from the first byte on, nothing is
     written on the host, and `ps` there shows all that runs. The words of a request may follow: it is answered
     before standard input is read, and once, should it come there again.
     """
-    return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{_encoded()}'"""
+    return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{_encoded(protocol)}'"""
 
 
 @cache
-def root_command() -> str:
+def root_command(protocol: int = USUAL) -> str:
     """Returns the command that runs the probe as root, by `sudo -n`, when `root_input` is sent to it."""
-    return f"exec env LC_ALL=C sudo -n /bin/sh -c '{_root_word()}'"
+    return f"exec env LC_ALL=C sudo -n /bin/sh -c '{_root_word(protocol)}'"
 
 
 @cache
-def root_input() -> bytes:
+def root_input(protocol: int = USUAL) -> bytes:
     """Returns what `root_command` reads before the first request."""
-    return f"{_encoded()}\n".encode("ascii")
+    return f"{_encoded(protocol)}\n".encode("ascii")
 
 
-def _root_word() -> str:
-    return _ROOT_WORD.replace("DIGEST", digest()).replace(" ", "${IFS}")
+def _root_word(protocol: int) -> str:
+    return _ROOT_WORD.replace("DIGEST", digest(protocol)).replace(" ", "${IFS}")
 
 
-def sudoers(user: str) -> str:
+def sudoers(user: str, protocol: int = USUAL) -> str:
     """Returns lines for /etc/sudoers.d that let a user run the probe as root, without a password, and nothing else.
 
     Raises:
@@ -105,9 +117,9 @@ def sudoers(user: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", user) or user.isupper():  # ALL, or an alias
         raise ValueError(f"{user!r} is not the name of a user")
-    word = _SUDOERS_SPECIAL.sub(r"\\\g<0>", _root_word())
+    word = _SUDOERS_SPECIAL.sub(r"\\\g<0>", _root_word(protocol))
     return (
-        f"# fleetmem's probe, SHA-256 {digest()}\n"
+        f"# fleetmem's probe, SHA-256 {digest(protocol)}\n"
         f"Defaults:{user} !requiretty\n"
         f"{user} ALL=(root) NOPASSWD: /bin/sh -c {word}\n"
     )

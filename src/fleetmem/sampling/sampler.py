@@ -343,6 +343,7 @@ class Sampler:
             self._cycles.take_before(open_from),
             open_from,
             {
+                "frames_resynced_total": collector.frames_resynced_total,
                 "handshakes_total": collector.handshakes_total,
                 "reconnects_total": collector.reconnects_total,
                 "logins_withheld_total": reach.withheld_total,

@@ -20,6 +20,7 @@ from fleetmem.units import percent_of
 _Row = TypeVar("_Row", ProcessMemory, CommandMemory)
 
 _MAX_SUM_BYTES = 2**63 - 1
+_NO_NAME = frozenset([0])  # of a free slot
 _GROWTH_SECONDS = 600.0
 _NOISE_BYTES = 1024**2  # what RSS of an idle process wobbles by, give or take (the kernel counts per CPU)
 
@@ -89,7 +90,7 @@ class Level(ABC, Generic[_Row]):
         Where the sample before had no such look there are no rows of it, only the names of all of them. That is enough:
         all of them had series then, and what has series keeps them whatever its size.
         """
-        known = frozenset(self._names)
+        known = frozenset(self._names) - _NO_NAME
         incumbents = {key: row for key, row in before.items() if self._name(row) in known}
         large, small = self._by_size(rows, incumbents)
         kept, unranked, refused = self._choose(large, known, incumbents, before)
@@ -227,11 +228,11 @@ class Level(ABC, Generic[_Row]):
 class ProcessLevel(Level[ProcessMemory]):
     """A row per process.
 
-    Which process is it? A frame has no start times: they would take a second file per process. So a process is the one
-    of the sample before when pid, command, user and boot are the same, and its peak RSS (VmHWM) fell by 10 % at most.
-    A peak only rises, give or take what the kernel counts per CPU. Anything else is a new process that took over a pid:
-    hysteresis, growth and the wait at a tight budget begin again. With the same command its series have the names of
-    the old ones, and with them their place in the budget.
+    Which process is it? The one of the sample before when pid, command, user, boot and start are the same. Protocol 1
+    has no start times: they would take a second file per process. So the peak RSS (VmHWM) must not have fallen by more
+    than 10 %, too. A peak only rises, give or take what the kernel counts per CPU. Anything else is a new process that
+    took over a pid: hysteresis, growth and the wait at a tight budget begin again. With the same command its series
+    have the names of the old ones, and with them their place in the budget.
     """
 
     def __init__(self, limits: Limits, budget: HostBudget | None) -> None:
@@ -242,6 +243,7 @@ class ProcessLevel(Level[ProcessMemory]):
         return before is row or (
             before.command == row.command
             and before.uid == row.uid
+            and before.started_unix_seconds == row.started_unix_seconds
             and (row.peak_rss_bytes or 0) * 10 >= (before.peak_rss_bytes or 0) * 9
         )
 
@@ -254,7 +256,7 @@ class ProcessLevel(Level[ProcessMemory]):
         """See `Level.keep`."""
         if self._budget is None:
             return super().keep(rows, clock_seconds, is_same_boot=is_same_boot)
-        table = ProcessTable.of(rows)
+        table = rows if isinstance(rows, ProcessTable) else ProcessTable.of(rows)
         kept, left_out = super().keep(table, clock_seconds, is_same_boot=is_same_boot)
         self._keys = table.keys
         return rows if kept is table else kept, left_out
@@ -264,7 +266,7 @@ class ProcessLevel(Level[ProcessMemory]):
             return True
         if not self._has_all:
             return False
-        table = ProcessTable.of(rows)
+        table = rows if isinstance(rows, ProcessTable) else ProcessTable.of(rows)
         changes = table.changes_since(self._keys)
         new, gone = len(changes.new), len(changes.gone)
         if (new or gone) and not self._book_all(self._budget, new, gone, clock_seconds):

@@ -6,8 +6,9 @@ kept, and no object for any of them.
 
 import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
+from operator import itemgetter
 from sys import intern
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ from fleetmem.sinks.naming import Place
 _COMMAND, _PID = "\1", "\2"
 _CODES = "".join(map(chr, range(0x0E, 0x20)))
 _VARIABLE = re.compile(rf"({_COMMAND}|{_PID}|%s)")
+
+
+Write = Callable[[list[int]], list[bytes]]
+"""Makes the lines of the rows at some places; empty where there is no row any more."""
 
 
 class Ended(NamedTuple):
@@ -53,14 +58,17 @@ class RowLines:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def update(self, keys: RowKeys, changes: Changes, write: Callable[[int], bytes]) -> Ended:
+    def update(self, keys: RowKeys, changes: Changes, write: Write) -> Ended:
         """Takes the rows of the next sample; returns what became of the series.
 
         Args:
             keys: of its rows.
             changes: from these rows to those.
-            write: makes the lines of the row at a place.
+            write: makes the lines of the rows at some places.
         """
+        if not changes.runs and not changes.gone:
+            self.keys = keys
+            return Ended()
         ends = [0, *accumulate(self._lengths)]
         gone = b"".join([self.text[ends[place] : ends[place + 1]] for place in changes.gone])
         replace = self._replace if changes.is_in_place else self._put_together
@@ -68,23 +76,26 @@ class RowLines:
         self.keys = keys
         return Ended(gone, b"".join([written[place] for place in changes.new]))
 
-    def _replace(self, changes: Changes, ends: list[int], write: Callable[[int], bytes]) -> dict[int, bytes]:
+    def _replace(self, changes: Changes, ends: list[int], write: Write) -> dict[int, bytes]:
         """Writes the lines of what has changed in the place of the old ones; returns them by place."""
-        written = {place: write(place) for begin, place in changes.runs if begin == NEW}
+        written = _written(changes, write)
+        if written and (more := max(written) + 1 - len(self._lengths)) > 0:
+            self._lengths.frombytes(bytes(more * self._lengths.itemsize))
+            ends += [ends[-1]] * more
         for place in reversed(written):  # from the end on: the other ends stay where they are
             lines = written[place]
             self.text[ends[place] : ends[place + 1]] = lines
             self._lengths[place] = len(lines)
         return written
 
-    def _put_together(self, changes: Changes, ends: list[int], write: Callable[[int], bytes]) -> dict[int, bytes]:
+    def _put_together(self, changes: Changes, ends: list[int], write: Write) -> dict[int, bytes]:
         """Writes all lines again, of old parts and new ones; returns the new ones by place."""
         parts: list[bytes | bytearray] = []
         lengths = array("H")
-        written: dict[int, bytes] = {}
+        written = _written(changes, write)
         for begin, end in changes.runs:
             if begin == NEW:
-                written[end] = lines = write(end)
+                lines = written[end]
                 parts.append(lines)
                 lengths.append(len(lines))
             else:
@@ -93,6 +104,11 @@ class RowLines:
         self.text[:] = b"".join(parts)
         self._lengths = lengths
         return written
+
+
+def _written(changes: Changes, write: Write) -> dict[int, bytes]:
+    places = [place for begin, place in changes.runs if begin == NEW]
+    return dict(zip(places, write(places), strict=True))
 
 
 class ProcessLines:
@@ -110,7 +126,7 @@ class ProcessLines:
         measures: those that each process has.
     """
 
-    __slots__ = ("_first", "_template", "_texts", "measures")
+    __slots__ = ("_first", "_order", "_template", "_texts", "measures")
 
     def __init__(
         self,
@@ -125,14 +141,25 @@ class ProcessLines:
         self._first = first.encode("ascii")
         same = dict.fromkeys(part for part in parts if len(part) > 1 and not _VARIABLE.fullmatch(part))
         codes = dict(zip(same, _CODES, strict=False))
-        self._template = intern("".join([codes.get(part, part) for part in parts]))
+        template = "".join([codes.get(part, part) for part in parts])
+        # Where name, pid and values stand, in the order of the line: one `%` for a row.
+        values = iter(range(2, 2 + len(measures)))
+        of_all = {_COMMAND: 0, _PID: 1}
+        marks = _VARIABLE.findall(template)
+        order = [of_all[mark] if mark in of_all else next(values) for mark in marks]
+        self._order = itemgetter(*order) if order else lambda _row: ()
+        self._template = intern(_VARIABLE.sub("%s", template))
         # The longest last, so that the others have less to go through.
         self._texts = tuple((codes[text].encode("ascii"), text.encode("ascii")) for text in sorted(codes, key=len))
 
-    def short(self, command_name: str, pid: int, values: tuple[object, ...]) -> bytes:
-        """Returns the lines of a process, short."""
-        text = self._template % values
-        return text.replace(_COMMAND, command_name).replace(_PID, str(pid)).encode("ascii")
+    def short(self, rows: Iterable[tuple[object, ...] | None]) -> list[bytes]:
+        """Returns the lines of processes, short.
+
+        Args:
+            rows: name of the command, pid, and values of the measures; None for what has no lines.
+        """
+        template, order = self._template, self._order
+        return [b"" if row is None else (template % order(row)).encode("ascii") for row in rows]
 
     def full(self, lines: bytes | bytearray) -> bytes:
         """Returns lines as they are to be sent."""

@@ -28,7 +28,9 @@ from fleetmem.sinks.naming import FleetNames
 from fleetmem.sinks.series import Text
 
 _PROCESS_FIELDS = ProcessMemory._fields
-_PROCESS_TEMPLATE = "{" + ",".join(f'"{field}":%s' for field in _PROCESS_FIELDS) + "}"
+_LATER_FIELDS = ("started_unix_seconds", "hugetlb_bytes")  # columns of CSV keep their places
+_KNOWN_FIELDS = _PROCESS_FIELDS[: -len(_LATER_FIELDS)]
+_PROCESS_TEMPLATE = "{" + ",".join(f'"{field}":%s' for field in _KNOWN_FIELDS) + "}"
 _BEHIND_PROCESSES = ("commands", "other", "other_commands", "left_out")
 _COMMANDS_REMEMBERED = 20_000
 _NO_ROOM = Room(0)
@@ -39,11 +41,12 @@ CSV_COLUMNS = (
     "address",
     "command",
     "procs",
-    *(field for field in _PROCESS_FIELDS if field != "command"),
+    *(field for field in _PROCESS_FIELDS if field not in ("command", *_LATER_FIELDS)),
     "error_kind",
     "error_message",
     "detail",
     "slot_unix_seconds",
+    *_LATER_FIELDS,
 )
 """Of outcomes."""
 
@@ -84,6 +87,8 @@ def to_json(outcome: Outcome, *, has_processes: bool = True) -> dict[str, Any]:
             swap_free_bytes=memory.swap_free_bytes,
             oom_kills_total=memory.oom_kills_total,
             boot_id=memory.boot_id,
+            hugetlb_bytes=memory.hugetlb_bytes,
+            pressure=memory.pressure and memory.pressure._asdict(),
         ),
         "process_count": shaped.process_count,
     }
@@ -275,10 +280,14 @@ def _process(process: ProcessMemory) -> dict[str, Any]:
 
 
 def _process_text(process: ProcessMemory) -> str:
-    if None in process:
+    known = process[: -len(_LATER_FIELDS)]
+    if None in known or process.hugetlb_bytes is not None:
         return json.dumps(_process(process), separators=(",", ":"))
-    pid, uid, command, *sizes = process  # a float is written as `json` writes it
-    return _PROCESS_TEMPLATE % (pid, uid, _quoted(command), *sizes)
+    pid, uid, command, *sizes = known  # a float is written as `json` writes it
+    text: str = _PROCESS_TEMPLATE % (pid, uid, _quoted(command), *sizes)
+    if process.started_unix_seconds is None:
+        return text
+    return f'{text[:-1]},"started_unix_seconds":{process.started_unix_seconds}}}'
 
 
 @lru_cache(_COMMANDS_REMEMBERED)

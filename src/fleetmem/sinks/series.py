@@ -23,7 +23,7 @@ from fleetmem.model import (
 from fleetmem.process_table import ProcessTable, RowKeys
 from fleetmem.sinks.endings import Endings, Room, lines_of, without
 from fleetmem.sinks.formats import Format, Wrap, statsd_zeros
-from fleetmem.sinks.lines import Ended, ProcessLines, RowLines
+from fleetmem.sinks.lines import Ended, ProcessLines, RowLines, Write
 from fleetmem.sinks.measures import has_more, has_one_of, is_lacking, lacking_of, value_of
 from fleetmem.sinks.naming import FleetNames, HostNames, Place, place
 from fleetmem.units import format_number
@@ -32,6 +32,8 @@ RETIRE_AFTER_FAILURES = 3
 """Cycles without an answer after which a host's series end: a receiver that repeats them shows a dead host alive."""
 
 _NONE: frozenset[bytes] = frozenset()
+_NO_PRESSURE: tuple[None, None] = None, None
+_ALL_KNOWN: list[bool] = []
 
 
 class Retire(StrEnum):
@@ -84,6 +86,7 @@ class HostSeries:
         self._wrap = wrap
         self._is_retiring = retire is Retire.ZERO
         self._processes = RowLines()
+        self._process_count = 0
         self._sums = RowLines()  # commands, and what has no series of its own
         self._generation = names.commands.generation
         self._failures = 0
@@ -96,6 +99,7 @@ class HostSeries:
         self._host = wrap(names.host)
         self._host_template = ""
         self._host_measures: tuple[str, ...] = ()
+        self._host_unknown = _ALL_KNOWN
         self._remembered = b""  # zeros of what lived before the start, until an outcome says what of it still does
 
     @property
@@ -121,9 +125,7 @@ class HostSeries:
         if has_zeros and has_new_measures:
             alive |= lines_of(statsd_zeros(host))
         self.count = (
-            len(self._processes) * len(self._rows.measures)
-            + len(self._sums) * len(self._measures_of_sums)
-            + host_points
+            self._process_count * len(self._rows.measures) + len(self._sums) * len(self._measures_of_sums) + host_points
         )
         text = b"".join([self._rows.full(self._processes.text), self._sums.text, host])
         begun = rows.new + host if has_new_measures else rows.new
@@ -222,14 +224,20 @@ class HostSeries:
         return ended._replace(gone=gone)
 
     def _write(self, shaped: Shaped) -> Ended:
-        table, lines = ProcessTable.of(shaped.processes), self._processes
-        ended = lines.update(table.keys, table.changes_since(lines.keys), self._process_writer(table))
+        rows, lines = shaped.processes, self._processes
+        table = rows if isinstance(rows, ProcessTable) else ProcessTable.of(rows)
+        self._process_count = len(table)
+        ended = lines.update(
+            table.keys, table.changes_since(lines.keys), self._process_writer(table, shaped.memory.total_bytes)
+        )
         ended = Ended(self._rows.full(ended.gone), self._rows.full(ended.new))
         if not (shaped.commands or shaped.other_processes or shaped.other_commands or self._sums):
             return ended
         sums, lines = self._places_of_sums(shaped), self._sums
         keys = RowKeys(array("q", map(hash, sums)), array("q", [hash(place) for place, _row in sums]))
-        others = lines.update(keys, lines.keys.changes_to(keys), lambda place: self._sum_lines(*sums[place]))
+        others = lines.update(
+            keys, lines.keys.changes_to(keys), lambda places: [self._sum_lines(*sums[place]) for place in places]
+        )
         return Ended(ended.gone + others.gone, ended.new + others.new)
 
     def _places_of_sums(self, shaped: Shaped) -> list[tuple[Place, CommandMemory]]:
@@ -241,19 +249,30 @@ class HostSeries:
             sums.append((names.other_commands, shaped.other_commands))
         return sums
 
-    def _process_writer(self, table: ProcessTable) -> Callable[[int], bytes]:
-        """Returns what writes the lines of the process at a place. One call for each: there are thousands a second."""
-        commands, short, measures = self._names.commands, self._rows.short, self._rows.measures
-        known, is_usual = commands.known, measures == self._asked == PROCESS_MEASURES
-
-        def write(place: int) -> bytes:
-            row = table[place]
-            name = known.get(row.command) or commands.name(row.command)
-            if is_usual:
-                return short(name, row.pid, (row.rss_bytes, row.vsz_bytes, format_number(row.mem_percent or 0)))
-            return short(name, row.pid, self._values(row, measures))
-
-        return write
+    def _process_writer(self, table: ProcessTable, total_bytes: int | None) -> Write:
+        """Returns what writes the lines of the processes at some places: thousands a second, so all in one go."""
+        known, name_of, rows = self._names.commands.known, self._names.commands.name, self._rows
+        measures = rows.measures
+        if not (measures == self._asked == PROCESS_MEASURES and total_bytes):
+            return lambda places: rows.short(
+                [
+                    row and (known.get(row.command) or name_of(row.command), row.pid, *self._values(row, measures))
+                    for row in map(table.line_of, places)
+                ]
+            )
+        return lambda places: rows.short(
+            [
+                row
+                and (
+                    known.get(row[0]) or name_of(row[0]),
+                    row[1],
+                    row[2],
+                    row[3],
+                    f"{row[2] / total_bytes * 100:.6f}".rstrip("0").rstrip("."),  # `format_number` of `percent_of`
+                )
+                for row in table.sizes(places)
+            ]
+        )
 
     def _values(self, row: ProcessMemory | CommandMemory, measures: Sequence[str]) -> tuple[int | str, ...]:
         """Returns the measures of a row as they are sent; notes where it has not those that the host had so far."""
@@ -275,6 +294,7 @@ class HostSeries:
     def _host_text(self, sample: Sample) -> tuple[bytes, int, bytes]:
         """Returns the lines of the host's own series, how many they are, and the zeros of those that it has no more."""
         memory = sample.shaped.memory
+        pressure = memory.pressure or _NO_PRESSURE
         values = (
             1,
             memory.total_bytes,
@@ -283,10 +303,16 @@ class HostSeries:
             memory.swap_free_bytes,
             sample.shaped.process_count,
             sample.collect_seconds,
+            memory.oom_kills_total,
+            pressure[0],
+            pressure[1],
+            memory.hugetlb_bytes,
         )
         known = [format_number(value) for value in values if value is not None]
         gone = b""
-        if not self._host_template or len(known) != len(self._host_measures) or len(known) != len(values):
+        unknown = [value is None for value in values] if len(known) < len(values) else _ALL_KNOWN
+        if not self._host_template or unknown != self._host_unknown:
+            self._host_unknown = unknown
             told = zip(HOST_MEASURES, values, strict=True)
             before = self._host_measures
             self._host_measures = tuple(measure for measure, value in told if value is not None)

@@ -85,6 +85,11 @@ COLLECTOR_COUNTERS = _by_name(
             "Slots without an outcome: the sample before was not over, the sample hung, its worker was down, "
             "the machine slept.",
         ),
+        _counter(
+            "frames_resynced_total",
+            "frames",
+            "Frames that did not lead to the sums that the host told; everything was asked for again.",
+        ),
         _counter("handshakes_total", "attempts", "Connections that were tried."),
         _counter("reconnects_total", "attempts", "Connections that were tried to hosts that had been tried before."),
         _counter(

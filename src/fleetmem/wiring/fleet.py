@@ -1,5 +1,7 @@
 """The composition root: the one place that turns configuration into objects. Nothing below reads configuration."""
 
+import logging
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,15 +11,15 @@ from typing import TYPE_CHECKING
 from fleetmem.collector import Collector
 from fleetmem.config import Probe, Settings
 from fleetmem.connect.keys import AskPassphrase
-from fleetmem.connect.link import Link
+from fleetmem.connect.link import Link, ProbeStart
 from fleetmem.connect.reach import Reach
 from fleetmem.connect.target import Target
 from fleetmem.errors import ConfigError
 from fleetmem.inventory.inventory import Inventory
 from fleetmem.model import Host
 from fleetmem.probe import script
+from fleetmem.probe.dialogue import Dialogue, anew_each
 from fleetmem.probe.frame import FrameReader
-from fleetmem.probe.parse import SnapshotParser
 from fleetmem.shape.budget import HostBudget, SeriesPool, reserved_series
 from fleetmem.shape.shaper import Shaper
 from fleetmem.sinks.kind import SinkContext, Spec
@@ -40,6 +42,8 @@ from fleetmem.wiring.outputs import (
     sink_key,
 )
 from fleetmem.wiring.state_files import claim_memory
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fleetmem.sinks.pages.http_server import Site
@@ -251,8 +255,7 @@ def assemble(prepared: Prepared, current: FleetParts | None = None, inventory: I
     make_link = partial(_make_link, reach=reach, by_host=by_host)
     collector = Collector(
         make_link=make_link,
-        make_parser=lambda host: SnapshotParser(by_host[host].probe.kind),
-        make_request_maker=partial(_make_request_maker, by_host),
+        make_dialogue=partial(_make_dialogue, by_host, anew_each(spec.settings.run.interval_seconds)),
         make_shaper=_make_shapers(spec, series),
         sinks=prepared.sinks.values(),
         bugs=current.collector.bugs if current else None,
@@ -298,15 +301,28 @@ def _is_refresh(spec: FleetSpec, current: FleetParts | None) -> bool:
 
 
 def _make_link(host: Host, *, reach: Reach, by_host: Mapping[Host, HostSettings]) -> Link:
-    if not by_host[host].probe.sudo:
-        return Link(host, reach, script.command(), FrameReader)
-    command, first_input = script.root_command(), script.root_input()
-    return Link(host, reach, command, FrameReader, first_input=first_input, runs_by_sudo=True)
-
-
-def _make_request_maker(by_host: Mapping[Host, HostSettings], host: Host) -> Callable[[int], bytes]:
     probe = by_host[host].probe
-    return script.request_maker(probe.kind, probe.processes)
+    if not probe.sudo:
+        return Link(host, reach, script.command(probe.protocol), FrameReader)
+    command, first_input = script.root_command(probe.protocol), script.root_input(probe.protocol)
+    # A sudoers rule of an earlier version allows the probe of protocol 1 alone.
+    older = ProbeStart(script.root_command(1), script.root_input(1)) if probe.protocol > 1 else None
+    return Link(host, reach, command, FrameReader, first_input=first_input, runs_by_sudo=True, older=older)
+
+
+def _make_dialogue(by_host: Mapping[Host, HostSettings], all_each: int, host: Host) -> Dialogue:
+    probe = by_host[host].probe
+    report = partial(_report_older, host, by_sudo=probe.sudo)
+    # At other times for other hosts, and the same after each start.
+    all_first = all_each - zlib.crc32(host.name.encode("utf-8", "surrogateescape")) % all_each // 2
+    return Dialogue(probe.kind, probe.processes, probe.protocol, report, all_each, all_first)
+
+
+def _report_older(host: Host, *, by_sudo: bool) -> None:
+    """Tells of a host that allows the probe of protocol 1 alone: it works, and costs more."""
+    what, command = ("sudoers rule", "--sudoers USER") if by_sudo else ("key line", "--authorized-keys KEY.pub")
+    message = "its %s allows the probe of protocol 1 only, which still works; renew it: fleetmem probe %s --protocol 2"
+    log.warning(message, what, command, extra={"host": host.name})
 
 
 def _is_same(current: FleetParts, host: Host, target: Target, probe: Probe) -> bool:

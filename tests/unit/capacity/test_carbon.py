@@ -7,7 +7,7 @@ DELIVERED = CarbonLimits(updates_per_second=2000, cache_points=2_000_000, step_s
 
 @pytest.mark.parametrize(("arrival", "series"), [(Arrival.SPREAD, 282_843), (Arrival.BURST, 273_019)])
 def test_where_the_delivered_carbon_ends(arrival: Arrival, series: int) -> None:
-    """The numbers that the documents have: 619 and 597 hosts with 457 series each."""
+    """The numbers that the documents have: 617 and 596 hosts with 458 series each."""
     fit = series_that_fit(DELIVERED, arrival)
     assert round(fit) == series
     assert points_waiting(DELIVERED, fit, arrival) == pytest.approx(DELIVERED.cache_points)

@@ -14,7 +14,7 @@ from fleetmem.model import Measure
 
 BENCHMARKS = Path(__file__).parents[3] / "docs" / "reference" / "benchmarks.md"
 MACHINES = Machines(1, 2000, 2_000_000)
-SERIES_OF_A_HOST = 7
+SERIES_OF_A_HOST = 8  # with protocol 1
 NOBODY: dict[str, Any] = {"statsd": {"server": ["127.0.0.1"]}}
 
 
@@ -41,13 +41,13 @@ def figures(capacity: Capacity, section: str) -> dict[str, Any]:
         ({"detail": ["process", "command"]}, 150 * 3 + 75 * 4),
         ({"top": 20}, 20 * 3 + 4),
         ({"detail": ["command"], "top": 20}, 20 * 4 + 4),
-        ({"max_series_per_host": 100}, 29 * 3 + 4),
+        ({"max_series_per_host": 100}, 28 * 3 + 4),
         ({"measures": ["rss_bytes"]}, 150),
         ({"measures": [*Measure]}, 150 * 6),
         ({"measures": [*Measure], "detail": ["process", "command"], "top": 20}, 20 * 6 + 6 + 20 * 6 + 6),
         (
             {"measures": ["rss_bytes", "vsz_bytes", "peak_rss_bytes", "anon_bytes"], "max_series_per_host": 99},
-            22 * 4 + 4,
+            21 * 4 + 4,
         ),
     ],
 )
@@ -59,14 +59,14 @@ def test_series(shape: dict[str, Any], series: int) -> None:
 def test_disk_is_counted_rule_by_rule() -> None:
     """Series of processes are short, the host's own long."""
     graphite = figures(plan(10, 150, NOBODY), "graphite")
-    assert graphite["disk_bytes"] == 10 * (450 * 77_800 + 7 * 777_652)
-    assert (graphite["files_of_schema_1"], graphite["files_of_schema_2"]) == (4500, 70)
+    assert graphite["disk_bytes"] == 10 * (450 * 77_800 + SERIES_OF_A_HOST * 777_652)
+    assert (graphite["files_of_schema_1"], graphite["files_of_schema_2"]) == (4500, 80)
 
 
 def test_two_ways_to_graphite_store_twice() -> None:
     """By StatsD and directly a series has two names; it is said."""
     twice = plan(10, 150, NOBODY | {"graphite": {"server": "127.0.0.1"}})
-    assert figures(twice, "graphite")["files"] == 2 * 4570
+    assert figures(twice, "graphite")["files"] == 2 * 4580
     assert any("stores each series twice" in warning for warning in twice.warnings)
 
 
@@ -115,3 +115,28 @@ def test_cpu_and_memory_are_those_of_the_curves() -> None:
         collector = figures(plan(int(hosts.replace(",", "")), int(processes.replace(",", "")), flags), "collector")
         assert collector["cpu_cores"] == pytest.approx(float(cores), rel=0.2, abs=0.02)
         assert collector["memory_bytes"] == pytest.approx(float(megabytes) * 1e6, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("flags", "interval_seconds", "low", "high"),
+    [
+        ({}, 10, 5600, 5800),
+        ({"protocol": 2, "kind": "ps"}, 10, 5600, 5800),
+        ({"protocol": 2}, 1, 800, 920),
+        ({"protocol": 2}, 10, 1100, 1200),  # one answer in 30 has everything
+        ({"protocol": 2}, 300, 9400, 9500),  # each has
+    ],
+)
+def test_bytes_of_an_answer(flags: dict[str, Any], interval_seconds: float, low: float, high: float) -> None:
+    """All processes each time, or those that changed; all of them every few minutes, whatever the interval."""
+    settings = NOBODY | {"probe": flags, "run": {"interval_seconds": interval_seconds}}
+    made = plan(10, 150, settings)
+    assert low < figures(made, "host")["bytes_per_sample"] < high
+    received = figures(made, "collector")["received_bytes_per_second"]
+    assert received == pytest.approx(figures(made, "host")["bytes_per_sample"] * 10 / interval_seconds)
+
+
+def test_protocol_2_tells_more_of_a_host() -> None:
+    """Pressure and huge pages: three series more."""
+    newer = plan(10, 150, NOBODY | {"probe": {"protocol": 2}})
+    assert figures(newer, "fleet")["series"] == figures(plan(10, 150, NOBODY), "fleet")["series"] + 30

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fleetmem.model import (
     Counter,
     Detail,
     Measure,
+    MemoryPressure,
 )
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks.formats import carbon_plain
@@ -31,7 +33,7 @@ from fleetmem.sinks.pages.exposition import FAMILIES, metric_name
 from fleetmem.sinks.series import Retire, SeriesEncoding
 from fleetmem.telemetry.counters import ALL_COUNTERS, COLLECTOR_COUNTERS, SINK_COUNTERS
 from integration.grafana import folded, panels, read_set, variables
-from unit.builders import WEB, process, sample
+from unit.builders import MEMORY, WEB, process, sample
 
 REPOSITORY = Path(__file__).parents[3]
 DELIVERED = REPOSITORY / "deploy" / "grafana"
@@ -78,11 +80,12 @@ def texts(thing: Any) -> Iterator[str]:
 
 
 def emitted(prefix: str) -> set[str]:
-    """Returns the names that a sink for Graphite gives, at every level of detail, with something left out."""
+    """Returns the names that a sink for Graphite gives of a host that tells everything, with something left out."""
     names = FleetNames(prefix, [WEB.name])
     encoding = SeriesEncoding(carbon_plain, Retire.NONE)
     rows = [each._replace(anon_bytes=1) for each in (process(1), process(2, "sh"))]
-    outcome = sample(*rows, limits=Limits(frozenset(Detail), top=1, measures=tuple(Measure)))
+    memory = replace(MEMORY, hugetlb_bytes=0, pressure=MemoryPressure(1.5, 0.5, 0.25, 0.0))
+    outcome = sample(*rows, limits=Limits(frozenset(Detail), top=1, measures=tuple(Measure)), memory=memory)
     own = tuple(Counter("", measure, 0.0) for measure in COLLECTOR_COUNTERS)
     sink = tuple(Counter("statsd", measure, 0.0) for measure in SINK_COUNTERS)
     stats = encoding.stats(names, CollectorStats("ops1", 0.0, own + sink))
@@ -167,10 +170,28 @@ def test_every_measure_of_hosts_and_processes_is_shown() -> None:
 
 @pytest.mark.parametrize("name", ["graphite", "prometheus"])
 def test_what_is_missed_dropped_or_broken_is_shown(name: str) -> None:
-    """The collector's dashboard shows slots, what became of them, points that were dropped, and bugs."""
+    """The collector's dashboard shows slots, what became of them, points that were dropped, bugs, and lost step."""
     shown = "".join(texts(list(panels(build(name)["collector.json"]))))
-    for measure in ("slots_total", "cycles_missed_total", "points_dropped_full_total", "bugs_total"):
+    measures = (
+        "slots_total",
+        "cycles_missed_total",
+        "points_dropped_full_total",
+        "bugs_total",
+        "frames_resynced_total",
+    )
+    for measure in measures:
         assert measure in shown, measure
+
+
+@pytest.mark.parametrize("name", ["graphite", "prometheus"])
+def test_totals_of_hosts_are_shown_as_what_they_grow_by(name: str) -> None:
+    """A total since boot says nothing on a graph: pressure is a rate, kills are an increase."""
+    shown = [target for panel in panels(build(name)["host.json"]) for target in panel["targets"]]
+    of_totals = [query for query in (each.get("target") or each["expr"] for each in shown) if "_total" in query]
+    of_totals = [query for query in of_totals if "mem_total" not in query and "swap_total" not in query]
+    assert len(of_totals) == 3
+    for query in of_totals:
+        assert re.search(r"perSecond|nonNegativeDerivative|rate\(|increase\(", query), query
 
 
 def unknown_variables(dashboard: Json) -> set[str]:

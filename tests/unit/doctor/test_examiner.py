@@ -41,7 +41,8 @@ class Script:
         answer = self._answer(f"{verb} {kind}")
         if isinstance(answer, HostError):
             raise answer
-        return ProbeAnswer(1_000_000.0, f"BEGIN fleetmem/1 1\n{answer}\n".encode())
+        begin = "" if answer.startswith("BEGIN") else "BEGIN fleetmem/1 1\n"
+        return ProbeAnswer(1_000_000.0, f"{begin}{answer}\n".encode())
 
     async def close(self) -> None:
         """Notes it."""
@@ -50,7 +51,7 @@ class Script:
 
 def examine(script: Script) -> Examination:
     """Returns what comes of a host."""
-    examiner = Examiner(lambda _host: cast("Link", script), lambda _host: ACCESS, ProbeKind.STATUS, Processes.USER)
+    examiner = Examiner(lambda _host: cast("Link", script), lambda _host: ACCESS, ProbeKind.STATUS, Processes.USER, 2)
     examination = asyncio.run(examiner.examine(HOST))
     assert script.is_closed
     return examination
@@ -150,6 +151,23 @@ def test_an_old_probe() -> None:
     """It is sampled all the same."""
     found = examine(Script(failing(host=OLD, cost=OLD)))
     assert (found.kind, found.has_old_probe, found.facts, found.cost_seconds) == (ProbeKind.STATUS, True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("sample", "is_old"),
+    [
+        (SAMPLE, True),
+        (
+            "BEGIN fleetmem/2 1 0\nM 1000 500 0 0 0\nK 0 boot\nS - - - -\nU 5.00\n"
+            "N 0 1 0 25 0 0 100 50 50 40 0 4 0 init\nEND 1 0 1 50 100 1",
+            False,
+        ),
+    ],
+)
+def test_a_probe_of_an_earlier_version(sample: str, *, is_old: bool) -> None:
+    """Its answers say so."""
+    found = examine(Script(failing(status=sample)))
+    assert (found.kind, found.has_old_probe, found.processes) == (ProbeKind.STATUS, is_old, 1)
 
 
 def test_facts_that_are_nonsense() -> None:

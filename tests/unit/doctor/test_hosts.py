@@ -240,6 +240,19 @@ def test_a_forced_command_for_root() -> None:
     assert "--authorized-keys /home/o/.ssh/id_ed25519.pub --sudo   #" in the_fault(examination).mend
 
 
+@pytest.mark.parametrize(
+    ("examination", "command"),
+    [
+        (replace(WELL, has_old_probe=True), "--authorized-keys /home/o/.ssh/id_ed25519.pub --protocol 2   #"),
+        (failed(Kind.SUDO_REFUSED, Stage.COMMAND), "--sudoers ubuntu --protocol 2   #"),
+    ],
+)
+def test_a_line_for_another_protocol(examination: Examination, command: str) -> None:
+    """The commands print the line of the protocol that is configured: that of the usual one would change nothing."""
+    examination = replace(examination, access=replace(ACCESS, protocol=2))
+    assert the_fault(examination).mend.startswith(f"fleetmem probe {command}")
+
+
 def test_what_the_kernel_has() -> None:
     """Ubuntu 18.04 has no PSI; a kernel before 4.5 and 4.13 has less."""
     kernel = "Linux 4.15.0-213-generic has MemAvailable, anonymous memory per process, OOM kills, swap; it has no "

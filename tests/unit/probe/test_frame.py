@@ -82,7 +82,7 @@ def test_an_awk_that_is_missing(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"AGAIN fleetmem/1 2\n", b"\nAGAIN 2\n", b"\nAGAIN fleetmem/1 \n", b"\nAGAIN fleetmem/2 2\n"]
+    "text", [b"AGAIN fleetmem/1 2\n", b"\nAGAIN 2\n", b"\nAGAIN fleetmem/1 \n", b"\nAGAIN fleetmem/3 2\n"]
 )
 def test_what_is_no_again(text: bytes) -> None:
     """Another word is text as any other."""

@@ -10,8 +10,8 @@ import asyncssh
 import pytest
 
 from fleetmem.probe import script
+from fleetmem.probe.dialogue import Dialogue
 from fleetmem.probe.frame import FrameReader
-from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
 
 pytestmark = pytest.mark.shells
@@ -68,7 +68,7 @@ def test_nothing_in_the_argument_is_special_anywhere() -> None:
 def test_any_login_shell_runs_it(shell: str) -> None:
     """The command gives a frame whichever shell the account has."""
     frame = _sample([*_found(shell), "-c", script.command()])
-    assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
+    assert Dialogue(ProbeKind.STATUS, Processes.USER).parse(frame, 0.0).processes
 
 
 @pytest.mark.parametrize("shell", _LOGIN_SHELLS)
@@ -80,7 +80,7 @@ def test_any_login_shell_passes_the_first_request_on(shell: str) -> None:
     reader.expect(5)
     frame = reader.feed(done.stdout)
     assert frame
-    assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
+    assert Dialogue(ProbeKind.STATUS, Processes.USER).parse(frame, 0.0).processes
 
 
 _AWKWARD = r"""# title
@@ -92,7 +92,7 @@ printf '%s|' "$(echo '7' | sed 's/\(.\)/\1\1/')"
 @pytest.mark.parametrize("shell", _LOGIN_SHELLS)
 def test_any_text_survives_any_login_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a later probe.sh holds: quotes, backslashes, `!`, and all that some shell replaces."""
-    monkeypatch.setattr(script, "source", lambda: _AWKWARD)
+    monkeypatch.setattr(script, "source", lambda _protocol: _AWKWARD)
     command = script.command.__wrapped__()
     direct = subprocess.run(["sh", "-c", _AWKWARD], capture_output=True, timeout=30, check=True).stdout
     sent = subprocess.run([*_found(shell), "-c", command], capture_output=True, timeout=30, check=True).stdout
@@ -230,7 +230,7 @@ def test_any_login_shell_runs_it_as_root(shell: str, tmp_path: Path) -> None:
     reader.expect(5)
     frame = reader.feed(done.stdout)
     assert frame is not None, done
-    assert SnapshotParser(ProbeKind.STATUS).parse(frame).processes
+    assert Dialogue(ProbeKind.STATUS, Processes.USER).parse(frame, 0.0).processes
 
 
 def test_sudoers_is_short_and_says_what_it_allows() -> None:

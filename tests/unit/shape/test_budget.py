@@ -6,9 +6,9 @@ from fleetmem.shape.budget import REMEMBER_SECONDS, HostBudget, SeriesPool, rese
 
 
 def test_reserved_series() -> None:
-    """A host has seven of its own, and four of `other` for each level."""
-    assert reserved_series({Detail.PROCESS}) == 11
-    assert reserved_series(set(Detail)) == 15
+    """A host has eleven of its own, and four of `other` for each level."""
+    assert reserved_series({Detail.PROCESS}) == 15
+    assert reserved_series(set(Detail)) == 19
 
 
 def test_a_pool_ends() -> None:

@@ -16,7 +16,7 @@ FORMATS = [*formats.STATSD.values(), formats.carbon_plain, formats.carbon_tagged
 
 def _keys(rows: list[tuple[int, int]]) -> RowKeys:
     """Returns the keys of rows: what they are called by, and what they say."""
-    return RowKeys(array("q", map(hash, rows)), array("q", [name for name, _value in rows]))
+    return RowKeys(array("q", map(hash, rows)), array("q", [name + 1 for name, _value in rows]))
 
 
 def _lines(row: tuple[int, int]) -> bytes:
@@ -34,9 +34,9 @@ def test_any_history(history: list[list[tuple[int, int]]]) -> None:
     for rows in history:
         written: list[int] = []
 
-        def write(place: int, rows: list[tuple[int, int]] = rows, written: list[int] = written) -> bytes:
-            written.append(place)
-            return _lines(rows[place])
+        def write(places: list[int], rows: list[tuple[int, int]] = rows, written: list[int] = written) -> list[bytes]:
+            written += places
+            return [_lines(rows[place]) for place in places]
 
         keys = _keys(rows)
         ended = lines.update(keys, lines.keys.changes_to(keys), write)
@@ -53,9 +53,9 @@ def test_another_scale_changes_every_row() -> None:
     """Where what the rows depend on has changed, nothing is kept, and no series ends."""
     keys = _keys([(1, 2), (3, 4)])
     lines = RowLines()
-    lines.update(keys, lines.keys.changes_to(keys), lambda _place: b"old\n")
+    lines.update(keys, lines.keys.changes_to(keys), lambda places: [b"old\n" for _ in places])
     scaled = keys._replace(scale=5)
-    ended = lines.update(scaled, lines.keys.changes_to(scaled), lambda _place: b"new\n")
+    ended = lines.update(scaled, lines.keys.changes_to(scaled), lambda places: [b"new\n" for _ in places])
     assert (bytes(lines.text), ended.gone, ended.new) == (b"new\nnew\n", b"", b"")
 
 
@@ -70,6 +70,6 @@ def test_short_lines_say_the_same(format_: formats.Format) -> None:
     lines = ProcessLines(host.process_called, wrap)
     values = 1048576, 2097152, "0.012207"
     full = (wrap(host.process("nginx", 4711)).template(PROCESS_MEASURES) % values).encode("ascii")
-    short = lines.short("nginx", 4711, values)
+    (short,) = lines.short([("nginx", 4711, *values)])
     assert lines.full(short * 2) == full * 2
     assert len(short) < len(full) / 2

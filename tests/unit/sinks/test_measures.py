@@ -52,7 +52,7 @@ def test_all_measures_of_a_process() -> None:
         "anon_bytes": "3000",
         "swap_bytes": "0",
     }
-    assert host.count == text.points == text.text.count(b"\n") == len(ALL) + 7
+    assert host.count == text.points == text.text.count(b"\n") == len(ALL) + 8
 
 
 @pytest.mark.parametrize("measures", [("anon_bytes",), ("rss_bytes",), ("rss_bytes", "swap_bytes"), ALL])

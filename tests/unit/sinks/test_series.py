@@ -1,11 +1,13 @@
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetmem.model import Detail, Host, HostMemory, Outcome, ProcessMemory
+from fleetmem.model import Detail, Host, HostMemory, MemoryPressure, Outcome, ProcessMemory
+from fleetmem.process_table import ProcessTable
 from fleetmem.shape.limits import Limits
 from fleetmem.sinks.endings import Room
 from fleetmem.sinks.formats import (
@@ -63,8 +65,28 @@ def test_the_text_of_a_sample() -> None:
         "p.host.web01.swap_free_bytes": "1048576",
         "p.host.web01.processes": "1",
         "p.host.web01.collect_seconds": "0.125",
+        "p.host.web01.oom_kills_total": "2",
     }
-    assert text.points == 10
+    assert text.points == 11
+
+
+def test_what_a_host_tells_of_its_memory() -> None:
+    """Pressure and huge pages are series of hosts that tell of them, and end where one does no more."""
+    pressure = MemoryPressure(12.5, 0.25, 1.5, 0.0)
+    telling = replace(MEMORY, hugetlb_bytes=2097152, pressure=pressure)
+    series = _series()
+    assert (
+        _values(series.update(sample(_NGINX, memory=telling))).items()
+        >= {
+            "p.host.web01.memory_pressure_some_seconds_total": "12.5",
+            "p.host.web01.memory_pressure_full_seconds_total": "0.25",
+            "p.host.web01.hugetlb_bytes": "2097152",
+        }.items()
+    )
+    values = _values(series.update(sample(_NGINX)))
+    assert values["p.host.web01.hugetlb_bytes"] == values["p.host.web01.memory_pressure_full_seconds_total"] == "0"
+    other = _values(series.update(sample(_NGINX, memory=replace(MEMORY, hugetlb_bytes=0, oom_kills_total=None))))
+    assert (other["p.host.web01.hugetlb_bytes"], other["p.host.web01.oom_kills_total"]) == ("0", "0")
 
 
 def test_the_text_of_commands_and_other() -> None:
@@ -231,7 +253,7 @@ def test_a_host_that_stays_down_is_retired_once() -> None:
         series.update(failure())
     values = _values(series.update(failure()))
     assert set(values.values()) == {"0"}
-    assert len(values) == 10
+    assert len(values) == 11
     for _ in range(2):
         assert _values(series.update(failure())) == values
     assert series.update(failure()) == Text(b"p.host.web01.up:0|g\n", 1)
@@ -279,15 +301,23 @@ def test_an_unchanged_row_keeps_its_text(detail: Detail, monkeypatch: pytest.Mon
     series, limits = _series(), Limits(detail)
     first = _values(series.update(sample(_NGINX, _REDIS, limits=limits)))
     formatted: list[float] = []
+    looked_at: list[int] = []
+    sizes = ProcessTable.sizes
 
     def note(value: float) -> str:
         formatted.append(value)
         return format_number(value)
 
+    def note_places(table: ProcessTable, places: Iterable[int]) -> Iterator[tuple[str, int, int, int] | None]:
+        looked_at.extend(places)
+        return sizes(table, places)
+
     monkeypatch.setattr("fleetmem.sinks.series.format_number", note)
+    monkeypatch.setattr(ProcessTable, "sizes", note_places)
     grown = process(8, "redis-server", 2048)
     second = _values(series.update(sample(grown, _NGINX, limits=limits)))
-    assert formatted[0] == grown.mem_percent
+    assert looked_at == ([0] if detail is Detail.PROCESS else [])
+    assert (grown.mem_percent in formatted) is (detail is Detail.COMMAND)
     assert _NGINX.mem_percent not in formatted
     changed = {name for name, value in second.items() if value != first[name]}
     assert {name.split(".")[3] for name in changed} == {"redis_server"}

@@ -15,9 +15,8 @@ from fleetmem.config import load
 from fleetmem.connect.link import Link, ProbeAnswer, ProbeChannel, ProbeRequest
 from fleetmem.errors import Kind, Stage
 from fleetmem.model import CollectorStats, Failure, Host, Outcome, Sample, Shaped, Snapshot
-from fleetmem.probe import script
+from fleetmem.probe.dialogue import Dialogue
 from fleetmem.probe.frame import FrameReader
-from fleetmem.probe.parse import SnapshotParser
 from fleetmem.probe.script import ProbeKind, Processes
 from fleetmem.sampling.sampler import Sampler
 from fleetmem.sampling.schedule import Grid
@@ -44,7 +43,7 @@ class _Link:
         self.closed = 0
         self.connects_total = 1
 
-    async def ask(self, _make_request: Callable[[int], bytes]) -> ProbeAnswer:
+    async def ask(self, _make_request: Callable[[int], bytes], _make_first: Callable[[int], bytes]) -> ProbeAnswer:
         await asyncio.sleep(0)
         if self.bug:
             raise self.bug
@@ -54,10 +53,10 @@ class _Link:
         self.closed += 1
 
 
-class _OddParser(SnapshotParser):
+class _OddDialogue(Dialogue):
     """Has a bug."""
 
-    def parse(self, frame: bytes) -> Snapshot:
+    def parse(self, frame: bytes, asked_unix_seconds: float) -> Snapshot:
         """Fails."""
         raise KeyError("P")
 
@@ -123,7 +122,7 @@ class _World:
     def __init__(
         self,
         *sinks: _Sink,
-        make_parser: Callable[[Host], SnapshotParser] | None = None,
+        make_dialogue: Callable[[Host], Dialogue] | None = None,
         make_shaper: Callable[[Host], Shaper] | None = None,
         link_bug: Exception | None = None,
         interval_seconds: float = 0.05,
@@ -132,14 +131,13 @@ class _World:
         self.outcomes: list[Outcome] = []
         self.parsers = self.shapers = 0
         self._link_bug = link_bug
-        self._make_parser = make_parser or (lambda _host: SnapshotParser(ProbeKind.STATUS))
+        self._make_dialogue = make_dialogue or (lambda _host: Dialogue(ProbeKind.STATUS, Processes.USER))
         self._make_shaper = make_shaper or (lambda host: Shaper(host, Limits()))
         settings = load(None, {"run": {"interval_seconds": 1}})
         spec = FleetSpec(settings, _HOSTS, tuple(host.name for host in _HOSTS), settings.ssh.reach(), 0)
         self.collector = Collector(
             make_link=self._link,
-            make_parser=self._parser,
-            make_request_maker=lambda _host: script.request_maker(ProbeKind.STATUS, Processes.USER),
+            make_dialogue=self._dialogue,
             make_shaper=self._shaper,
             sinks=[cast("Sink", sink) for sink in sinks],
         )
@@ -150,9 +148,9 @@ class _World:
         self.links.append(_Link(host, self._link_bug if host == _ODD else None))
         return cast("Link", self.links[-1])
 
-    def _parser(self, host: Host) -> SnapshotParser:
+    def _dialogue(self, host: Host) -> Dialogue:
         self.parsers += host == _ODD
-        return self._make_parser(host)
+        return self._make_dialogue(host)
 
     def _shaper(self, host: Host) -> Shaper:
         self.shapers += host == _ODD
@@ -189,10 +187,14 @@ def _tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-def test_a_parser_that_fails_for_one_host(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dialogue_that_fails_for_one_host(caplog: pytest.LogCaptureFixture) -> None:
     """In each of 5 cycles 19 hosts are sampled, one is `internal`; one traceback, and 5 bugs are counted."""
     world = _World(
-        make_parser=lambda host: _OddParser(ProbeKind.STATUS) if host == _ODD else SnapshotParser(ProbeKind.STATUS)
+        make_dialogue=lambda host: (
+            _OddDialogue(ProbeKind.STATUS, Processes.USER)
+            if host == _ODD
+            else Dialogue(ProbeKind.STATUS, Processes.USER)
+        )
     )
     asyncio.run(world.sample())
     counts = Counter(outcome.host for outcome in world.outcomes if isinstance(outcome, Sample))
@@ -229,12 +231,12 @@ def test_a_link_that_fails_is_made_anew() -> None:
 def test_what_cannot_be_made_is_one_hosts_failure() -> None:
     """Also a bug before the host is asked."""
 
-    def make(host: Host) -> SnapshotParser:
+    def make(host: Host) -> Dialogue:
         if host == _ODD:
             raise AttributeError("make")
-        return SnapshotParser(ProbeKind.STATUS)
+        return Dialogue(ProbeKind.STATUS, Processes.USER)
 
-    world = _World(make_parser=make)
+    world = _World(make_dialogue=make)
     asyncio.run(world.sample())
     assert {each.kind for each in world.of_odd() if isinstance(each, Failure)} == {Kind.INTERNAL}
 

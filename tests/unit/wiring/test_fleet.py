@@ -35,21 +35,21 @@ def _kept(shaper: Shaper, processes: int) -> int:
 
 def test_the_budget_of_a_host() -> None:
     """Room for `other` and the host itself is reserved; what is left is for rows."""
-    assert _kept(_shaper(_build(max_series_per_host=11 + 6)), 9) == 2
-    assert _kept(_shaper(_build()), 4000) == (10_000 - 11) // 3
+    assert _kept(_shaper(_build(max_series_per_host=15 + 6)), 9) == 2
+    assert _kept(_shaper(_build()), 4000) == (10_000 - 15) // 3
     assert _kept(_shaper(_build(max_series_per_host=0)), 4000) == 4000
     assert _shaper(_build(max_series_per_host=0))._budget is None
 
 
 def test_the_budget_of_a_fleet() -> None:
     """All hosts have their reserve; the rest is first come, first served."""
-    fleet = _build(max_series=2 * 11 + 3 * 3)
+    fleet = _build(max_series=2 * 15 + 3 * 3)
     assert [_kept(_shaper(fleet, name), 2) for name in ("a", "b")] == [2, 1]
 
 
 def test_a_single_cycle_has_no_budget() -> None:
     """What `collect` builds keeps everything."""
-    settings = load(None, {"inventory": {"hosts": ["a"]}, "shape": {"max_series_per_host": 20, "max_series": 20}})
+    settings = load(None, {"inventory": {"hosts": ["a"]}, "shape": {"max_series_per_host": 24, "max_series": 24}})
     shape = settings.shape.without_budget()
     fleet = build_fleet(settings.model_copy(update={"shape": shape}), lambda _path: None)
     assert _kept(_shaper(fleet), 4000) == 4000
@@ -57,9 +57,9 @@ def test_a_single_cycle_has_no_budget() -> None:
 
 def test_a_fleet_budget_that_is_too_small() -> None:
     """The message names the key and the least that does."""
-    with pytest.raises(ConfigError, match=r"shape\.max_series: 2 hosts have 22 series .* 22 or more, 0 for no limit"):
-        _build(max_series=21)
-    assert _build(max_series=22).series.room == 0
+    with pytest.raises(ConfigError, match=r"shape\.max_series: 2 hosts have 30 series .* 30 or more, 0 for no limit"):
+        _build(max_series=29)
+    assert _build(max_series=30).series.room == 0
 
 
 def test_a_reload_keeps_the_past() -> None:
@@ -70,7 +70,7 @@ def test_a_reload_keeps_the_past() -> None:
     new = _build(old, hosts="a,b,c", user="other", max_series=100)
     assert _shaper(new) is shaper
     assert new.series is old.series
-    assert (new.series.used, new.series.room) == (12, 100 - 3 * 11)
+    assert (new.series.used, new.series.room) == (12, 100 - 3 * 15)
 
 
 def test_a_reload_with_another_shape_begins_anew() -> None:
@@ -85,10 +85,10 @@ def test_a_reload_with_another_shape_begins_anew() -> None:
 
 def test_a_reload_that_fails_changes_nothing() -> None:
     """The fleet that goes on has the room it had."""
-    old = _build(max_series=30)
-    with pytest.raises(ConfigError, match=r"shape\.max_series: 3 hosts have 33 series"):
-        _build(old, hosts="a,b,c", max_series=30)
-    assert old.series.room == 30 - 22
+    old = _build(max_series=38)
+    with pytest.raises(ConfigError, match=r"shape\.max_series: 3 hosts have 45 series"):
+        _build(old, hosts="a,b,c", max_series=38)
+    assert old.series.room == 38 - 30
 
 
 def test_a_host_that_is_gone_gives_its_series_back() -> None:
@@ -358,16 +358,16 @@ def test_workers_of_a_shard_share_it_out_once_more() -> None:
 def test_workers_share_limits() -> None:
     """What holds for the whole fleet is divided; a limit that is none stays none; one login at least is left."""
     ssh = {"concurrency": 64, "handshakes_per_second": 150, "jump_handshakes": 2, "most_refusals": 5}
-    (share, *_others) = _shares(4, ssh=ssh, shape={"max_series": 400 * 11 + 40})
+    (share, *_others) = _shares(4, ssh=ssh, shape={"max_series": 400 * 15 + 40})
     limits = share.reach.limits
     assert (limits.max_handshakes, limits.max_connects, limits.handshakes_per_second) == (16, 128, 37.5)
     assert (limits.jump_handshakes, limits.jump_handshakes_per_second, limits.most_refusals) == (1, 12.5, 1)
     assert share.senders == 4
-    shares = _shares(4, ssh={"handshakes_per_second": 0, "most_refusals": 0}, shape={"max_series": 400 * 11})
+    shares = _shares(4, ssh={"handshakes_per_second": 0, "most_refusals": 0}, shape={"max_series": 400 * 15})
     assert (shares[0].reach.limits.handshakes_per_second, shares[0].reach.limits.most_refusals) == (0, 0)
     for each in shares:  # room for what each host has in any case, to the last one
-        assert build(each, lambda _path: None).series.room == each.max_series - 11 * len(each.hosts) >= 0
-    assert sum(each.max_series for each in shares) <= 400 * 11
+        assert build(each, lambda _path: None).series.room == each.max_series - 15 * len(each.hosts) >= 0
+    assert sum(each.max_series for each in shares) <= 400 * 15
 
 
 def test_workers_have_no_sink_that_is_there_once(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fleetmem.errors import Kind
-from fleetmem.model import MORE_MEASURES, CommandMemory, Host, ProcessMemory, Sample, Shaped, measures_of_sum
+from fleetmem.model import (
+    MORE_MEASURES,
+    CommandMemory,
+    CounterKind,
+    Host,
+    ProcessMemory,
+    Sample,
+    Shaped,
+    measures_of_sum,
+)
 from fleetmem.sinks.measures import known_measures, value_of
 from fleetmem.sinks.naming import tag_key
 from fleetmem.sinks.series import RETIRE_AFTER_FAILURES
@@ -47,9 +56,13 @@ _HOST_FAMILIES = {
     "host_swap_free_bytes": "SwapFree.",
     "host_processes": "Processes in the sample, before any limit.",
     "host_collect_seconds": "From asking, and connecting where needed, to the parsed answer.",
+    "host_oom_kills_total": "Processes that the kernel has killed for memory since boot.",
+    "host_memory_pressure_some_seconds_total": "Time in which a process waited for memory, since boot.",
+    "host_memory_pressure_full_seconds_total": "Time in which all processes with work waited for memory, since boot.",
+    "host_hugetlb_bytes": "Memory that is set aside for huge pages.",
 }
 FAMILIES = {**_HOST_FAMILIES, **_COMMAND_FAMILIES, **_PROCESS_FAMILIES}
-"""Names without the prefix, and what they mean. All are gauges."""
+"""Names without the prefix, and what they mean. Those that end in `_total` are counters, all others gauges."""
 
 _RATIOS = {"mem_percent": "mem_ratio"}
 """Measures whose base unit is another one here."""
@@ -151,7 +164,8 @@ class Exposition:
     def header(self, family: str) -> bytes:
         """Returns what comes before the samples of a family."""
         name = self._names[family]
-        return f"# HELP {name} {FAMILIES[family]}\n# TYPE {name} gauge\n".encode()
+        kind = CounterKind.COUNTER if family.endswith("_total") else CounterKind.GAUGE
+        return f"# HELP {name} {FAMILIES[family]}\n# TYPE {name} {kind}\n".encode()
 
     def host(self, host: Host, state: HostState) -> dict[str, bytes]:
         """Returns the samples of a host, by family."""
@@ -228,4 +242,8 @@ def _sample_values(sample: Sample) -> dict[str, float | None]:
         "host_swap_free_bytes": memory.swap_free_bytes,
         "host_processes": sample.shaped.process_count,
         "host_collect_seconds": sample.collect_seconds,
+        "host_oom_kills_total": memory.oom_kills_total,
+        "host_memory_pressure_some_seconds_total": memory.pressure and memory.pressure.some_seconds_total,
+        "host_memory_pressure_full_seconds_total": memory.pressure and memory.pressure.full_seconds_total,
+        "host_hugetlb_bytes": memory.hugetlb_bytes,
     }

@@ -30,10 +30,11 @@ def parsed(text: str) -> dict[str, list[tuple[Labels, float]]]:
     """Returns the samples by name, as prometheus_client reads them."""
     found: dict[str, list[tuple[Labels, float]]] = {}
     for family in text_string_to_metric_families(text):
-        assert family.type == "gauge"
+        assert family.type in ("counter", "gauge")
         assert family.documentation
         for one in family.samples:
             assert one.timestamp is None
+            assert (family.type == "counter") is one.name.endswith("_total")
             found.setdefault(one.name, []).append((dict(one.labels), one.value))
     return found
 
@@ -91,6 +92,7 @@ def test_a_host() -> None:
         "fleetmem_host_swap_free_bytes": 1024**2,
         "fleetmem_host_processes": 2,
         "fleetmem_host_collect_seconds": 0.125,
+        "fleetmem_host_oom_kills_total": 2,
     }
 
 

@@ -124,7 +124,7 @@ def test_the_samples_of_a_metric_stand_together() -> None:
             sink.put(sample(process(1), host=Host(f"web{number}", "10.0.0.1")))
         text = (await asyncio.to_thread(scrape, sink.address)).text
         names = [line.split("{")[0] for line in text.splitlines() if not line.startswith("#")]
-        assert len([name for name, _lines in groupby(names)]) == len(set(names)) == 11 + PROCESS_METRICS
+        assert len([name for name, _lines in groupby(names)]) == len(set(names)) == 12 + PROCESS_METRICS
         assert "fleetmem_command" not in text
 
     serve(test)
@@ -294,7 +294,7 @@ def test_stats() -> None:
         bodies = [(await asyncio.to_thread(scrape, sink.address, name)) for name in ("identity", "gzip")]
         lines = [line for line in bodies[0].text.splitlines() if not line.startswith("#")]
         stats = sink.stats()
-        assert stats.series == len(lines) == 8 + 3 * 3 + 6 + PROCESS_METRICS
+        assert stats.series == len(lines) == 9 + 3 * 3 + 6 + PROCESS_METRICS
         assert stats.points_sent_total == 2 * len(lines)
         assert stats.sent_bytes_total == sum(len(got.body) for got in bodies)
         assert stats.failing == 0

@@ -148,9 +148,9 @@ def test_outcomes_arrive_in_order() -> None:
         assert names[-2:] == [b"p.host.db1.up", b"p.collector.x.hosts_up"]
 
     sink = _run(ScriptedTransport, use)
-    assert _totals(sink) == (12, 0, 0)
+    assert _totals(sink) == (13, 0, 0)
     assert sink.problem is None
-    assert sink.stats().series == 10
+    assert sink.stats().series == 11
 
 
 def test_the_transport_knows_the_backlog() -> None:
