@@ -170,17 +170,19 @@ function figures_of(key) {
     if (!index(text, "\nVmSize:")) return "0 0 - - - - -"
     return vm("Size") vm("RSS") vm("HWM") val("\nRssAnon:") " " vm("Swap") vm("PTE") val("\nHugetlbPages:")
 }
-function add(figures, sign) {
-    split(figures, part, " ")
-    sum_vsz += sign * part[1]
-    sum_rss += sign * part[2]
+function add(key, sign) {
+    text = key
+    if (!index(text, "\nVmSize:")) return 0
+    sum_vsz += sign * val("\nVmSize:")
+    sum_rss += sign * val("\nVmRSS:")
+    return val("\nVmHWM:")
 }
 function tell(pid, start, figures, key, uid, group) {
-    if (pid in slot) add(figures_of(kept[pid]), -1)
+    if (pid in slot) add(kept[pid], -1)
     else { slot[pid] = frees ? free[frees--] : slots++; known++; sum_pids += pid }
     started[pid] = start
     kept[pid] = key
-    add(figures, 1)
+    add(key, 1)
     group = group_of(pid)
     opened++
     slurp(pid "/oom_score_adj")
@@ -212,17 +214,17 @@ function row(pid, file, at, size, key, who) {
 function change(pid, who, key, uid, figures, start, old) {
     figures = figures_of(key)
     if (!(pid in slot)) { tell(pid, start_of(pid), figures, key, uid); return }
+    text = kept[pid]
+    old = val("\nVmHWM:")
     split(figures, part, " ")
-    old = figures_of(kept[pid])
-    split(old, was, " ")
-    if (part[3] * 10 < was[3] * 9 || (pid > low) + (pid <= high) + is_lap > 1 || substr(kept[pid], 1, length(who)) != who) {
+    if (part[3] * 10 < old * 9 || (pid > low) + (pid <= high) + is_lap > 1 || substr(kept[pid], 1, length(who)) != who) {
         start = start_of(pid)
         if (start != started[pid] || substr(kept[pid], 1, length(who)) != who) { tell(pid, start, figures, key, uid); return }
     }
+    if (key == kept[pid]) return
+    add(kept[pid], -1)
+    add(key, 1)
     kept[pid] = key
-    if (figures == old) return
-    add(old, -1)
-    add(figures, 1)
     print "P", slot[pid], figures
 }
 function through_threads(pid, count, place, size) {
@@ -242,7 +244,7 @@ function end(status, pid, count, place) {
         for (place = 1; place <= count; place++) {
             pid = gone[place]
             print "G", slot[pid]
-            add(figures_of(kept[pid]), -1)
+            add(kept[pid], -1)
             sum_pids -= pid
             free[++frees] = slot[pid]
             delete slot[pid]; delete started[pid]; delete kept[pid]; delete seen[pid]; delete path[pid]
