@@ -69,6 +69,7 @@ def test_statsd_holds_the_memory_of_each_host(fleet: Sshd, statsd: StatsD, cli: 
         expected |= {f"{stem}{key}": float(outcome["memory"][key]) for key in ("swap_total_bytes", "swap_free_bytes")}
         expected |= {f"{stem}processes": len(outcome["processes"]), f"{stem}up": 1}
         expected |= {f"{stem}collect_seconds": outcome["collect_seconds"]}
+        expected |= {f"{stem}oom_kills_total": float(outcome["memory"]["oom_kills_total"])}
 
         def held(stem: str = stem) -> dict[str, float]:
             return {name: value for name, value in statsd.gauges().items() if name.startswith(stem)}
@@ -88,7 +89,7 @@ def test_summary_counts_hosts_points_and_datagrams(fleet: Sshd, statsd: StatsD, 
     assert match, result.stderr
     processes, points = (int(number.replace(",", "")) for number in match.groups()[:2])
     assert match[4] == statsd.address
-    assert points == processes * len(MEASURES) + 5 * 7
+    assert points == processes * len(MEASURES) + 5 * 8
     assert wait_for("StatsD has read everything", lambda: len(statsd.gauges()) >= points)
     assert len(statsd.gauges()) == points
 

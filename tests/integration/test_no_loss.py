@@ -80,6 +80,7 @@ class SimulatedHost:
             "host.{}.swap_free_bytes": MEMORY.swap_free_bytes,
             "host.{}.processes": PROCESSES,
             "host.{}.collect_seconds": taken.collect_seconds,
+            "host.{}.oom_kills_total": MEMORY.oom_kills_total,
         }
         for row in self._rows:
             stem = f"process.{{}}.{row.command}.{row.pid}"
