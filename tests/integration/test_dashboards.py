@@ -105,7 +105,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
             (*direct, "-i", AWAY, "--interval", 1, "--prefix", "direct", "--graphite", carbon),
             (*statsd, "--prefix", "few", "--detail", "process,command", "--top", 2, "--prometheus", ports[3]),
         ):
-            stack.enter_context(cli.run(*arguments, **known))
+            stack.enter_context(cli.run(*arguments, "--protocol", 2, **known))  # which tells all that is shown
         prometheus = stack.enter_context(started(Prometheus(home / "prom", *(f"127.0.0.1:{port}" for port in ports))))
         show = Show(state, prometheus, folder)
         wait_for("all have sent enough", lambda: _has_enough(show), _SECONDS)

@@ -5,7 +5,7 @@ from dashboards.biggest import biggest
 from dashboards.context import Link, cell
 from dashboards.grafana import Dashboard, Row, Variable
 from dashboards.graphite import Paths, fresh, named
-from dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, SHARED_PAGES, SINCE_BOOT
+from dashboards.notes import COARSE, GROWTH, HIGHEST, IN_USE, PROTOCOL_2, SHARED_PAGES, SINCE_BOOT
 from dashboards.panels import FULL, UP, Panel, PromQuery, Queries, Stat, TimeSeries, Unit
 from dashboards.promql import HOST, Metrics
 from fleetmem.dashboards import Page
@@ -145,7 +145,7 @@ def _shortage(paths: Paths, metrics: Metrics) -> list[Panel]:
             title="Memory pressure",
             description=(
                 "Share of the time in which one process at least waited for memory (some), or all with work (full): "
-                f"the kernel's PSI. {SINCE_BOOT}"
+                f"the kernel's PSI. {PROTOCOL_2} {SINCE_BOOT}"
             ),
             queries=Queries(
                 [
@@ -173,7 +173,7 @@ def _shortage(paths: Paths, metrics: Metrics) -> list[Panel]:
         ),
         TimeSeries(
             title="Huge pages",
-            description="Memory that is set aside for huge pages: used or not, and in no process' RSS.",
+            description=f"Memory that is set aside for huge pages: used or not, and in no process' RSS. {PROTOCOL_2}",
             queries=_value(paths, metrics, "hugetlb_bytes", legend="huge pages"),
             unit=Unit.BYTES,
             width=8,

@@ -12,6 +12,7 @@ GROWTH = (
     "end. A leak climbs from left to right; what comes and goes looks like a saw."
 )
 COARSE = "Where fleetmem sends commands only (`--detail command`), a row is a command, and its pid is `*`."
+PROTOCOL_2 = "Only hosts that are sampled with `--protocol 2` tell it."
 SINCE_BOOT = (
     "The kernel counts since boot. Through StatsD, a host that comes back after an absence may show a peak: its total "
     "was 0 while it was away."
