@@ -30,7 +30,8 @@ def simulator(cli: Cli, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "fleet" / "fleetmem.toml"
 
 
-def test_a_second_sample_goes_through_few_functions(simulator: Path) -> None:
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_a_second_sample_goes_through_few_functions(simulator: Path, protocol: int) -> None:
     """From the request until StatsD's lines are in the queue; what has no name of its own is part of what it is in."""
     seen: set[tuple[str, str]] = set()
 
@@ -40,7 +41,10 @@ def test_a_second_sample_goes_through_few_functions(simulator: Path) -> None:
             seen.add((code.co_filename.removeprefix(SOURCE), code.co_name))
 
     async def main() -> None:
-        fleet = build_fleet(config.load(simulator, {"statsd": {"server": [f"127.0.0.1:{port}"]}}), lambda _path: None)
+        fleet = build_fleet(
+            config.load(simulator, {"statsd": {"server": [f"127.0.0.1:{port}"]}, "probe": {"protocol": protocol}}),
+            lambda _path: None,
+        )
         host = fleet.hosts[0]
         assert isinstance(await fleet.collector.sample(host), Sample)
         await asyncio.sleep(0.2)  # the end of the login
@@ -55,6 +59,6 @@ def test_a_second_sample_goes_through_few_functions(simulator: Path) -> None:
         port = statsd.getsockname()[1]
         asyncio.run(main())
     functions, modules = sorted(seen), {module for module, _name in seen}
-    assert {"/collector.py", "/connect/link.py", "/probe/parse.py", "/shape/shaper.py", "/sinks/series.py"} <= modules
+    assert {"/collector.py", "/connect/link.py", "/probe/frame.py", "/shape/shaper.py", "/sinks/series.py"} <= modules
     assert len(functions) <= MOST_FUNCTIONS, functions
     assert len(modules) <= MOST_MODULES, sorted(modules)

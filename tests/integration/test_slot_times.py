@@ -45,7 +45,7 @@ class Answering:
         self._dice = dice
         self._longest_seconds = longest_seconds
 
-    async def ask(self, make_request: Callable[[int], bytes]) -> ProbeAnswer:
+    async def ask(self, make_request: Callable[[int], bytes], _make_first: Callable[[int], bytes]) -> ProbeAnswer:
         """Returns always the same."""
         make_request(1)
         await asyncio.sleep(self._dice.random() * self._longest_seconds)

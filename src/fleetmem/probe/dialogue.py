@@ -58,13 +58,21 @@ class OutOfStepError(HostError):
 class ChangesParser:
     """Applies the frames of one host to its columns.
 
+    Args:
+        words: of a request, with `%d` for its id.
+        all_each: see `Dialogue`.
+        all_first: see `Dialogue`.
+
     Attributes:
         base: id of the frame that the columns are of; 0 where everything has to be asked for.
         threadless: processes that the next request has to name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, words: bytes = b"sample %d status user\n", all_each: int = 30, all_first: int = 30) -> None:
         self.base = 0
+        self._words = words
+        self._all_each = all_each
+        self._all_in = all_first
         self.threadless: tuple[int, ...] = ()
         self._columns = Columns()
         self._is_sound = False  # the columns are those of the last table
@@ -75,6 +83,13 @@ class ChangesParser:
         self._pressure: MemoryPressure | None = None
         self._boot: tuple[str | None, float | None] | None = None
         self._highest_pid = 0  # or one above it, which is gone
+
+    def request(self, request_id: int) -> bytes:
+        """Returns the line that asks for what changed since the last frame, or for everything."""
+        if self._all_in <= 0:
+            self.base = 0
+        named = (self._words[:-1] % request_id, b"%d" % self.base, *map(b"%d".__mod__, self.threadless))
+        return b" ".join(named) + b"\n"
 
     def parse(self, frame: bytes, asked_unix_seconds: float) -> Snapshot:
         """Returns what a frame means.
@@ -89,6 +104,7 @@ class ChangesParser:
                 that it failed.
         """
         known_base, self.base = self.base, 0
+        self._all_in = self._all_each if not known_base and self._all_in <= 0 else self._all_in - 1
         try:
             _begin, _protocol, request_id, base_text = frame[: frame.index(b"\n")].split(b" ")
             base = int(base_text)
@@ -268,6 +284,8 @@ def anew_each(interval_seconds: float) -> int:
 class Dialogue:
     """Asks one host, and reads its answers.
 
+    The first answer over a connection says who is there: it decides how the others are asked for and read.
+
     Args:
         kind: how the probe reads the process table.
         processes: which ones it reports.
@@ -275,6 +293,11 @@ class Dialogue:
         on_older: called once when it speaks an older one.
         all_each: after so many frames everything is asked for.
         all_first: after so many frames for the first time; different hosts do it at different times.
+
+    Attributes:
+        request: returns the line that asks for a frame, from a request id.
+        parse: returns what a frame means, from the frame and the time of asking (seconds since 1970). It raises what
+            `SnapshotParser` and `ChangesParser` do: OutOfStepError where everything has to be asked for.
     """
 
     def __init__(
@@ -289,52 +312,31 @@ class Dialogue:
         self._kind = kind
         self._words = f"sample %d {kind} {processes}\n".encode()
         self._rows: SnapshotParser | None = None  # one of the two is enough for most hosts
-        self._changes = ChangesParser()
-        self._speaks_2 = False
+        self._changes = ChangesParser(self._words, all_each, all_first)
         self._is_older_told = protocol == 1 or kind is ProbeKind.PS  # whose frames are those of protocol 1
         self._on_older = on_older
-        self._all_each = all_each
-        self._all_in = all_first
+        self.request: Callable[[int], bytes] = self._words.__mod__
+        self.parse: Callable[[bytes, float], Snapshot] = self._parse_first
 
     @property
     def protocol(self) -> int:
         """Of the last answer."""
-        return 2 if self._speaks_2 else 1
+        return 2 if self.parse == self._changes.parse else 1
 
     def first_request(self, request_id: int) -> bytes:
         """Returns the line that asks for a frame over a new connection: nothing is known of who will answer."""
-        self._speaks_2, self._changes.base = False, 0
+        self._changes.base = 0
+        self.request, self.parse = self._words.__mod__, self._parse_first
         return self._words % request_id
 
-    def request(self, request_id: int) -> bytes:
-        """Returns the line that asks for a frame."""
-        if not self._speaks_2:
-            return self._words % request_id
-        if self._all_in <= 0:
-            self._changes.base = 0
-        words = (
-            self._words[:-1] % request_id,
-            b"%d" % self._changes.base,
-            *map(b"%d".__mod__, self._changes.threadless),
-        )
-        return b" ".join(words) + b"\n"
-
-    def parse(self, frame: bytes, asked_unix_seconds: float) -> Snapshot:
-        """Returns what a frame means.
-
-        Raises:
-            OutOfStepError: (bad_frame) everything has to be asked for.
-            HostError: see `SnapshotParser` and `ChangesParser`.
-        """
-        self._speaks_2 = frame.startswith(b"BEGIN fleetmem/2 ")
-        if not self._speaks_2:
-            self._rows = self._rows or SnapshotParser(self._kind)
-            snapshot = self._rows.parse(frame)
-            if not self._is_older_told:
-                self._is_older_told = True
-                self._on_older()
-            return snapshot
-        is_asked = not self._changes.base
-        snapshot = self._changes.parse(frame, asked_unix_seconds)
-        self._all_in = self._all_each if is_asked and self._all_in <= 0 else self._all_in - 1
+    def _parse_first(self, frame: bytes, asked_unix_seconds: float) -> Snapshot:
+        if frame.startswith(b"BEGIN fleetmem/2 "):
+            self.request, self.parse = self._changes.request, self._changes.parse
+            return self._changes.parse(frame, asked_unix_seconds)
+        self._rows = self._rows or SnapshotParser(self._kind)
+        snapshot = self._rows.parse(frame)
+        self.parse = self._rows.parse
+        if not self._is_older_told:
+            self._is_older_told = True
+            self._on_older()
         return snapshot

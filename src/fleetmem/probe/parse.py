@@ -60,7 +60,7 @@ class SnapshotParser:
         self._made: dict[int, ProcessMemory] = {}
         self._highest_pid = 0  # or one above it, which is gone
 
-    def parse(self, frame: bytes) -> Snapshot:
+    def parse(self, frame: bytes, _asked_unix_seconds: float = 0.0) -> Snapshot:
         """Returns what a frame means.
 
         Args:

@@ -1,6 +1,7 @@
 """Series of hosts that speak protocol 2: the text is that of protocol 1, whatever happened in between."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_the_text_is_that_of_protocol_1(limits: str, churn: float, room: int | N
     probe, rows = SimulatedProbe(twin), SnapshotParser(ProbeKind.STATUS)
     dialogue = Dialogue(ProbeKind.STATUS, Processes.USER)
     paths = [_Path(_LIMITS[limits], room) for _ in range(2)]
-    ask = dialogue.first_request
+    ask: Callable[[int], bytes] = dialogue.first_request
     for request_id in range(1, 300):
         at = 10.0 * request_id
         frame = host.frame(request_id)
