@@ -94,7 +94,8 @@ def on_terminal(
     settings = environment(cli.home)
     if size:
         _set_size(theirs, *size)
-        del settings["COLUMNS"]
+        for name in ("COLUMNS", "LINES"):  # which would win
+            settings.pop(name, None)
     command = [find_tool("setsid"), "--ctty", "--wait", *cli.command(*arguments)]
     output = cli.home / "stdout"
     with output.open("wb") as file:
