@@ -447,7 +447,7 @@ def test_a_host_that_left_is_ended_in_three_cycles(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(0.5)
         assert _zeros(transport) == 2
         assert not sink._leaving
-        assert sink.stats().series_retired_total == 10
+        assert sink.stats().series_retired_total == 11
 
     _run(ScriptedTransport, use)
 
