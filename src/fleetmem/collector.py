@@ -78,7 +78,10 @@ class Collector(Members):
                     else:
                         snapshot = dialogue.parse(answer.frame, answer.asked_unix_seconds)
                 except OutOfStepError as error:
-                    answer, snapshot = await self._ask_for_all(member, visit.begun_seconds, error)
+                    if turn:
+                        turn.close()  # others need not wait while the host is asked again
+                    turn = Turn(self.work, host)
+                    answer, snapshot = await self._ask_for_all(member, shaper, turn, visit.begun_seconds, error)
                 stage = Stage.SHAPE
                 shaped = shaper.shape(snapshot, answer.asked_unix_seconds)
                 if turn:

@@ -151,6 +151,30 @@ def test_a_frame_that_does_not_add_up_is_asked_for_again() -> None:
     assert [len(sink.outcomes) for sink in fleet.sinks] == [2, 2]
 
 
+def test_a_long_frame_that_does_not_add_up_keeps_nobody_waiting() -> None:
+    """While its host is asked again the turn is others'; what comes then is measured and charged as any long frame."""
+    rows = b"".join(b"N %d %d 0 9 0 0 8 4 4 4 0 1 0 %s\n" % (slot, slot + 1, b"x" * 60) for slot in range(5000))
+    begin = b"BEGIN fleetmem/2 %d 0\n" + _HEAD_2.replace(b"%", b"%%") + rows
+    wrong = [begin % number + b"END %d 0 5000 1 1 1\n" % number for number in (1, 2)]
+    fleet = Fleet({_HOSTS[0].name: wrong})
+    locked: list[bool] = []
+    ask = FakeLink.ask
+
+    async def look(link: FakeLink, *makers: Callable[[int], bytes]) -> ProbeAnswer:
+        locked.append(fleet.collector.work.long_frames.locked())
+        return await ask(link, *makers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeLink, "ask", look)
+        charged: list[float] = []
+        patch.setattr(fleet.collector.work, "charge", lambda _host, seconds: charged.append(seconds))
+        assert isinstance(asyncio.run(fleet.collector.sample(_HOSTS[0])), Failure)
+    assert locked == [False, False]
+    assert len(charged) == 2
+    assert all(seconds > 0 for seconds in charged)
+    assert not fleet.collector.work.long_frames.locked()
+
+
 def test_a_host_that_never_adds_up_fails() -> None:
     """Once more in its slot, and no further: an outcome says what was wrong."""
     wrong = b"BEGIN fleetmem/2 1 0\n" + _HEAD_2 + _ROW_2 + b"END 1 0 1 4 8 8\n"

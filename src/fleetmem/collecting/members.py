@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
 from fleetmem.collecting.long_work import LongWork
-from fleetmem.collecting.work_share import WorkShare
+from fleetmem.collecting.work_share import Turn, WorkShare
 from fleetmem.connect.link import Link, ProbeAnswer
 from fleetmem.errors import HostError, Kind, Stage
 from fleetmem.model import Host, Snapshot
@@ -60,9 +60,9 @@ class Members:
         self._gone_handshakes = self._gone_reconnects = 0
 
     async def _ask_for_all(
-        self, member: Member, begun_seconds: float, error: OutOfStepError
+        self, member: Member, shaper: Shaper, turn: Turn, begun_seconds: float, error: OutOfStepError
     ) -> tuple[ProbeAnswer, Snapshot]:
-        """Asks for everything, in the same slot, where its frame did not lead to what the host says.
+        """Asks for everything, in the same slot, where a frame did not lead to what the host says; charges the host.
 
         Raises:
             HostError: there is no time for that any more, or there is no answer; the frame after the next one is whole.
@@ -72,7 +72,7 @@ class Members:
             raise error
         dialogue = member.dialogue
         answer = await member.link.ask(dialogue.request, dialogue.first_request)
-        return answer, dialogue.parse(answer.frame, answer.asked_unix_seconds)
+        return answer, await self.long_work.parse(dialogue, shaper, answer, turn)
 
     async def _begin_anew(self, host: Host, stage: Stage, bug: Exception) -> HostError:
         """Notes a bug, and lets go of what it may have left half changed; returns what the host's outcome says."""
