@@ -254,7 +254,7 @@ def _take_group(columns: Columns, number: bytes, limit: bytes, path: bytes) -> N
     if int(number) != len(columns.groups) + 1 or len(columns.groups) >= _MAX_GROUPS:
         raise ValueError(f"control group {number!r} follows {len(columns.groups)}")
     text = path[:_MAX_PATH_CHARACTERS].decode("utf-8", "surrogateescape")
-    columns.groups = [*columns.groups, ControlGroup(text, None if limit == b"-" else int(limit))]
+    columns.groups.append(ControlGroup(text, None if limit == b"-" else int(limit)))
 
 
 def _pressure(line: bytes) -> MemoryPressure | None:

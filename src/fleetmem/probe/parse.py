@@ -7,7 +7,7 @@ from hashlib import blake2b
 from struct import pack
 
 from fleetmem.errors import HostError, Kind, Stage
-from fleetmem.model import HostMemory, MemoryPressure, ProcessMemory, Snapshot
+from fleetmem.model import HostMemory, ProcessMemory, Snapshot
 from fleetmem.probe.script import ProbeKind
 from fleetmem.process_table import NEW, ProcessTable, RowKeys, Run, name_print, pids_of
 from fleetmem.units import KIB, kib_to_bytes, percent_of
@@ -78,7 +78,7 @@ class SnapshotParser:
             _begin, memory_line, counters_line, *rows = lines
             if counters_line != self._counters_line:
                 self._counters, self._counters_line = parse_counters(counters_line), counters_line
-            memory = parse_memory(memory_line, *self._counters)
+            memory = _parse_memory(memory_line, *self._counters)
             if len(rows) != count:
                 raise bad_frame(f"frame has {len(rows)} rows, its end says {count}")
             if len(frame) > _ROW_BYTES * count + MAX_COMMAND_BYTES:
@@ -192,18 +192,7 @@ def parse_counters(line: bytes) -> tuple[int | None, str | None]:
     return None if oom_kills == b"-" else _number(oom_kills), None if boot_id == b"-" else _boot_id(boot_id)
 
 
-def parse_memory(
-    line: bytes,
-    oom_kills_total: int | None,
-    boot_id: str | None,
-    huge: bytes = b"-",
-    pressure: MemoryPressure | None = None,
-) -> HostMemory:
-    """Returns what a frame says of a host: its line M, numbers of its line K, and what protocol 2 has beside these.
-
-    Raises:
-        ValueError: that is no such line.
-    """
+def _parse_memory(line: bytes, oom_kills_total: int | None, boot_id: str | None) -> HostMemory:
     tag, total, available, swap_total, swap_free = line.split(b" ")
     if tag != b"M":
         raise ValueError(_NO_MEMORY_LINES)
@@ -219,8 +208,6 @@ def parse_memory(
         swap_free_bytes=_optional_bytes(swap_free),
         oom_kills_total=oom_kills_total,
         boot_id=boot_id,
-        hugetlb_bytes=_optional_bytes(huge),
-        pressure=pressure,
     )
 
 
